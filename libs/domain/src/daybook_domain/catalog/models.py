@@ -1,0 +1,57 @@
+"""What is stored of users, their addresses and products?"""
+
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import CheckConstraint
+from sqlmodel import Field
+
+from daybook_domain.types import Table, created_at, identity, money, reference, updated_at
+
+
+class User(Table, table=True):
+    """Somebody who orders."""
+
+    __tablename__ = "users"
+
+    id: int | None = identity()
+    username: str = Field(max_length=100, unique=True)
+    email: str = Field(max_length=320, unique=True)
+    description: str | None = Field(default=None, max_length=500)
+    created_at: datetime = created_at()
+    updated_at: datetime = updated_at()
+
+
+class Address(Table, table=True):
+    """A place that a user has things delivered to."""
+
+    __tablename__ = "addresses"
+
+    id: int | None = identity()
+    user_id: int = reference("users.id", index=True)
+    street: str = Field(max_length=200)
+    city: str = Field(max_length=100)
+    state: str | None = Field(default=None, max_length=100)
+    zip_code: str = Field(max_length=20)
+    country: str = Field(max_length=100)
+    is_primary: bool = Field(default=False)
+    created_at: datetime = created_at()
+    updated_at: datetime = updated_at()
+
+
+class Product(Table, table=True):
+    """A thing that can be ordered."""
+
+    __tablename__ = "products"
+    __table_args__ = (
+        CheckConstraint("price > 0", name="price_positive"),
+        CheckConstraint("stock_quantity >= 0", name="stock_not_negative"),
+    )
+
+    id: int | None = identity()
+    name: str = Field(max_length=200)
+    description: str | None = Field(default=None, max_length=1000)
+    price: Decimal = Field(sa_type=money())
+    stock_quantity: int = Field(default=0)
+    created_at: datetime = created_at()
+    updated_at: datetime = updated_at()

@@ -1,0 +1,48 @@
+"""What the domain can refuse.
+
+DaybookError
+├── NotFound      the thing asked for does not exist         api: 404   worker: stop
+├── Conflict      it exists, in a state that forbids this    api: 409   worker: stop
+├── Invalid       the request breaks a business rule         api: 422   worker: stop
+└── Unavailable   something we depend on is down             api: 503   worker: retry, with backoff
+"""
+
+from typing import ClassVar
+
+
+class DaybookError(Exception):
+    """A refusal with a meaning; `code` is stable, for callers to match on."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class NotFound(DaybookError):
+    """The thing asked for does not exist."""
+
+    code = "not_found"
+
+
+class Conflict(DaybookError):
+    """The thing asked for exists, in a state that forbids what was asked."""
+
+    code = "conflict"
+
+
+class Invalid(DaybookError):
+    """The request breaks a business rule; `field` names the culprit where there is one."""
+
+    code = "invalid"
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.field = field
+
+
+class Unavailable(DaybookError):
+    """Something that we depend on is down; trying again later may help."""
+
+    code = "unavailable"

@@ -1,0 +1,70 @@
+"""What is stored of orders and their items?"""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, Index
+from sqlmodel import Field
+
+from daybook_domain.types import (
+    Table,
+    created_at,
+    identity,
+    money,
+    reference,
+    text_enum,
+    updated_at,
+)
+
+
+class OrderStatus(StrEnum):
+    """How far an order has come."""
+
+    PENDING = "pending"
+    PAID = "paid"
+    SHIPPED = "shipped"
+    DELIVERED = "delivered"
+    CANCELLED = "cancelled"
+
+
+class Order(Table, table=True):
+    """What a user ordered; `created_at` decides which business day it belongs to."""
+
+    __tablename__ = "orders"
+    __table_args__ = (
+        CheckConstraint("total_price >= 0", name="total_price_not_negative"),
+        # The build asks for a day's orders and their ids: an index-only scan.
+        Index("ix_orders_created_at", "created_at", postgresql_include=["id"]),
+    )
+
+    id: int | None = identity()
+    external_id: str | None = Field(default=None, max_length=200, unique=True)
+    user_id: int = reference("users.id", index=True)
+    delivery_address_id: int = reference("addresses.id", index=True)
+    total_price: Decimal = Field(sa_type=money())
+    status: OrderStatus = Field(
+        default=OrderStatus.PENDING, sa_type=text_enum(OrderStatus, name="status")
+    )
+    order_date: datetime = created_at()
+    created_at: datetime = created_at()
+    updated_at: datetime = updated_at()
+
+
+class OrderItem(Table, table=True):
+    """A quantity of one product in one order, at the price of that moment."""
+
+    __tablename__ = "order_items"
+    __table_args__ = (
+        CheckConstraint("quantity > 0", name="quantity_positive"),
+        CheckConstraint("price_at_order > 0", name="price_positive"),
+        # The build sums quantities by order: an index-only scan in the order of orders.
+        Index("ix_order_items_order_id", "order_id", postgresql_include=["quantity"]),
+    )
+
+    id: int | None = identity()
+    order_id: int = reference("orders.id", ondelete="CASCADE")
+    product_id: int = reference("products.id", index=True)
+    quantity: int
+    price_at_order: Decimal = Field(sa_type=money())
+    created_at: datetime = created_at()

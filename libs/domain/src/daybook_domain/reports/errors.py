@@ -1,0 +1,27 @@
+"""What can be refused about reports?"""
+
+from daybook_domain.errors import Conflict, Invalid, NotFound
+
+
+class RunNotFound(NotFound):
+    """There is no such run."""
+
+    code = "run_not_found"
+
+
+class DayNotFound(NotFound):
+    """The date has no report."""
+
+    code = "day_not_found"
+
+
+class FutureDay(Invalid):
+    """The day has not begun, so there is nothing to report."""
+
+    code = "future_day"
+
+
+class LeaseLost(Conflict):
+    """The run was given to somebody else while this worker was at it; nothing was committed."""
+
+    code = "lease_lost"

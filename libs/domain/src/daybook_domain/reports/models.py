@@ -1,0 +1,142 @@
+"""What is stored of reports: their rows, one line about each day, and the runs that build them?"""
+
+from datetime import date, datetime
+from enum import StrEnum
+from uuid import UUID, uuid4
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint, text
+from sqlmodel import Field
+
+from daybook_domain.types import Table, UtcDateTime, created_at, identity, reference, text_enum
+
+
+class Report(Table, table=True):
+    """One row for each order of a business day.
+
+    `order_id` is no foreign key: its triggers would cost the build 1.5 times its time. The build
+    takes the ids from `orders` in the same snapshot, and `orders` refuses to lose one that is here.
+    """
+
+    __tablename__ = "reports"
+    __table_args__ = (
+        UniqueConstraint("report_at", "order_id"),
+        CheckConstraint("count_product >= 0", name="count_product_not_negative"),
+    )
+
+    id: int | None = identity()
+    report_at: date
+    order_id: int = Field(sa_type=BigInteger)
+    count_product: int = Field(sa_type=BigInteger)
+    created_at: datetime = created_at()
+
+
+class ReportDay(Table, table=True):
+    """What is known about the report of one business day; no row: never built (absent)."""
+
+    __tablename__ = "report_days"
+
+    report_date: date = Field(primary_key=True)
+    revision: int
+    orders_count: int = Field(sa_type=BigInteger)
+    products_count: int = Field(sa_type=BigInteger)
+    digest: str = Field(max_length=16)
+    data_through: datetime = Field(sa_type=UtcDateTime)
+    """Every order committed before this instant is in the report."""
+    built_at: datetime = Field(sa_type=UtcDateTime)
+    """When the rows last changed."""
+    sealed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When the report was first built after its day had ended; null: provisional."""
+    reconciled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When the scheduler last asked for a rebuild to let late orders in."""
+    announced_revision: int = Field(default=0)
+    last_run_id: UUID | None = Field(default=None)
+    """The run that made this revision."""
+    created_at: datetime = created_at()
+
+
+class RunTrigger(StrEnum):
+    """Why does a run exist?"""
+
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+    BACKFILL = "backfill"
+    RECONCILE = "reconcile"
+
+
+class RunState(StrEnum):
+    """How far has a run come? See the diagram in docs/architecture.md."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    MISSED = "missed"
+
+
+class ReportRun(Table, table=True):
+    """A unit of work that builds the report of one date; also the outbox of its message.
+
+    Runs with a `schedule_id` are the ledger of fires: one row for each due time of a schedule.
+    """
+
+    __tablename__ = "report_runs"
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "scheduled_for"),
+        # At most one run of a date waits; later requests join it.
+        Index(
+            "uq_report_runs_waiting",
+            "report_date",
+            unique=True,
+            postgresql_where=text("state IN ('pending', 'queued')"),
+        ),
+        Index(
+            "ix_report_runs_dispatchable",
+            "priority",
+            "available_at",
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "ix_report_runs_leased",
+            "lease_until",
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+        Index("ix_report_runs_report_date", "report_date", "created_at"),
+        Index("ix_report_runs_created_at", "created_at", "id"),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    report_date: date
+    trigger: RunTrigger = Field(sa_type=text_enum(RunTrigger, name="trigger"))
+    schedule_id: int | None = reference("schedules.id", nullable=True)
+    scheduled_for: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    backfill_id: UUID | None = Field(default=None)
+    state: RunState = Field(default=RunState.PENDING, sa_type=text_enum(RunState, name="state"))
+    reason: str | None = Field(default=None, max_length=500)
+    joined_run_id: UUID | None = Field(default=None)
+    """The run that does the work of this one, when `state` is skipped because it joined."""
+    priority: int = Field(default=0)
+    """Dispatched lowest first: 0 the nightly run and people, 10 reconciliation, 20 backfill."""
+    attempt: int = Field(default=0)
+    max_attempts: int = Field(default=5)
+    available_at: datetime = Field(sa_type=UtcDateTime)
+    """Not dispatched before; in the future after a failed attempt."""
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """While queued or running: after this instant the reaper takes the run back."""
+    fence: int = Field(default=0, sa_type=BigInteger)
+    """Grows with each claim; a worker commits only while it holds the newest."""
+    worker: str | None = Field(default=None, max_length=200)
+    progress: str | None = Field(default=None, max_length=50)
+    queued_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    revision: int | None = Field(default=None)
+    added: int | None = Field(default=None, sa_type=BigInteger)
+    changed: int | None = Field(default=None, sa_type=BigInteger)
+    removed: int | None = Field(default=None, sa_type=BigInteger)
+    error_code: str | None = Field(default=None, max_length=100)
+    error_detail: str | None = Field(default=None, max_length=2000)
+    requested_by: str | None = Field(default=None, max_length=200)
+    created_at: datetime = created_at()
