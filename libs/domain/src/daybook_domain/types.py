@@ -1,7 +1,7 @@
 """Which base and which column types do tables share?"""
 
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from sqlalchemy import BigInteger, Enum, Identity, MetaData, Numeric, func
 from sqlmodel import Field, SQLModel
@@ -35,11 +35,21 @@ def identity() -> Any:
     )
 
 
-def reference(target: str, *, nullable: bool = False, index: bool = False, **kw: Any) -> Any:
+def reference(
+    target: str,
+    *,
+    nullable: bool = False,
+    index: bool = False,
+    ondelete: Literal["CASCADE", "RESTRICT"] = "RESTRICT",
+) -> Any:
     """Return the field of a BIGINT foreign key to `target` (`table.column`)."""
-    default = {"default": None} if nullable else {}
     return Field(
-        **default, foreign_key=target, sa_type=BigInteger, nullable=nullable, index=index, **kw
+        default=None if nullable else ...,
+        foreign_key=target,
+        ondelete=ondelete,
+        sa_type=BigInteger,
+        nullable=nullable,
+        index=index,
     )
 
 

@@ -1,0 +1,453 @@
+"""What can be decided about runs of reports? Writes, inside the caller's transaction.
+
+pending ──dispatch──▶ queued ──claim──▶ running ──▶ succeeded   (by build.py, with the rows)
+   ▲                     │                 │  └───▶ failed      attempts used up
+   └──── reap: waited or ran past its lease, or an attempt failed
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, CursorResult, Result, and_, func, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col, or_, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.reports import queries
+from daybook_domain.reports.calendar import BusinessDay
+from daybook_domain.reports.errors import FutureDay
+from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
+
+PRIORITY = {
+    RunTrigger.SCHEDULE: 0,
+    RunTrigger.MANUAL: 0,
+    RunTrigger.RECONCILE: 10,
+    RunTrigger.BACKFILL: 20,
+}
+"""What goes first when much is waiting: lowest first."""
+
+BACKOFF_BASE = timedelta(seconds=2)
+BACKOFF_CAP = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Requested:
+    """The run that will do the work, and whether it was waiting already."""
+
+    run: ReportRun
+    joined: bool
+
+
+async def request(
+    session: AsyncSession,
+    *,
+    day: BusinessDay,
+    trigger: RunTrigger,
+    now: datetime,
+    reason: str | None = None,
+    requested_by: str | None = None,
+) -> Requested:
+    """Ask for the report of `day`; joins the run that waits for that date, if one does.
+
+    A joined run is locked until the caller commits, so it cannot be claimed, and read the orders,
+    before what the caller wrote in this transaction is visible. Raises `FutureDay`.
+    """
+    if now < day.starts_at:
+        raise FutureDay(
+            f"{day.date} has not begun yet; a report can be built from {day.starts_at:%FT%TZ} on.",
+            field="date",
+        )
+    run = ReportRun(
+        report_date=day.date,
+        trigger=trigger,
+        reason=reason,
+        priority=PRIORITY[trigger],
+        available_at=now,
+        requested_by=requested_by,
+    )
+    return await _add_or_join(session, run)
+
+
+async def record_fire(
+    session: AsyncSession,
+    *,
+    schedule_id: int,
+    scheduled_for: datetime,
+    day: date,
+    now: datetime,
+) -> bool:
+    """Turn one due fire into a run, or into `skipped: joined` when one waits for the date already.
+
+    Returns False, and changes nothing, when this fire is in the ledger already (P1).
+    """
+    run = ReportRun(
+        report_date=day,
+        trigger=RunTrigger.SCHEDULE,
+        schedule_id=schedule_id,
+        scheduled_for=scheduled_for,
+        priority=PRIORITY[RunTrigger.SCHEDULE],
+        available_at=now,
+    )
+    while not await _fire_is_known(session, schedule_id, scheduled_for):
+        # Without a conflict target both keys count: the fire's, and that of the waiting run.
+        if await _insert_unless_known(session, run):
+            return True
+        waiting = await _lock_waiting_run(session, day)
+        if waiting is not None:
+            _end_as_joined(run, waiting, now=now)
+            return await _insert_unless_known(session, run)
+        # The run that waited was claimed in this very moment: the place is free again.
+    return False
+
+
+async def record_missed(
+    session: AsyncSession,
+    *,
+    schedule_id: int,
+    scheduled_for: datetime,
+    day: date,
+    reason: str,
+    now: datetime,
+) -> bool:
+    """Write down a fire that by policy becomes no work; False when it is known already."""
+    run = ReportRun(
+        report_date=day,
+        trigger=RunTrigger.SCHEDULE,
+        schedule_id=schedule_id,
+        scheduled_for=scheduled_for,
+        state=RunState.MISSED,
+        reason=reason,
+        available_at=now,
+        finished_at=now,
+    )
+    return await _insert_unless_known(session, run)
+
+
+async def take_for_dispatch(
+    session: AsyncSession, *, now: datetime, lease: timedelta, limit: int
+) -> Sequence[ReportRun]:
+    """Move up to `limit` pending runs that are due to queued, and return them, urgent first.
+
+    Committed before anything is published: whoever crashes in between leaves a queued run whose
+    short `lease` runs out. Rows that another scheduler holds are passed over.
+    """
+    due = (
+        select(ReportRun)
+        .where(ReportRun.state == RunState.PENDING, ReportRun.available_at <= now)
+        .order_by(col(ReportRun.priority), col(ReportRun.available_at), col(ReportRun.report_date))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    taken = (await session.exec(due)).all()
+    for run in taken:
+        run.state = RunState.QUEUED
+        run.queued_at = now
+        run.lease_until = now + lease
+    await session.flush()
+    return taken
+
+
+async def mark_dispatched(session: AsyncSession, run_id: UUID, *, until: datetime) -> None:
+    """Record that the broker has the message: the run may wait for a worker `until` then."""
+    await session.execute(
+        update(ReportRun)
+        .where(col(ReportRun.id) == run_id, col(ReportRun.state) == RunState.QUEUED)
+        .values(lease_until=until)
+    )
+
+
+async def mark_undispatched(session: AsyncSession, run_id: UUID, *, until: datetime) -> None:
+    """Record that the broker did not take the message: the run is pending again from `until` on."""
+    await session.execute(
+        update(ReportRun)
+        .where(col(ReportRun.id) == run_id, col(ReportRun.state) == RunState.QUEUED)
+        .values(state=RunState.PENDING, available_at=until, lease_until=None, queued_at=None)
+    )
+
+
+async def claim(
+    session: AsyncSession, run_id: UUID, *, worker: str, now: datetime, lease: timedelta
+) -> ReportRun | None:
+    """Take a queued run to work on it; None when there is nothing to claim (any more).
+
+    The new `fence` is what the worker must show to finish.
+    """
+    statement = (
+        update(ReportRun)
+        .where(col(ReportRun.id) == run_id, col(ReportRun.state) == RunState.QUEUED)
+        .values(
+            state=RunState.RUNNING,
+            fence=col(ReportRun.fence) + 1,
+            attempt=col(ReportRun.attempt) + 1,
+            lease_until=now + lease,
+            started_at=now,
+            worker=worker,
+            progress="waiting for the date's lock",
+        )
+        .returning(ReportRun)
+    )
+    return (await session.scalars(statement)).one_or_none()
+
+
+async def extend(
+    session: AsyncSession, run_id: UUID, *, fence: int, until: datetime, progress: str | None = None
+) -> bool:
+    """Keep a running run for longer; False when it is not the caller's any more."""
+    values: dict[str, object] = {"lease_until": until}
+    if progress is not None:
+        values["progress"] = progress
+    statement = update(ReportRun).where(*_held(run_id, fence)).values(**values)
+    return _count(await session.execute(statement)) > 0
+
+
+async def release(session: AsyncSession, run_id: UUID, *, fence: int, now: datetime) -> None:
+    """Give a running run back untouched, for another worker to take at once.
+
+    The attempt does not count: the worker is leaving, the run has not failed.
+    """
+    run = await _lock_held(session, run_id, fence=fence)
+    if run is not None:
+        await _back_to_pending(session, run, now=now, available_at=now, attempt=run.attempt - 1)
+
+
+async def record_failure(
+    session: AsyncSession,
+    run_id: UUID,
+    *,
+    fence: int,
+    error_code: str,
+    error_detail: str,
+    retryable: bool,
+    now: datetime,
+) -> ReportRun | None:
+    """Record a failed attempt: pending again after a pause, or failed when attempts are used up.
+
+    None when the run is not the caller's any more.
+    """
+    run = await _lock_held(session, run_id, fence=fence)
+    if run is None:
+        return None
+    await _attempt_failed(
+        session, run, error_code=error_code, error_detail=error_detail, retryable=retryable, now=now
+    )
+    return run
+
+
+async def reap(session: AsyncSession, *, now: datetime, limit: int) -> Sequence[ReportRun]:
+    """Take back up to `limit` runs whose lease has run out, and return them.
+
+    A queued one is sent again; a running one has used up an attempt. Rows that are locked, such
+    as that of a build about to commit, are passed over.
+    """
+    lapsed = (
+        select(ReportRun)
+        .where(
+            col(ReportRun.state).in_((RunState.QUEUED, RunState.RUNNING)),
+            col(ReportRun.lease_until) < now,
+        )
+        .order_by(col(ReportRun.lease_until))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    taken = (await session.exec(lapsed)).all()
+    for run in taken:
+        if run.state == RunState.QUEUED:
+            await _back_to_pending(session, run, now=now, available_at=now)
+        else:
+            await _attempt_failed(
+                session,
+                run,
+                error_code="lease_expired",
+                error_detail=f"worker {run.worker} was not heard of in time",
+                retryable=True,
+                now=now,
+                pause=timedelta(0),
+            )
+    return taken
+
+
+async def take_for_reconciliation(
+    session: AsyncSession,
+    *,
+    first: date,
+    now: datetime,
+    settle: timedelta,
+    interval: timedelta,
+) -> Sequence[date]:
+    """Return the sealed days since `first` whose rebuild is due, and mark them as asked for.
+
+    A day is due `settle` after it was sealed and then every `interval`. Late orders, whose
+    transaction committed after the build looked, get into their report this way.
+    """
+    due = (
+        select(ReportDay)
+        .where(
+            ReportDay.report_date >= first,
+            col(ReportDay.sealed_at).is_not(None),
+            or_(
+                and_(
+                    col(ReportDay.reconciled_at).is_(None),
+                    col(ReportDay.sealed_at) <= now - settle,
+                ),
+                col(ReportDay.reconciled_at) <= now - interval,
+            ),
+        )
+        .order_by(col(ReportDay.report_date))
+        .with_for_update(skip_locked=True)
+    )
+    found = (await session.exec(due)).all()
+    for day in found:
+        day.reconciled_at = now
+    await session.flush()
+    return [day.report_date for day in found]
+
+
+async def _add_or_join(session: AsyncSession, run: ReportRun) -> Requested:
+    statement = (
+        insert(ReportRun)
+        .values(**_row(run))
+        .on_conflict_do_update(
+            index_elements=[col(ReportRun.report_date)],
+            index_where=text("state IN ('pending', 'queued')"),
+            set_={
+                "available_at": func.least(ReportRun.available_at, run.available_at),
+                "priority": func.least(ReportRun.priority, run.priority),
+            },
+        )
+        .returning(ReportRun)
+        .execution_options(populate_existing=True)
+    )
+    kept = (await session.scalars(statement)).one()
+    return Requested(run=kept, joined=kept.id != run.id)
+
+
+async def _lock_waiting_run(session: AsyncSession, day: date) -> ReportRun | None:
+    statement = (
+        select(ReportRun)
+        .where(ReportRun.report_date == day, col(ReportRun.state).in_(queries.WAITING))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return (await session.exec(statement)).one_or_none()
+
+
+async def _fire_is_known(session: AsyncSession, schedule_id: int, scheduled_for: datetime) -> bool:
+    statement = select(ReportRun.id).where(
+        ReportRun.schedule_id == schedule_id, ReportRun.scheduled_for == scheduled_for
+    )
+    return (await session.exec(statement)).one_or_none() is not None
+
+
+async def _insert_unless_known(session: AsyncSession, run: ReportRun) -> bool:
+    statement = insert(ReportRun).values(**_row(run)).on_conflict_do_nothing()
+    return _count(await session.execute(statement)) > 0
+
+
+def _row(run: ReportRun) -> dict[str, Any]:
+    return run.model_dump(exclude={"created_at"})
+
+
+def _end_as_joined(run: ReportRun, waiting: ReportRun, *, now: datetime) -> None:
+    run.state = RunState.SKIPPED
+    run.joined_run_id = waiting.id
+    run.reason = f"joined: run {waiting.id} was waiting for {run.report_date} already"
+    run.finished_at = now
+
+
+def _count(result: Result[Any]) -> int:
+    return cast("CursorResult[Any]", result).rowcount
+
+
+async def _lock_held(session: AsyncSession, run_id: UUID, *, fence: int) -> ReportRun | None:
+    statement = (
+        select(ReportRun)
+        .where(*_held(run_id, fence))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return (await session.exec(statement)).one_or_none()
+
+
+def _held(run_id: UUID, fence: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        col(ReportRun.id) == run_id,
+        col(ReportRun.fence) == fence,
+        col(ReportRun.state) == RunState.RUNNING,
+    )
+
+
+async def _attempt_failed(
+    session: AsyncSession,
+    run: ReportRun,
+    *,
+    error_code: str,
+    error_detail: str,
+    retryable: bool,
+    now: datetime,
+    pause: timedelta | None = None,
+) -> None:
+    run.error_code = error_code
+    run.error_detail = error_detail[:2000]
+    if retryable and run.attempt < run.max_attempts:
+        after = backoff(run.attempt) if pause is None else pause
+        await _back_to_pending(session, run, now=now, available_at=now + after)
+        return
+    run.state = RunState.FAILED
+    run.reason = "attempts used up" if retryable else "not worth another attempt"
+    run.lease_until = None
+    run.finished_at = now
+    run.progress = None
+    # Whoever still holds the old fence must not finish.
+    run.fence += 1
+    await session.flush()
+
+
+async def _back_to_pending(
+    session: AsyncSession,
+    run: ReportRun,
+    *,
+    now: datetime,
+    available_at: datetime,
+    attempt: int | None = None,
+) -> None:
+    """Let a run wait again; or end it when another run waits for its date already."""
+    run.lease_until = None
+    run.queued_at = None
+    run.progress = None
+    run.attempt = run.attempt if attempt is None else attempt
+    # Whoever still holds the old fence must not finish.
+    run.fence += 1
+    await session.flush()
+    pending = (
+        update(ReportRun)
+        .where(col(ReportRun.id) == run.id)
+        .values(state=RunState.PENDING, available_at=available_at)
+        .execution_options(synchronize_session=False)
+    )
+    while True:
+        try:
+            async with session.begin_nested():
+                await session.execute(pending)
+            break
+        except IntegrityError:
+            waiting = await _lock_waiting_run(session, run.report_date)
+            if waiting is not None:
+                _end_as_joined(run, waiting, now=now)
+                await session.flush()
+                return
+            # The run that waited was claimed in this very moment: the place is free again.
+    await session.refresh(run)
+
+
+def backoff(attempt: int) -> timedelta:
+    """Return the pause after failed attempt number `attempt`: doubling, capped, jittered by half.
+
+    Source: "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), equal jitter.
+    """
+    full = min(BACKOFF_BASE * (1 << (attempt - 1)), BACKOFF_CAP)
+    return full / 2 + full / 2 * random.random()

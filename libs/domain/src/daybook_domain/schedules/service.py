@@ -1,0 +1,180 @@
+"""What can be decided about schedules? Writes, inside the caller's transaction."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.reports import service as reports
+from daybook_domain.reports.calendar import local_date
+from daybook_domain.schedules import cron
+from daybook_domain.schedules.models import Catchup, Schedule, ScheduleOrigin
+
+DAILY = "daily"
+"""The name of the schedule that comes from the settings."""
+
+MISFIRE_GRACE = timedelta(minutes=1)
+"""A fire picked up within this time of its due time is not late, whatever the policy."""
+
+FIRES_PER_TICK = 500
+"""How many fires of one schedule one transaction materialises; the rest follows in the next."""
+
+
+@dataclass(frozen=True)
+class Fires:
+    """What became of a batch of due fires."""
+
+    runs: int = 0
+    """Became work, or joined work that was waiting."""
+    missed: int = 0
+    """Are in the ledger without work, by policy."""
+
+    def __add__(self, other: "Fires") -> "Fires":
+        return Fires(runs=self.runs + other.runs, missed=self.missed + other.missed)
+
+
+async def define_from_settings(
+    session: AsyncSession,
+    *,
+    name: str,
+    expression: str,
+    timezone: str,
+    report_offset_days: int,
+    now: datetime,
+) -> Schedule:
+    """Write a schedule that the settings ask for; the same settings again change nothing.
+
+    Where cron, zone or offset have changed, what came due under the old ones is materialised
+    first, so a change loses no fire and repeats none.
+    """
+    cron.validate(expression)
+    await session.execute(
+        insert(Schedule)
+        .values(
+            name=name,
+            cron=expression,
+            timezone=timezone,
+            report_offset_days=report_offset_days,
+            enabled=True,
+            catchup=Catchup.ALL,
+            catchup_window=timedelta(days=7),
+            next_fire_at=cron.next_fire(expression, timezone=timezone, after=now),
+            origin=ScheduleOrigin.SETTINGS,
+        )
+        .on_conflict_do_nothing()
+    )
+    schedule = (
+        await session.exec(select(Schedule).where(Schedule.name == name).with_for_update())
+    ).one()
+    wanted = (expression, timezone, report_offset_days)
+    if (schedule.cron, schedule.timezone, schedule.report_offset_days) != wanted:
+        while _is_due(schedule, now):
+            await _materialise_one(session, schedule, now=now)
+        schedule.cron, schedule.timezone, schedule.report_offset_days = wanted
+        schedule.next_fire_at = cron.next_fire(expression, timezone=timezone, after=now)
+        await session.flush()
+    return schedule
+
+
+async def materialise(session: AsyncSession, *, now: datetime, limit: int) -> Fires:
+    """Turn the due fires of up to `limit` schedules into runs or ledger rows.
+
+    Each schedule moves to its next due time in the same transaction. Schedules that another
+    scheduler holds are passed over. An error is recorded on its schedule and stops no other.
+    """
+    due = (
+        select(Schedule)
+        .where(Schedule.enabled, col(Schedule.next_fire_at) <= now)
+        # Those that failed last time come last, so that they hold up nobody.
+        .order_by(col(Schedule.error).is_not(None), col(Schedule.next_fire_at))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    total = Fires()
+    for schedule in (await session.exec(due)).all():
+        try:
+            async with session.begin_nested():
+                total += await _materialise_one(session, schedule, now=now)
+                schedule.error = None
+        except Exception as error:
+            await session.refresh(schedule)
+            schedule.error = f"{type(error).__name__}: {error}"[:500]
+        await session.flush()
+    return total
+
+
+async def _materialise_one(session: AsyncSession, schedule: Schedule, *, now: datetime) -> Fires:
+    total = Fires()
+    for fire in _due_fires(schedule, now):
+        total += await _record(session, schedule, fire, now=now)
+        schedule.last_fire_at = fire.at
+        schedule.next_fire_at = fire.next_at
+    await session.flush()
+    return total
+
+
+@dataclass(frozen=True)
+class _Fire:
+    at: datetime
+    next_at: datetime | None
+    is_latest: bool
+
+
+def _is_due(schedule: Schedule, now: datetime) -> bool:
+    return schedule.next_fire_at is not None and schedule.next_fire_at <= now
+
+
+def _due_fires(schedule: Schedule, now: datetime) -> Iterator[_Fire]:
+    """Yield what is due, oldest first; each next time counts from the nominal time before it."""
+    at = schedule.next_fire_at
+    if at is None:
+        return
+    following = cron.fires(schedule.cron, timezone=schedule.timezone, after=at)
+    for _ in range(FIRES_PER_TICK):
+        if at is None or at > now:
+            return
+        next_at = next(following, None)
+        yield _Fire(at=at, next_at=next_at, is_latest=next_at is None or next_at > now)
+        at = next_at
+
+
+async def _record(
+    session: AsyncSession, schedule: Schedule, fire: _Fire, *, now: datetime
+) -> Fires:
+    assert schedule.id is not None
+    day = report_date(schedule, fire.at)
+    missed = _missed_because(schedule, fire, now)
+    if missed is None:
+        added = await reports.record_fire(
+            session, schedule_id=schedule.id, scheduled_for=fire.at, day=day, now=now
+        )
+        return Fires(runs=int(added))
+    added = await reports.record_missed(
+        session,
+        schedule_id=schedule.id,
+        scheduled_for=fire.at,
+        day=day,
+        reason=missed,
+        now=now,
+    )
+    return Fires(missed=int(added))
+
+
+def report_date(schedule: Schedule, at: datetime) -> date:
+    """Return the date that a fire due `at` reports: of its nominal time, however late it runs."""
+    return local_date(at, timezone=schedule.timezone) + timedelta(days=schedule.report_offset_days)
+
+
+def _missed_because(schedule: Schedule, fire: _Fire, now: datetime) -> str | None:
+    if now - fire.at <= MISFIRE_GRACE:
+        return None
+    if now - fire.at > schedule.catchup_window:
+        return f"missed: {now - fire.at} late, outside the window of {schedule.catchup_window}"
+    if schedule.catchup == Catchup.NONE:
+        return f"missed: {now - fire.at} late, and catchup is none"
+    if schedule.catchup == Catchup.LATEST and not fire.is_latest:
+        return "missed: catchup is latest, and a later fire was due"
+    return None
