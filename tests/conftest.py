@@ -1,0 +1,105 @@
+"""What do all tests share? The real servers, started once a run, and a migrated database."""
+
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from daybook_domain import migrate
+from daybook_domain.db import Sessions, create_engine, create_sessions
+from daybook_domain.tables import metadata
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.support.databases import fresh_database
+from tests.support.servers import POSTGRES, RABBITMQ, REDIS, Kind, Server, provide
+
+KINDS = (POSTGRES, RABBITMQ, REDIS)
+SERVERS = pytest.StashKey[dict[str, Server]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers, side by side, unless only unit tests were asked for."""
+    config.stash[SERVERS] = {}
+    if config.option.collectonly or _only_unit_tests(config):
+        return
+    with ThreadPoolExecutor() as pool:
+        servers = dict(zip([kind.name for kind in KINDS], pool.map(provide, KINDS), strict=True))
+    config.stash[SERVERS] = servers
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what was started."""
+    for server in config.stash.get(SERVERS, {}).values():
+        server.stop()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which provider serves each."""
+    servers = config.stash[SERVERS]
+    return [f"{name}: {server.provider}" for name, server in servers.items()]
+
+
+def _only_unit_tests(config: pytest.Config) -> bool:
+    unit = config.rootpath / "tests" / "unit"
+    named = [Path(argument.split("::")[0]).resolve() for argument in config.args]
+    return all(path.is_relative_to(unit) for path in named)
+
+
+def _url(request: pytest.FixtureRequest, kind: Kind) -> str:
+    servers = request.config.stash[SERVERS]
+    server = servers.get(kind.name)
+    if server is None:
+        pytest.fail("servers are not started for unit tests; this test belongs elsewhere")
+    if not server.url:
+        pytest.skip(f"{kind.name} is not to be had: {server.provider}")
+    return server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a Postgres where databases may be made."""
+    return _url(request, POSTGRES)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a RabbitMQ; skips where there is none."""
+    return _url(request, RABBITMQ)
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a Redis."""
+    return _url(request, REDIS)
+
+
+@pytest.fixture(scope="session")
+async def postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
+    """Return the URL of a migrated database of this run's own."""
+    async with fresh_database(postgres_server_url, name=f"daybook_test_{os.getpid()}") as url:
+        await migrate.upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
+    """Return an engine on the migrated database."""
+    engine = create_engine(postgres_url, application="tests", pool_size=20)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sessions(engine: AsyncEngine) -> Sessions:
+    """Return a session factory on the migrated database."""
+    return create_sessions(engine)
+
+
+@pytest.fixture
+async def clean(engine: AsyncEngine) -> None:
+    """Empty all tables before the test."""
+    names = ", ".join(table.name for table in metadata.sorted_tables)
+    async with engine.begin() as connection:
+        await connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))

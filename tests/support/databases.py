@@ -1,0 +1,27 @@
+"""How does a test get a database that nobody else uses?"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from daybook_domain.db import async_url
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+
+@asynccontextmanager
+async def fresh_database(server_url: str, *, name: str) -> AsyncIterator[str]:
+    """Yield the URL of a new, empty database `name` on that server; drop it in the end."""
+    admin = create_async_engine(
+        async_url(server_url), poolclass=NullPool, isolation_level="AUTOCOMMIT"
+    )
+    async with admin.connect() as connection:
+        await connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+        await connection.execute(text(f'CREATE DATABASE "{name}"'))
+    try:
+        url = make_url(server_url).set(database=name)
+        yield url.render_as_string(hide_password=False)
+    finally:
+        async with admin.connect() as connection:
+            await connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+        await admin.dispose()
