@@ -1,0 +1,39 @@
+"""Who holds this folder?"""
+
+import fcntl
+import os
+from pathlib import Path
+
+from daybook_embedded.errors import EmbeddedError
+
+
+class Lock:
+    """The right of one running process to a folder; the kernel takes it back when that one dies."""
+
+    def __init__(self, file: Path) -> None:
+        """Name the file that stands for the folder; it is created when the lock is taken."""
+        self._file = file
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, or raise an error that names the holder."""
+        # Python opens with O_CLOEXEC: a server that survives us must not go on holding our lock.
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise EmbeddedError(
+                f"{self._file.parent} is in use by process {holder}. "
+                "Stop that process first, or choose another folder."
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back; the file stays, since removing it would be a race."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

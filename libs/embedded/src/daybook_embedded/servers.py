@@ -1,0 +1,164 @@
+"""What do the three servers have in common? Their lifetime.
+
+A start takes the folder's lock, ends what an earlier start left running, and then tries ports until
+the server answers on one. No step trusts the one before: another process may take the port between
+our look and the server's bind, so a server that could not bind is started again on the next port.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from signal import SIGKILL, SIGTERM, Signals
+from types import TracebackType
+from typing import ClassVar, Self
+
+from daybook_embedded import processes
+from daybook_embedded.children import Child, Program
+from daybook_embedded.errors import EmbeddedError, with_log
+from daybook_embedded.homes import Home, open_home
+from daybook_embedded.locks import Lock
+from daybook_embedded.ports import candidates
+
+ATTEMPTS = 10
+POLL_SECONDS = 0.02
+STOP_PATIENCE_SECONDS = 10.0
+BUSY = ("address already in use", "eaddrinuse")
+
+
+class Server(ABC):
+    """A private server, from `start` to `stop`; also a context manager of that span."""
+
+    name: ClassVar[str]
+    stop_signals: ClassVar[Sequence[Signals]] = (SIGTERM, SIGKILL)
+
+    def __init__(
+        self, data_dir: Path, *, port: int | None = None, start_timeout: float = 60.0
+    ) -> None:
+        """Say where the data lives and which port is preferred: else the one of the last start."""
+        self.data_dir = data_dir
+        self.url = ""
+        self.pid = 0
+        self._preferred = port
+        self._start_timeout = start_timeout
+        self._lock: Lock | None = None
+        self._children: list[Child] = []
+
+    def start(self) -> str:
+        """Start the server, wait until it answers, and return its URL."""
+        if self._lock is not None:
+            return self.url
+        try:
+            home = open_home(self.data_dir)
+            lock = Lock(home.folder / "lock")
+            lock.acquire()
+        except PermissionError as error:
+            raise EmbeddedError(
+                f"{error.strerror}: {error.filename}. The folder belongs to another user: start "
+                "as that user, or give the folder to this one with `chown -R`."
+            ) from error
+        self._lock = lock
+        try:
+            return self._start(home)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the server, mildly and then by force, and give the folder back."""
+        try:
+            while self._children:
+                self._children[-1].stop(patience=STOP_PATIENCE_SECONDS)
+                self._children.pop()
+        finally:
+            if not self._children and self._lock is not None:
+                self._lock.release()
+                self._lock, self.url, self.pid = None, "", 0
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop it."""
+        self.stop()
+
+    @abstractmethod
+    def prepare(self, home: Home) -> None:
+        """Make the data ready for a server: create it, or take away what an earlier crash left."""
+
+    @abstractmethod
+    def programs(self, home: Home, *, port: int) -> Sequence[Program]:
+        """Return what to start, in this order; the last one is the server."""
+
+    @abstractmethod
+    def answers(self, home: Home, *, port: int, pid: int) -> bool:
+        """Say whether our server, and no other, accepts clients at this port."""
+
+    @abstractmethod
+    def address(self, home: Home, *, port: int) -> str:
+        """Return the URL for clients."""
+
+    def _start(self, home: Home) -> str:
+        self._end_survivors(home)
+        self.prepare(home)
+        deadline = time.monotonic() + self._start_timeout
+        for port in islice(candidates(self._preferred, home.port()), ATTEMPTS):
+            if self._runs_at(home, port, deadline=deadline):
+                home.write("port", str(port))
+                self.url, self.pid = self.address(home, port=port), self._children[-1].pid
+                return self.url
+        raise with_log(f"No port could be had for {self.name} in {ATTEMPTS} tries.", log=home.log)
+
+    def _end_survivors(self, home: Home) -> None:
+        for name, process in home.processes().items():
+            if not processes.end(
+                process, signals=self.stop_signals, patience=STOP_PATIENCE_SECONDS
+            ):
+                raise EmbeddedError(
+                    f"Process {process.pid} ({name}) of an earlier start in {home.folder} does not "
+                    "end; end it by hand."
+                )
+            home.forget(name)
+
+    def run(self, program: Program, home: Home, *, timeout: float = 60.0) -> None:
+        """Run a program of the server's to its end, as the server's account."""
+        child = Child(program, home)
+        self._children.append(child)
+        if not child.wait(timeout=timeout):
+            raise with_log(f"{program.name} did not end within {timeout:.0f} s.", log=home.log)
+        self._children.remove(child)
+        if child.status != 0:
+            raise with_log(f"{program.name} failed with status {child.status}.", log=home.log)
+
+    def _runs_at(self, home: Home, port: int, *, deadline: float) -> bool:
+        """Start at this port; False if another try may go better, an error if it cannot."""
+        for program in self.programs(home, port=port):
+            self._children.append(Child(program, home))
+        while all(child.running for child in self._children):
+            if self.answers(home, port=port, pid=self._children[-1].pid):
+                return True
+            if time.monotonic() > deadline:
+                raise with_log(
+                    f"{self.name} did not answer within {self._start_timeout:.0f} s.", log=home.log
+                )
+            time.sleep(POLL_SECONDS)
+        said = "".join(child.said() for child in self._children).lower()
+        statuses = {child.program.name: child.status for child in self._children}
+        while self._children:
+            self._children.pop().stop(patience=STOP_PATIENCE_SECONDS)
+        if self.may_try_again(said):
+            return False
+        ended = ", ".join(f"{name} with {s}" for name, s in statuses.items() if s is not None)
+        raise with_log(f"{self.name} ended while starting ({ended}).", log=home.log)
+
+    def may_try_again(self, said: str) -> bool:
+        """Say whether a start that ended with these words (in lower case) is worth another try."""
+        return any(word in said for word in BUSY)
