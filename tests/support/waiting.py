@@ -15,7 +15,7 @@ async def until(
     try:
         async with asyncio.timeout(seconds):
             # What is waited for happens in another process, which sets no event of ours.
-            while not (answer := await condition()):
+            while not (answer := await condition()):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(

@@ -1,0 +1,53 @@
+"""What do the journeys share? Private servers, for these tests stop and restart them."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from daybook_embedded.homes import scratch_folder
+from daybook_embedded.postgres import PostgresServer
+from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
+from tests.e2e.stack import Stack, running
+
+
+@pytest.fixture(scope="session")
+def private_folder() -> Iterator[Path]:
+    """Give a folder that private servers can live in."""
+    with scratch_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def private_postgres(private_folder: Path) -> Iterator[PostgresServer]:
+    """Give a Postgres that a test may stop and start again."""
+    with PostgresServer(private_folder / "postgres", durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def private_rabbitmq(private_folder: Path) -> Iterator[RabbitServer]:
+    """Give a RabbitMQ that a test may stop and start again."""
+    if find_rabbitmq() is None:
+        pytest.skip("no rabbitmq-server on the PATH to stop and start")
+    with RabbitServer(private_folder / "rabbitmq") as server:
+        yield server
+
+
+@pytest.fixture
+async def stack(
+    private_postgres: PostgresServer,
+    private_rabbitmq: RabbitServer,
+    redis_url: str,
+    tmp_path: Path,
+) -> AsyncIterator[Stack]:
+    """Give all of Daybook, without any service yet, in a zone with an offset and DST."""
+    async with running(
+        postgres=private_postgres,
+        rabbitmq=private_rabbitmq,
+        redis_url=redis_url,
+        folder=tmp_path,
+        timezone="Europe/Berlin",
+        name=f"e2e_{abs(hash(tmp_path))}",
+    ) as stack:
+        yield stack

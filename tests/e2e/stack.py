@@ -1,0 +1,228 @@
+"""The whole of Daybook for a test: private servers, a movable clock, any number of services."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from datetime import date, datetime
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from sqlalchemy import text
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain import migrate
+from daybook_domain.catalog.models import Address, Product
+from daybook_domain.db import Sessions, create_engine, create_sessions
+from daybook_domain.reports.calendar import business_day
+from daybook_domain.reports.models import Report, ReportDay, ReportRun, RunState, RunTrigger
+from daybook_domain.reports.service import request
+from daybook_embedded.ports import free_port
+from daybook_embedded.postgres import PostgresServer
+from daybook_embedded.rabbitmq import RabbitServer
+from tests.factories import make_address, make_order, make_product
+from tests.support.databases import fresh_database
+from tests.support.processes import Service
+from tests.support.waiting import until
+from tests.support.warp import Clock
+
+READY_SECONDS = 30
+
+
+class Stack:
+    """The servers of one test, and what it runs on them."""
+
+    def __init__(
+        self,
+        *,
+        postgres: PostgresServer,
+        rabbitmq: RabbitServer,
+        database_url: str,
+        redis_url: str,
+        sessions: Sessions,
+        clock: Clock,
+        folder: Path,
+        timezone: str,
+        keep: ExitStack,
+    ) -> None:
+        """Name the parts; `running` puts them together."""
+        self.postgres = postgres
+        self.rabbitmq = rabbitmq
+        self.sessions = sessions
+        self.clock = clock
+        self.timezone = timezone
+        self._keep = keep
+        self._folder = folder
+        self._count = 0
+        self.environment = {
+            "DAYBOOK_DATABASE_URL": database_url,
+            "DAYBOOK_BROKER_URL": rabbitmq.url,
+            "DAYBOOK_REDIS_URL": redis_url,
+            "DAYBOOK_TIMEZONE": timezone,
+            "DAYBOOK_LOG_FORMAT": "console",
+            # A dead worker is noticed soon, a message that went astray is sent again soon.
+            "DAYBOOK_LEASE_SECONDS": "3",
+            "DAYBOOK_QUEUE_LEASE_SECONDS": "5",
+            "DAYBOOK_DISPATCH_LEASE_SECONDS": "3",
+        }
+
+    async def scheduler(self, **environment: str) -> Service:
+        """Start a scheduler, and wait until it is ready."""
+        return await self._start("daybook-scheduler", "DAYBOOK_HEALTH_PORT", environment)
+
+    async def worker(self, **environment: str) -> Service:
+        """Start a worker, and wait until it is ready."""
+        return await self._start("daybook-worker", "DAYBOOK_HEALTH_PORT", environment)
+
+    async def api(self, **environment: str) -> tuple[Service, str]:
+        """Start an api, wait until it is ready, and return it with its URL."""
+        service = await self._start("daybook-api", "DAYBOOK_API_PORT", environment)
+        return service, self._url
+
+    async def _start(
+        self, command: str, port_variable: str, environment: dict[str, str]
+    ) -> Service:
+        self._count += 1
+        port = free_port()
+        self._url = f"http://127.0.0.1:{port}"
+        service = Service(
+            [command],
+            environment={**self.environment, port_variable: str(port), **environment},
+            log=self._folder / f"{self._count}-{command}.log",
+        )
+        self._keep.enter_context(service)
+        async with httpx.AsyncClient(timeout=2) as client:
+
+            async def ready() -> bool:
+                assert service.running, service.said()[-4000:]
+                try:
+                    answer = await client.get(f"{self._url}/readyz")
+                except httpx.HTTPError:
+                    return False
+                return answer.is_success
+
+            await until(ready, seconds=READY_SECONDS, what=f"{command} ready")
+        return service
+
+    async def add_orders(self, *instants: datetime, quantities: Sequence[int] = (1, 2)) -> None:
+        """Add an order at each of `instants`."""
+        async with self.sessions.begin() as session:
+            await self.add_orders_in(session, *instants, quantities=quantities)
+
+    async def add_orders_in(
+        self, session: AsyncSession, *instants: datetime, quantities: Sequence[int] = (1, 2)
+    ) -> None:
+        """Add an order at each of `instants`, in a transaction that the caller ends."""
+        address = (await session.exec(select(Address))).first() or await make_address(session)
+        product = (await session.exec(select(Product))).first() or await make_product(session)
+        for instant in instants:
+            await make_order(
+                session, created_at=instant, quantities=quantities, address=address, product=product
+            )
+
+    async def request(self, day: date) -> UUID:
+        """Ask for the report of `day`."""
+        async with self.sessions.begin() as session:
+            requested = await request(
+                session,
+                day=business_day(day, timezone=self.timezone),
+                trigger=RunTrigger.MANUAL,
+                now=await self.clock.now(),
+            )
+        return requested.run.id
+
+    async def run(self, run_id: UUID) -> ReportRun:
+        """Return a run as it is now."""
+        async with self.sessions() as session:
+            return (await session.exec(select(ReportRun).where(ReportRun.id == run_id))).one()
+
+    async def runs(self, *, trigger: RunTrigger = RunTrigger.SCHEDULE) -> Sequence[ReportRun]:
+        """Return all runs with that trigger, oldest fire first."""
+        statement = (
+            select(ReportRun)
+            .where(ReportRun.trigger == trigger)
+            .order_by(col(ReportRun.scheduled_for), col(ReportRun.created_at))
+        )
+        async with self.sessions() as session:
+            return (await session.exec(statement)).all()
+
+    async def day(self, day: date) -> ReportDay | None:
+        """Return the line about `day`."""
+        async with self.sessions() as session:
+            return await session.get(ReportDay, day)
+
+    async def rows(self, day: date) -> dict[int, int]:
+        """Return the report of `day`: products by order."""
+        statement = select(Report.order_id, Report.count_product).where(Report.report_at == day)
+        async with self.sessions() as session:
+            return dict((await session.exec(statement)).all())
+
+    async def expected(self, day: date) -> dict[int, int]:
+        """Return what a plain SQL sum over the orders of `day` gives."""
+        span = business_day(day, timezone=self.timezone)
+        statement = text(
+            "SELECT o.id, coalesce(sum(i.quantity), 0) FROM orders o"
+            " LEFT JOIN order_items i ON i.order_id = o.id"
+            " WHERE o.created_at >= :starts AND o.created_at < :ends GROUP BY o.id"
+        )
+        async with self.sessions() as session:
+            found = await session.execute(
+                statement, {"starts": span.starts_at, "ends": span.ends_at}
+            )
+            return {order: int(count) for order, count in found.all()}
+
+    async def until_state(self, run_id: UUID, state: RunState, *, seconds: float = 30) -> ReportRun:
+        """Wait until a run has come to `state`, and return it."""
+
+        async def reached() -> bool:
+            return (await self.run(run_id)).state == state
+
+        await until(reached, seconds=seconds, what=f"run {run_id} {state.value}")
+        return await self.run(run_id)
+
+    async def until_sealed(self, day: date, *, revision: int = 1, seconds: float = 30) -> ReportDay:
+        """Wait until the report of `day` is sealed at `revision`, and return its line."""
+
+        async def sealed() -> ReportDay | None:
+            line = await self.day(day)
+            done = line is not None and line.sealed_at is not None and line.revision == revision
+            return line if done else None
+
+        line = await until(sealed, seconds=seconds, what=f"{day} sealed at revision {revision}")
+        assert line is not None
+        return line
+
+
+@asynccontextmanager
+async def running(
+    *,
+    postgres: PostgresServer,
+    rabbitmq: RabbitServer,
+    redis_url: str,
+    folder: Path,
+    timezone: str = "UTC",
+    name: str,
+) -> AsyncIterator[Stack]:
+    """Give a stack on a database and a virtual host of its own; end its services in the end."""
+    with ExitStack() as keep:
+        async with fresh_database(postgres.url, name=name) as database_url:
+            await migrate.upgrade(database_url)
+            clock = Clock(database_url)
+            await clock.install()
+            engine = create_engine(database_url, application="e2e")
+            try:
+                yield Stack(
+                    postgres=postgres,
+                    rabbitmq=rabbitmq,
+                    database_url=database_url,
+                    redis_url=redis_url,
+                    sessions=create_sessions(engine),
+                    clock=clock,
+                    folder=folder,
+                    timezone=timezone,
+                    keep=keep,
+                )
+            finally:
+                await asyncio.to_thread(keep.close)
+                await engine.dispose()
