@@ -273,3 +273,22 @@ async def test_the_callers_settings_of_other_servers_do_not_leak(
 
     names = {name for name in psutil.Process(server.pid).environ() if name.startswith("PG")}
     assert names <= {"PG_GRANDPARENT_PID"}
+
+
+async def test_a_server_that_ended_by_itself_is_started_again(server: PostgresServer) -> None:
+    server.start()
+    killed = psutil.Process(server.pid)
+    killed.kill()
+    psutil.wait_procs([killed], timeout=END_SECONDS)
+
+    url = server.start()
+
+    assert server.pid != killed.pid
+    assert await kept(url) == 42
+
+
+def test_a_file_in_place_of_the_folder_is_named(folder: Path) -> None:
+    folder.joinpath("postgres").write_text("not a folder")
+
+    with pytest.raises(EmbeddedError, match=r"postgres.*choose another folder"):
+        PostgresServer(folder / "postgres").start()

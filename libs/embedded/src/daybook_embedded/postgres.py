@@ -59,7 +59,7 @@ class PostgresServer(Server):
         *,
         port: int | None = None,
         durable: bool = True,
-        start_timeout: float = 60.0,
+        start_timeout: float = 120.0,
     ) -> None:
         """Say where the data lives; without `durable`, only until the machine crashes."""
         super().__init__(data_dir, port=port, start_timeout=start_timeout)
