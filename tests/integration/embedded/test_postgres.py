@@ -254,7 +254,7 @@ def test_data_without_its_password_is_refused(server: PostgresServer) -> None:
 
 
 async def test_an_interrupted_first_start_is_begun_again(folder: Path) -> None:
-    half = folder / "postgres" / "data.new"
+    half = folder / "postgres" / "data.new-1"
     half.mkdir(parents=True)
     half.joinpath("PG_VERSION").write_text("18\n")
 

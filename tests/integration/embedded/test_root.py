@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from daybook_embedded import accounts, homes
+from daybook_embedded import homes
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.valkey import ValkeyServer
 
@@ -58,17 +59,29 @@ def test_an_unreachable_folder_is_replaced_by_one_that_is_named(
         assert again.url
 
 
-def test_servers_belong_to_the_owner_of_the_folder_that_theirs_is_in(folder: Path) -> None:
-    account = accounts.account_for(folder / "valkey")
-    assert account is not None
+def test_what_stood_for_a_temporary_folder_goes_after_it(private: Path) -> None:
+    first, second = private / "first", private / "second"
+    with ValkeyServer(first):
+        home = homes.open_home(first).folder
+    shutil.rmtree(first)
+
+    with ValkeyServer(second):
+        assert not home.exists()
+        assert homes.open_home(second).folder.exists()
+
+
+def test_servers_and_files_belong_to_the_owner_of_the_folder_around_them(folder: Path) -> None:
+    owner = next(entry for entry in pwd.getpwall() if entry.pw_uid and entry.pw_name != "nobody")
     yard = folder / "yard"
     yard.mkdir(mode=0o700)
-    os.chown(yard, account.uid, account.gid)
+    os.chown(yard, owner.pw_uid, owner.pw_gid)
 
     for _ in range(2):
-        with ValkeyServer(yard / "valkey") as server:
-            assert psutil.Process(server.pid).uids().real == account.uid
-            assert not yard.joinpath("valkey", "ELSEWHERE").exists()
+        with ValkeyServer(yard / "deep" / "valkey") as server:
+            assert psutil.Process(server.pid).uids().real == owner.pw_uid
+
+    assert {path.stat().st_uid for path in yard.rglob("*")} == {owner.pw_uid}
+    assert not list(yard.rglob("ELSEWHERE"))
 
 
 def test_programs_out_of_reach_are_copied_to_where_they_are_not(

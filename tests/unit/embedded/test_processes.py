@@ -56,7 +56,7 @@ def test_a_pid_that_nobody_has_finds_nothing() -> None:
 
 
 def test_a_process_that_ignores_a_signal_gets_the_next_one() -> None:
-    stubborn = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 60; done"]
+    stubborn = ["sh", "-c", "trap '' TERM; echo ready; exec sleep 60"]
     with subprocess.Popen(stubborn, stdout=subprocess.PIPE, start_new_session=True) as child:
         assert child.stdout is not None
         child.stdout.readline()

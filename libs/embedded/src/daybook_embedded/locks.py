@@ -15,8 +15,8 @@ class Lock:
         self._file = file
         self._descriptor: int | None = None
 
-    def acquire(self) -> None:
-        """Take the lock, or raise an error that names the holder."""
+    def acquire(self) -> int:
+        """Take the lock and return its descriptor, or raise an error that names the holder."""
         # Python opens with O_CLOEXEC: a server that survives us must not go on holding our lock.
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
@@ -31,6 +31,7 @@ class Lock:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
+        return descriptor
 
     def release(self) -> None:
         """Give the lock back; the file stays, since removing it would be a race."""

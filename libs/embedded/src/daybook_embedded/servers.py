@@ -109,9 +109,7 @@ class Server(ABC):
     def _take(self) -> Home:
         """Return the folder, which is now ours alone."""
         home = open_home(self.data_dir)
-        lock = Lock(home.folder / "lock")
-        lock.acquire()
-        self._lock = lock
+        self._lock = home.lock()
         return home
 
     def _start(self, home: Home) -> str:
