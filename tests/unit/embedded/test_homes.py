@@ -1,6 +1,8 @@
 """What does the folder of a server remember?"""
 
+import fcntl
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,19 @@ def test_an_error_ends_with_the_last_lines_of_the_log(tmp_path: Path) -> None:
     assert message.startswith("It failed.")
     assert message.endswith("line 39\nline 40")
     assert "line 20\n" not in message
+
+
+def test_a_lock_that_a_dead_process_left_to_its_child_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # The child inherits the lock and ends soon; the name in it is that of nobody alive.
+        lock.write(str(2**31 - 1))
+        lock.flush()
+        child = subprocess.Popen(["sleep", "0.2"], pass_fds=[lock.fileno()])
+
+    ours = Lock(file)
+    ours.acquire()
+    ours.release()
+
+    assert child.wait(10) == 0
