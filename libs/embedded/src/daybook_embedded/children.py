@@ -62,8 +62,8 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Say whether the program has not ended yet."""
-        return not self._ended.is_set()
+        """Say whether the program has not ended yet, as far as the system knows by now."""
+        return self._process is not None and self._process.alive()
 
     def wait(self, *, timeout: float) -> bool:
         """Wait at most `timeout` seconds for the program's end and say whether it came."""

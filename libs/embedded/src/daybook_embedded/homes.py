@@ -10,13 +10,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 
 from daybook_embedded.accounts import Account, account_for, can_reach
 from daybook_embedded.errors import EmbeddedError
+from daybook_embedded.locks import Lock
 from daybook_embedded.processes import Process
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Home:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(f"{text}\n")
-        self._give_to_owner(fresh)
+            self._give_to_owner(descriptor)
         fresh.replace(self.folder / name)
 
     def open_log(self) -> int:
@@ -103,33 +104,52 @@ class Home:
             self.log.replace(self.folder / "server.log.1")
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         descriptor = os.open(self.log, flags, 0o600)
-        self._give_to_owner(self.log)
+        self._give_to_owner(descriptor)
         return descriptor
+
+    def lock(self) -> Lock:
+        """Return the lock on this folder, which is now taken."""
+        lock = Lock(self.folder / "lock")
+        self._give_to_owner(lock.acquire())
+        return lock
 
     def give(self, path: Path) -> None:
         """Make the server's account the owner of a file or an empty folder."""
         if self.account is not None:
             os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
 
-    def _give_to_owner(self, path: Path) -> None:
+    def _give_to_owner(self, descriptor: int) -> None:
         # So that what root has started once can still be started by the owner of the folder.
         if os.geteuid() == 0:
             owner = self.folder.stat()
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def open_home(data_dir: Path) -> Home:
     """Create what is missing of the folder and return it, or one elsewhere that is within reach."""
     wanted = data_dir.absolute()
     account = account_for(wanted)
-    wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _create(wanted)
     if account is None:
         return Home(wanted, None)
     if not can_reach(account, wanted):
         return Home(_elsewhere(wanted, account), account)
-    # Others may pass through to `data`, which has its own owner, and see nothing else.
-    wanted.chmod(0o711)
+    # The account may pass through to `data`, which is its own, and see nothing else.
+    wanted.chmod(wanted.stat().st_mode & 0o7777 | 0o111)
     return Home(wanted, account)
+
+
+def _create(folder: Path) -> None:
+    """Create what is missing of a folder, for whom the folder above it belongs to."""
+    if folder.is_dir():
+        return
+    _create(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir()
+        folder.chmod(0o711)
+        if os.geteuid() == 0:
+            above = folder.parent.stat()
+            os.chown(folder, above.st_uid, above.st_gid)
 
 
 @contextmanager
@@ -154,11 +174,25 @@ def shared_folder() -> Path:
     return SHARED
 
 
+def _sweep(shared: Path) -> None:
+    """Remove what stood for a temporary folder that is gone: nobody will ask for it again."""
+    for note in shared.glob("*/stands-for"):
+        wanted, lock = Path(note.read_text().strip()), Lock(note.with_name("lock"))
+        if wanted.exists() or not wanted.is_relative_to(gettempdir()):
+            continue
+        with suppress(EmbeddedError):
+            lock.acquire()
+            shutil.rmtree(note.parent, ignore_errors=True)
+            lock.release()
+
+
 def _elsewhere(wanted: Path, account: Account) -> Path:
     name = f"{wanted.name}-{hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]}"
-    folder = shared_folder() / name
+    _sweep(shared_folder())
+    folder = SHARED / name
     folder.mkdir(mode=0o711, exist_ok=True)
     folder.chmod(0o711)
+    folder.joinpath("stands-for").write_text(f"{wanted}\n")
     note = f"{account.name}, who runs the server, cannot reach {wanted}; it lives in {folder}."
     wanted.joinpath("ELSEWHERE").write_text(f"{note}\n")
     logger.warning(note)

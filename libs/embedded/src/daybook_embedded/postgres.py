@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGQUIT, Signals
+from tempfile import mkdtemp
 from typing import ClassVar
 
 from daybook_embedded import processes
@@ -22,6 +23,7 @@ from daybook_embedded.homes import Home
 from daybook_embedded.servers import POLL_SECONDS, STOP_PATIENCE_SECONDS, Server
 
 USER = DATABASE = "daybook"
+UNFINISHED = "data.new-"
 # No process can have it, so kill(2) says that it is gone: the largest pid of Linux is 2 ** 22.
 NOBODY_PID = 2**31 - 1
 
@@ -41,7 +43,9 @@ SETTINGS = {
     "log_checkpoints": "off",
     "logging_collector": "off",
 }
-HASTY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# Commits are still written before they are confirmed (`synchronous_commit`): with fsync off that is
+# cheap, and a test that kills the server may then hold it to its word.
+HASTY = {"fsync": "off", "full_page_writes": "off"}
 
 
 class PostgresServer(Server):
@@ -57,15 +61,17 @@ class PostgresServer(Server):
         *,
         port: int | None = None,
         durable: bool = True,
-        start_timeout: float = 60.0,
+        start_timeout: float = 120.0,
     ) -> None:
-        """Say where the data lives; without `durable`, a crash of the machine may cost it all."""
+        """Say where the data lives; without `durable`, only until the machine crashes."""
         super().__init__(data_dir, port=port, start_timeout=start_timeout)
         self._durable = durable
 
     def prepare(self, home: Home) -> None:
         """Create the database cluster, or make sure that nothing of an old server is in the way."""
         home.password()
+        for unfinished in home.folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         if home.data.joinpath("PG_VERSION").exists():
             self._end_old_postmaster(home)
         else:
@@ -97,14 +103,15 @@ class PostgresServer(Server):
         return f"postgresql://{USER}:{home.password()}@127.0.0.1:{port}/{DATABASE}"
 
     def _create(self, home: Home) -> None:
-        """Make a cluster beside `data` and rename it when it is whole."""
-        fresh, secret = home.folder / "data.new", home.folder / "initdb.password"
-        script = home.folder / "create.sql"
-        shutil.rmtree(fresh, ignore_errors=True)
+        """Make a cluster beside `data` and rename it when it is whole.
+
+        Its name is new each time: helpers of an initdb that was killed may still write to theirs.
+        """
+        secret, script = home.folder / "initdb.password", home.folder / "create.sql"
         if home.data.exists():
             # Only an empty folder goes: anything else was not put there by us.
             home.data.rmdir()
-        fresh.mkdir(mode=0o700)
+        fresh = Path(mkdtemp(prefix=UNFINISHED, dir=home.folder))
         home.give(fresh)
         home.write(secret.name, home.password())
         home.give(secret)

@@ -7,10 +7,9 @@ by its pid together with the moment it was started, and only such a pair is ever
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,18 +32,13 @@ class Process:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to this process, or to none if it has ended."""
-        with suppress(ProcessLookupError):
-            if not sys.platform.startswith("linux"):
-                if self.alive():
-                    os.kill(self.pid, number)
+        with suppress(ProcessLookupError), _pinned(self.pid) as descriptor:
+            if not self.alive():
                 return
-            # The descriptor pins the process, so that what was checked is what is signalled.
-            descriptor = os.pidfd_open(self.pid)
-            try:
-                if self.alive():
-                    signal.pidfd_send_signal(descriptor, number)
-            finally:
-                os.close(descriptor)
+            if descriptor is None:
+                os.kill(self.pid, number)
+            else:
+                signal.pidfd_send_signal(descriptor, number)
 
     def wait(self, *, timeout: float) -> bool:
         """Wait at most `timeout` seconds for its end and say whether it came."""
@@ -92,6 +86,23 @@ def command(pid: int) -> str:
     except OSError:
         return ""
     return raw.replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+@contextmanager
+def _pinned(pid: int) -> Iterator[int | None]:
+    """Give a descriptor of the process, so that what is checked is also what is signalled.
+
+    None where the system has no such thing: there, a moment is left for the pid to be reused.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _boot() -> str:

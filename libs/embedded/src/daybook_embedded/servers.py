@@ -24,7 +24,8 @@ from daybook_embedded.ports import candidates
 ATTEMPTS = 10
 POLL_SECONDS = 0.02
 STOP_PATIENCE_SECONDS = 10.0
-BUSY = ("address already in use", "eaddrinuse")
+# What the servers say of a port that they could not have; the last is RabbitMQ of its second one.
+BUSY = ("address already in use", "eaddrinuse", "in use by")
 
 
 class Server(ABC):
@@ -34,7 +35,7 @@ class Server(ABC):
     stop_signals: ClassVar[Sequence[Signals]] = (SIGTERM, SIGKILL)
 
     def __init__(
-        self, data_dir: Path, *, port: int | None = None, start_timeout: float = 60.0
+        self, data_dir: Path, *, port: int | None = None, start_timeout: float = 120.0
     ) -> None:
         """Say where the data lives and which port is preferred: else the one of the last start."""
         self.data_dir = data_dir
@@ -47,23 +48,22 @@ class Server(ABC):
 
     def start(self) -> str:
         """Start the server, wait until it answers, and return its URL."""
-        if self._lock is not None:
+        if self.running:
             return self.url
+        self.stop()
         try:
-            home = open_home(self.data_dir)
-            lock = Lock(home.folder / "lock")
-            lock.acquire()
-        except PermissionError as error:
-            raise EmbeddedError(
-                f"{error.strerror}: {error.filename}. The folder belongs to another user: start "
-                "as that user, or give the folder to this one with `chown -R`."
-            ) from error
-        self._lock = lock
-        try:
-            return self._start(home)
+            return self._start(self._take())
+        except OSError as error:
+            self.stop()
+            raise EmbeddedError(_explain(error, self.data_dir)) from error
         except BaseException:
             self.stop()
             raise
+
+    @property
+    def running(self) -> bool:
+        """Say whether it was started and has not ended since, by `stop` or by itself."""
+        return bool(self.url) and all(child.running for child in self._children)
 
     def stop(self) -> None:
         """End the server, mildly and then by force, and give the folder back."""
@@ -105,6 +105,12 @@ class Server(ABC):
     @abstractmethod
     def address(self, home: Home, *, port: int) -> str:
         """Return the URL for clients."""
+
+    def _take(self) -> Home:
+        """Return the folder, which is now ours alone."""
+        home = open_home(self.data_dir)
+        self._lock = home.lock()
+        return home
 
     def _start(self, home: Home) -> str:
         self._end_survivors(home)
@@ -150,15 +156,22 @@ class Server(ABC):
                     f"{self.name} did not answer within {self._start_timeout:.0f} s.", log=home.log
                 )
             time.sleep(POLL_SECONDS)
+        ended = [child for child in self._children if not child.running]
+        *helpers, _ = self._children
         said = "".join(child.said() for child in self._children).lower()
-        statuses = {child.program.name: child.status for child in self._children}
         while self._children:
             self._children.pop().stop(patience=STOP_PATIENCE_SECONDS)
-        if self.may_try_again(said):
+        # A helper has nothing but its port to stumble over, and epmd does not say so.
+        if any(word in said for word in BUSY) or any(child in helpers for child in ended):
             return False
-        ended = ", ".join(f"{name} with {s}" for name, s in statuses.items() if s is not None)
-        raise with_log(f"{self.name} ended while starting ({ended}).", log=home.log)
+        statuses = ", ".join(f"{child.program.name} with {child.status}" for child in ended)
+        raise with_log(f"{self.name} ended while starting ({statuses}).", log=home.log)
 
-    def may_try_again(self, said: str) -> bool:
-        """Say whether a start that ended with these words (in lower case) is worth another try."""
-        return any(word in said for word in BUSY)
+
+def _explain(error: OSError, folder: Path) -> str:
+    if isinstance(error, PermissionError):
+        return (
+            f"{error}. It belongs to another user: start as that user, or give everything in "
+            f"{folder} to this one with `chown -R`."
+        )
+    return f"{error}. Mend that, or choose another folder than {folder}."

@@ -22,7 +22,7 @@ class ValkeyServer(Server):
         *,
         port: int | None = None,
         durable: bool = True,
-        start_timeout: float = 60.0,
+        start_timeout: float = 120.0,
     ) -> None:
         """Say where the data lives; without `durable`, it lives no longer than the server."""
         super().__init__(data_dir, port=port, start_timeout=start_timeout)

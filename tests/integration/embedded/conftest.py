@@ -1,0 +1,22 @@
+"""What do the tests of real servers share?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daybook_embedded.homes import scratch_folder
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Give a folder for servers, gone after the test."""
+    with scratch_folder() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def shared_folder() -> Iterator[Path]:
+    """Give a folder for servers, gone after the last test of the module."""
+    with scratch_folder() as path:
+        yield path

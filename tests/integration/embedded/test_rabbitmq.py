@@ -1,0 +1,107 @@
+"""Does a private RabbitMQ keep its messages and its distance?
+
+Each start takes seconds, so the tests share one server and its restarts.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import aio_pika
+import psutil
+import pytest
+
+from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
+
+pytestmark = [
+    pytest.mark.rabbitmq,
+    pytest.mark.skipif(find_rabbitmq() is None, reason="rabbitmq-server is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(shared_folder: Path) -> Iterator[RabbitServer]:
+    """Give a server that runs and may be restarted."""
+    server = RabbitServer(shared_folder / "rabbitmq")
+    # What an ordinary installation is told must not be told to ours.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RABBITMQ_NODENAME", "rabbit@localhost")
+        patch.setenv("RABBITMQ_NODE_PORT", "5672")
+        server.start()
+    yield server
+    server.stop()
+
+
+def family(server: RabbitServer) -> list[psutil.Process]:
+    """Return the server's processes and theirs: the node, its helpers, and the name service."""
+    ours = [p for p in psutil.Process().children() if p.name() in ("beam.smp", "epmd")]
+    return ours + [helper for p in ours for helper in p.children(recursive=True)]
+
+
+def gone(process: psutil.Process) -> bool:
+    """Say whether a process has ended, whether or not its parent has taken note."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def publish(server: RabbitServer, text: str) -> None:
+    """Leave a durable message in the queue `kept`."""
+    connection = await aio_pika.connect(server.url)
+    async with connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(
+            "kept", durable=True, arguments={"x-queue-type": "quorum"}
+        )
+        message = aio_pika.Message(text.encode(), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+        await channel.default_exchange.publish(message, routing_key=queue.name)
+
+
+async def take(server: RabbitServer) -> str:
+    """Return the next message of the queue `kept`."""
+    connection = await aio_pika.connect(server.url)
+    async with connection:
+        channel = await connection.channel()
+        queue = await channel.get_queue("kept")
+        message = await queue.get(timeout=10)
+        await message.ack()
+        return message.body.decode()
+
+
+async def test_it_is_not_the_machines_own_and_listens_on_loopback_only(
+    server: RabbitServer,
+) -> None:
+    addresses = {
+        connection.laddr.ip
+        for process in family(server)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert ":5672/" not in server.url
+    assert addresses <= {"127.0.0.1", "::1"}
+
+
+async def test_a_message_survives_a_stop_that_leaves_no_process(server: RabbitServer) -> None:
+    await publish(server, "before the stop")
+    before, url = family(server), server.url
+
+    server.stop()
+    left = [process for process in before if not gone(process)]
+    server.start()
+
+    assert len(before) > 2
+    assert left == []
+    assert server.url == url
+    assert await take(server) == "before the stop"
+
+
+async def test_a_message_survives_a_kill(server: RabbitServer) -> None:
+    await publish(server, "before the kill")
+    os.kill(server.pid, signal.SIGKILL)
+
+    server.stop()
+    server.start()
+
+    assert await take(server) == "before the kill"
