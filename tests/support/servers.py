@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import docker
-from daybook_embedded.postgres import PostgresServer
-from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
-from daybook_embedded.valkey import ValkeyServer
 from docker.errors import DockerException, ImageNotFound
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.community.redis import RedisContainer
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+
+from daybook_embedded.postgres import PostgresServer
+from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
+from daybook_embedded.valkey import ValkeyServer
 
 # Tests lose nothing that matters when the machine crashes.
 HASTY = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
