@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.support.databases import fresh_database
-from tests.support.servers import POSTGRES, RABBITMQ, REDIS, Kind, Server, provide
 
 from daybook_domain import migrate
 from daybook_domain.db import Sessions, create_engine, create_sessions
 from daybook_domain.tables import metadata
+from tests.support.databases import fresh_database
+from tests.support.servers import POSTGRES, RABBITMQ, REDIS, Kind, Server, provide
 
 KINDS = (POSTGRES, RABBITMQ, REDIS)
 SERVERS = pytest.StashKey[dict[str, Server]]()

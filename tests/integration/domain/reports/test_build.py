@@ -10,6 +10,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from daybook_domain.reports import build as room
+from daybook_domain.reports.build import Built, build_day
+from daybook_domain.reports.calendar import BusinessDay, business_day
+from daybook_domain.reports.errors import LeaseLost
 from tests.support.shop import (
     add_item,
     add_order,
@@ -22,11 +27,6 @@ from tests.support.shop import (
     start_run,
     sums,
 )
-
-from daybook_domain.reports import build as room
-from daybook_domain.reports.build import Built, build_day
-from daybook_domain.reports.calendar import BusinessDay, business_day
-from daybook_domain.reports.errors import LeaseLost
 
 DAY = business_day(date(2026, 3, 29), timezone="Europe/Berlin")
 NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from tests.support.shop import Line, add_item, add_order, build, delete_order, lines, open_shop
 
 from daybook_domain.reports.calendar import BusinessDay, business_day, local_date
+from tests.support.shop import Line, add_item, add_order, build, delete_order, lines, open_shop
 
 TICK = timedelta(microseconds=1)
 

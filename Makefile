@@ -1,0 +1,64 @@
+# What can I run? `make help` tells.
+
+UV_VERSION := 0.13.8
+# A uv on the PATH will do; else one is installed into this folder.
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+BIN := .venv/bin
+SOURCES := libs services tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all check format bench migrate images up down clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.complete ## Install everything into .venv (the other targets do it by themselves)
+
+.uv/bin/uv:
+	@echo "Installing uv"
+	@infra/install-uv $(UV_VERSION)
+
+.venv/.complete: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml) | $(filter .uv/%,$(UV))
+	@echo "Installing the locked dependencies into .venv"
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+run: setup ## Run all of Daybook here, with a demo shop
+	@$(BIN)/daybook run
+
+test: setup ## Run the tests
+	@$(BIN)/python -m pytest
+
+test-all: check test bench ## Checks, tests and benchmarks
+
+check: setup ## Formatting, lint, types, import contracts
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: setup ## Format, and mend what lint can mend
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+bench: setup ## Print the benchmark tables
+	@$(BIN)/python -m pytest tests/benchmarks -m benchmark -s -q
+
+migrate: setup ## Bring the database at DAYBOOK_DATABASE_URL up to the newest schema
+	@$(BIN)/daybook migrate
+
+images: ## Build the images of the services
+	@for service in api scheduler worker; do \
+		docker build --quiet -f infra/Dockerfile --build-arg SERVICE=$$service \
+			$${DAYBOOK_BASE_IMAGE:+--build-arg BASE_IMAGE=$$DAYBOOK_BASE_IMAGE} \
+			-t daybook-$$service . || exit 1; \
+	done
+
+up: ## Run the compose stack
+	@docker compose -f infra/compose.yaml up --build --wait
+
+down: ## Stop the compose stack; its data stays
+	@docker compose -f infra/compose.yaml down
+
+clean: ## Remove what was installed and all private data
+	@rm -rf .venv .uv .daybook

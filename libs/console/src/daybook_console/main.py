@@ -1,0 +1,95 @@
+"""What can be typed after `daybook`?"""
+
+import asyncio
+import signal
+import sys
+import threading
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from daybook_console import run as running
+from daybook_console import shop
+from daybook_console.settings import DemoSettings, MigrateSettings, RunSettings
+from daybook_domain import clock, migrate
+from daybook_domain.db import create_engine, create_sessions
+from daybook_domain.settings import load
+from daybook_embedded.errors import EmbeddedError
+
+app = typer.Typer(
+    help="Daybook: a daily report of orders that its readers can trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+demo = typer.Typer(help="The demo shop.", no_args_is_help=True)
+app.add_typer(demo, name="demo")
+
+
+@app.command()
+def run() -> None:
+    """Run all of Daybook here: servers that are not given, demo shop, the three services."""
+    stopping = threading.Event()
+    _stop_on_signals(stopping)
+    console = Console(highlight=False)
+    try:
+        raise typer.Exit(running.run(load(RunSettings), console, stopping))
+    except EmbeddedError as error:
+        console.print(f"[red]{error}[/]", soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@app.command(name="migrate")
+def migrate_command() -> None:
+    """Bring the database at DAYBOOK_DATABASE_URL up to the newest schema; safe to run again."""
+    settings = load(MigrateSettings)
+    asyncio.run(migrate.upgrade(settings.database_url.get_secret_value()))
+    typer.echo("The schema is up to date.")
+
+
+@demo.command(name="load")
+def demo_load(
+    days: Annotated[int, typer.Option(min=0, max=3660, help="How many days back.")] = 30,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = shop.SEED,
+) -> None:
+    """Add the demo shop's orders to each of the last days that has none."""
+    settings = load(DemoSettings)
+    added = asyncio.run(_load_shop(settings, days=days, seed=seed))
+    typer.echo(f"{added} orders added.")
+
+
+async def _load_shop(settings: DemoSettings, *, days: int, seed: int) -> int:
+    engine = create_engine(settings.database_url.get_secret_value(), application="daybook demo")
+    try:
+        async with create_sessions(engine).begin() as session:
+            return await shop.load(
+                session,
+                seed=seed,
+                days=days,
+                timezone=settings.timezone,
+                now=await clock.now(session),
+            )
+    finally:
+        await engine.dispose()
+
+
+def _stop_on_signals(stopping: threading.Event) -> None:
+    """Let the first Ctrl-C (or SIGTERM, or SIGHUP) begin an orderly stop, from wherever we are."""
+
+    def stop(number: int, _frame: object) -> None:
+        if stopping.is_set():
+            return
+        stopping.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,198 @@
+"""How does all of Daybook come to life on one machine, and go again?"""
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from dotenv import dotenv_values
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from daybook_console import missing, preview, servers, shop
+from daybook_console.servers import Servers
+from daybook_console.services import Service, Services, script
+from daybook_console.settings import RunSettings
+from daybook_domain import clock, migrate
+from daybook_domain.db import Sessions, create_engine, create_sessions
+from daybook_domain.reports.calendar import local_date
+from daybook_embedded.errors import EmbeddedError
+from daybook_embedded.locks import Lock
+from daybook_embedded.ports import candidates
+
+DAYS = 30
+WATCH_SECONDS = 1.0
+POLL_SECONDS = 0.1
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one `daybook run` needs to know wherever it is at."""
+
+    settings: RunSettings
+    folder: Path
+    console: Console
+    stopping: threading.Event
+
+
+def run(settings: RunSettings, console: Console, stopping: threading.Event) -> int:
+    """Start everything, show yesterday's report, stay until `stopping`; return the exit code.
+
+    Where it runs in this folder already, shows that one's report instead.
+    """
+    this = Run(settings, settings.data_dir.absolute(), console, stopping)
+    this.folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(this.folder / "lock")
+    try:
+        lock.acquire()
+    except EmbeddedError as error:
+        return _show_running(this, error)
+    with ExitStack() as stack:
+        stack.callback(lock.release)
+        stack.callback(console.print, "Stopped; the data stays.")
+        _live(this, stack)
+        console.print("Stopping …")
+    return 0
+
+
+def _live(this: Run, stack: ExitStack) -> None:
+    this.console.print(f"Data and logs: {this.folder}")
+    found = servers.start(this.settings, stack)
+    for name, words in found.about.items():
+        this.console.print(f"{name}: {words}")
+    asyncio.run(migrate.upgrade(found.database_url))
+    if found.private_database:
+        asyncio.run(_load_shop(this, found))
+    port = _api_port(this)
+    services = Services(_services(this, found, port))
+    stack.callback(services.stop)
+    services.start()
+    this.console.print("Services: api, scheduler and worker are ready")
+    asyncio.run(_build_missing(this, found))
+    url = f"http://{HOST}:{port}"
+    _remember(this, url, stack)
+    yesterday = asyncio.run(_yesterday(this, found))
+    preview.show(this.console, url, yesterday)
+    this.console.print("Ctrl-C stops everything and leaves the data.")
+    _watch(this, services)
+
+
+def _remember(this: Run, url: str, stack: ExitStack) -> None:
+    note = this.folder / "run.json"
+    note.write_text(json.dumps({"pid": os.getpid(), "url": url}))
+    stack.callback(note.unlink, missing_ok=True)
+
+
+def _show_running(this: Run, error: EmbeddedError) -> int:
+    note = this.folder / "run.json"
+    if not note.exists():
+        raise error
+    running = json.loads(note.read_text())
+    this.console.print(f"Daybook runs here already, as process {running['pid']}.")
+    preview.show(this.console, running["url"], None)
+    return 0
+
+
+def _api_port(this: Run) -> int:
+    port = next(candidates(this.settings.api_port))
+    if port != this.settings.api_port:
+        this.console.print(f"Port {this.settings.api_port} is busy; the API listens on {port}.")
+    return port
+
+
+def _services(this: Run, found: Servers, api_port: int) -> Sequence[Service]:
+    health = candidates()
+    shared = {
+        # Children do not see the .env of this folder: they work in their own.
+        **{k: v for k, v in dotenv_values(".env").items() if k.startswith("DAYBOOK_") and v},
+        **{k: v for k, v in os.environ.items() if k.startswith("DAYBOOK_")},
+        "DAYBOOK_DATABASE_URL": found.database_url,
+        "DAYBOOK_BROKER_URL": found.broker_url,
+        "DAYBOOK_REDIS_URL": found.redis_url,
+        "DAYBOOK_TIMEZONE": this.settings.timezone,
+        "DAYBOOK_LOG_FORMAT": os.environ.get("DAYBOOK_LOG_FORMAT", "console"),
+    }
+    api = Service(
+        name="api",
+        command=[script("daybook-api")],
+        environment={**shared, "DAYBOOK_API_HOST": HOST, "DAYBOOK_API_PORT": str(api_port)},
+        ready_url=f"http://{HOST}:{api_port}/readyz",
+        folder=this.folder / "api",
+    )
+    return [
+        api,
+        *(
+            Service(
+                name=name,
+                command=[script(f"daybook-{name}")],
+                environment={**shared, "DAYBOOK_HEALTH_HOST": HOST, "DAYBOOK_HEALTH_PORT": port},
+                ready_url=f"http://{HOST}:{port}/readyz",
+                folder=this.folder / name,
+            )
+            for name, port in (("scheduler", str(next(health))), ("worker", str(next(health))))
+        ),
+    ]
+
+
+@asynccontextmanager
+async def _sessions(found: Servers) -> AsyncIterator[Sessions]:
+    engine = create_engine(found.database_url, application="daybook run", pool_size=2)
+    try:
+        yield create_sessions(engine)
+    finally:
+        await engine.dispose()
+
+
+async def _load_shop(this: Run, found: Servers) -> None:
+    async with _sessions(found) as sessions, sessions.begin() as session:
+        added = await shop.load(
+            session,
+            seed=shop.SEED,
+            days=DAYS,
+            timezone=this.settings.timezone,
+            now=await clock.now(session),
+        )
+    this.console.print(f"Demo shop: {added} orders added" if added else "Demo shop: up to date")
+
+
+async def _yesterday(this: Run, found: Servers) -> date:
+    async with _sessions(found) as sessions, sessions() as session:
+        now = await clock.now(session)
+    return local_date(now, timezone=this.settings.timezone) - timedelta(days=1)
+
+
+async def _build_missing(this: Run, found: Servers) -> None:
+    async with _sessions(found) as sessions:
+        async with sessions.begin() as session:
+            runs = await missing.request(
+                session,
+                days=DAYS,
+                timezone=this.settings.timezone,
+                now=await clock.now(session),
+            )
+        if not runs:
+            return
+        columns = (TextColumn("Building missing reports"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=this.console) as bar:
+            task = bar.add_task("", total=len(runs))
+            while not this.stopping.is_set():
+                async with sessions() as session:
+                    state = await missing.progress(session, runs)
+                bar.update(task, completed=state.done)
+                if state.done == state.total:
+                    break
+                await asyncio.sleep(POLL_SECONDS)
+        for failed in state.failed:
+            this.console.print(f"[red]{failed.report_date} failed[/]: {failed.error_detail}")
+
+
+def _watch(this: Run, services: Services) -> None:
+    while not this.stopping.wait(WATCH_SECONDS):
+        for name in services.restart_dead():
+            this.console.print(f"[yellow]{name} ended by itself and was started again.[/]")
