@@ -1,0 +1,213 @@
+"""Is a report the plain sum of its day, for any orders, in any zone, after any changes?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from daybook_domain.reports.calendar import BusinessDay, business_day, local_date
+from tests.support.shop import Line, add_item, add_order, build, delete_order, lines, open_shop
+
+TICK = timedelta(microseconds=1)
+
+# In none of these the evening comes twice, so the date on the wall is the business day.
+ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "America/Havana",  # Midnight is jumped over in March and comes twice in November.
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",  # Half an hour of summer time.
+    "Pacific/Kiritimati",
+    "Pacific/Apia",  # Never had 30 December 2011.
+]
+TURNS = [
+    date(2026, 3, 8),
+    date(2026, 3, 29),
+    date(2026, 4, 5),
+    date(2026, 10, 25),
+    date(2026, 11, 1),
+    date(2011, 12, 29),
+    date(2011, 12, 30),
+    date(2011, 12, 31),
+]
+
+quantities = st.lists(st.integers(1, 2**31 - 1), max_size=4)
+near_ids = st.integers(1, 60)
+far_ids = st.integers(1, 2**62)
+
+
+@dataclass
+class Shop:
+    """What a plain program believes about the orders."""
+
+    instants: dict[int, datetime] = field(default_factory=dict)
+    quantities: dict[int, list[int]] = field(default_factory=dict)
+
+    def report(self, day: date, *, timezone: str) -> dict[int, int]:
+        return {
+            order_id: sum(self.quantities[order_id])
+            for order_id, instant in self.instants.items()
+            if local_date(instant, timezone=timezone) == day
+        }
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that happens to the orders between two builds."""
+
+    kind: str
+    order_id: int
+    place: int
+    offset: timedelta
+    quantities: Sequence[int]
+
+
+changes = st.builds(
+    Change,
+    kind=st.sampled_from(["add", "add", "delete", "grow", "shrink", "move"]),
+    order_id=near_ids | far_ids,
+    place=st.integers(0, 5),
+    offset=st.timedeltas(timedelta(hours=-3), timedelta(hours=30)),
+    quantities=quantities,
+)
+
+
+def _instant(day: BusinessDay, change: Change) -> datetime:
+    """Return an instant in or about the day, often at its very edge."""
+    edges = [day.starts_at - TICK, day.starts_at, day.ends_at - TICK, day.ends_at]
+    return edges[change.place] if change.place < len(edges) else day.starts_at + change.offset
+
+
+async def _apply(
+    connection: AsyncConnection, shop: Shop, change: Change, *, day: BusinessDay
+) -> None:
+    known = sorted(shop.instants)
+    chosen = known[change.order_id % len(known)] if known else None
+    if change.kind == "add" and change.order_id not in shop.instants:
+        instant = _instant(day, change)
+        await add_order(
+            connection,
+            created_at=instant,
+            quantities=change.quantities,
+            order_id=change.order_id,
+        )
+        shop.instants[change.order_id] = instant
+        shop.quantities[change.order_id] = list(change.quantities)
+    elif chosen is None:
+        return
+    elif change.kind == "delete":
+        await delete_order(connection, chosen)
+        del shop.instants[chosen], shop.quantities[chosen]
+    elif change.kind == "grow":
+        await add_item(connection, order_id=chosen, quantity=change.place + 1)
+        shop.quantities[chosen].append(change.place + 1)
+    elif change.kind == "shrink":
+        await connection.execute(
+            text("DELETE FROM order_items WHERE order_id = :id"), {"id": chosen}
+        )
+        shop.quantities[chosen] = []
+    elif change.kind == "move":
+        await connection.execute(text("SET LOCAL daybook.delete_reported_orders = 'rebuild'"))
+        instant = _instant(day, change)
+        await connection.execute(
+            text("UPDATE orders SET created_at = :at WHERE id = :id"),
+            {"at": instant, "id": chosen},
+        )
+        shop.instants[chosen] = instant
+
+
+async def _happen(
+    engine: AsyncEngine, shop: Shop, happenings: Sequence[Change], *, day: BusinessDay
+) -> None:
+    async with engine.begin() as connection:
+        for change in happenings:
+            await _apply(connection, shop, change, day=day)
+
+
+def _sums(stored: Sequence[Line]) -> dict[int, int]:
+    return {line.order_id: line.count_product for line in stored}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    zone=st.sampled_from(ZONES),
+    on=st.sampled_from(TURNS) | st.dates(date(2000, 1, 2), date(2037, 12, 30)),
+    happenings=st.lists(changes, max_size=25),
+)
+async def test_a_report_is_the_plain_sum_of_its_day(
+    engine: AsyncEngine, zone: str, on: date, happenings: list[Change]
+) -> None:
+    await open_shop(engine)
+    shop, day = Shop(), business_day(on, timezone=zone)
+    await _happen(engine, shop, happenings, day=day)
+
+    built = await build(engine, day)
+
+    stored = await lines(engine, on)
+    expected = shop.report(on, timezone=zone)
+    assert _sums(stored) == expected
+    assert [line.order_id for line in sorted(stored, key=lambda line: line.id)] == sorted(expected)
+    assert built.orders_count == built.added == len(expected)
+    assert built.products_count == sum(expected.values())
+    assert (built.digest == "0" * 16) == (not expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    zone=st.sampled_from(ZONES),
+    on=st.sampled_from(TURNS),
+    nights=st.lists(st.lists(changes, max_size=8), min_size=2, max_size=4),
+)
+async def test_a_rebuild_changes_just_what_the_orders_changed(
+    engine: AsyncEngine, zone: str, on: date, nights: list[list[Change]]
+) -> None:
+    await open_shop(engine)
+    shop, day = Shop(), business_day(on, timezone=zone)
+    before: dict[int, Line] = {}
+    revision = 0
+    for happenings in nights:
+        await _happen(engine, shop, happenings, day=day)
+
+        built = await build(engine, day)
+
+        stored = {line.order_id: line for line in await lines(engine, on)}
+        expected = shop.report(on, timezone=zone)
+        assert _sums(list(stored.values())) == expected
+        _assert_only_differences_were_written(before, stored)
+        added, removed = stored.keys() - before.keys(), before.keys() - stored.keys()
+        changed = {
+            order_id
+            for order_id in stored.keys() & before.keys()
+            if stored[order_id].count_product != before[order_id].count_product
+        }
+        assert (built.added, built.changed, built.removed) == (
+            len(added),
+            len(changed),
+            len(removed),
+        )
+        assert built.revision == revision + (1 if built.changed_anything or not revision else 0)
+        before, revision = stored, built.revision
+
+    again = await build(engine, day)
+    assert {line.order_id: line for line in await lines(engine, on)} == before
+    assert (again.revision, again.changed_anything) == (revision, False)
+
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM reports"))
+    from_nothing = await build(engine, day)
+    assert from_nothing.digest == again.digest
+    assert from_nothing.products_count == again.products_count
+
+
+def _assert_only_differences_were_written(before: dict[int, Line], after: dict[int, Line]) -> None:
+    for order_id in before.keys() & after.keys():
+        old, new = before[order_id], after[order_id]
+        if old.count_product == new.count_product:
+            assert new == old
+        else:
+            assert (new.id, new.created_at) == (old.id, old.created_at)
