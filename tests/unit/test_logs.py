@@ -46,14 +46,31 @@ def test_json_lines_have_the_same_fields_whoever_wrote_them(
 def test_an_exception_stays_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(log_format="json", level="INFO")
 
-    try:
-        raise ValueError("two\nlines")
-    except ValueError:
-        structlog.stdlib.get_logger("daybook").exception("broke")
+    _break(password="hunter2")
 
     (line,) = lines(capsys)
     assert line["level"] == "error"
     assert "ValueError" in json.dumps(line["exception"])
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_an_exception_does_not_tell_what_variables_held(
+    capsys: pytest.CaptureFixture[str], log_format: logs.Format
+) -> None:
+    logs.configure(log_format=log_format, level="INFO")
+
+    _break(password="hunter2")
+
+    written = capsys.readouterr().err
+    assert "ValueError" in written
+    assert "hunter2" not in written
+
+
+def _break(*, password: str) -> None:
+    try:
+        raise ValueError(f"two\nlines, and {len(password)} characters")
+    except ValueError:
+        structlog.stdlib.get_logger("daybook").exception("broke")
 
 
 def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,10 +62,17 @@ _FLOORS = {
 
 
 def _renderers(log_format: Format) -> list[Any]:
+    # Neither shows local variables, as structlog would: they may hold passwords, or a day's orders.
     if log_format == "console":
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     return [
-        structlog.processors.dict_tracebacks,
+        structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+        ),
         structlog.processors.EventRenamer("message"),
         structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
     ]
