@@ -12,12 +12,12 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, DeliveryMode
 from pydantic import BaseModel
 from taskiq.receiver import Receiver as TaskiqReceiver
-from tests.support.waiting import until
 
 from daybook_domain.broker import Broker, TaskIQQueue, create_broker, register
 from daybook_domain.tasks import Task
 from daybook_domain.transport.rabbitmq import DEAD, RUNS, declare
 from daybook_worker.receiver import Receiver
+from tests.support.waiting import until
 
 
 class Note(BaseModel):

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import structlog
 from taskiq.receiver import Receiver as TaskiqReceiver
+
+from daybook_domain.tasks import Interrupted
+from daybook_domain.transport.rabbitmq import DEAD, RUNS
+from daybook_worker.receiver import Receiver
 from tests.integration.worker.rabbit import (
     NOTE,
     Note,
@@ -21,10 +25,6 @@ from tests.integration.worker.rabbit import (
     working,
 )
 from tests.support.waiting import until
-
-from daybook_domain.tasks import Interrupted
-from daybook_domain.transport.rabbitmq import DEAD, RUNS
-from daybook_worker.receiver import Receiver
 
 pytestmark = [
     pytest.mark.rabbitmq,
