@@ -51,8 +51,8 @@ class Service:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it as a crash would (SIGKILL)."""
-        self._process.kill()
+        """End it as a crash would (SIGKILL), and its children: TaskIQ's command has some."""
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(STOP_SECONDS)
 
     def stop(self) -> int:

@@ -31,3 +31,7 @@ class TaskQueue(Protocol):
         Raises `Unavailable` when that cannot be had now.
         """
         ...
+
+
+class Interrupted(Exception):
+    """Raised by a handler that gives its task back unfinished, because its worker is leaving."""

@@ -1,0 +1,292 @@
+"""What does the worker do when it is asked to build a report?"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain import clock
+from daybook_domain.db import create_sessions, is_outage
+from daybook_domain.errors import DaybookError, Unavailable
+from daybook_domain.reports import service
+from daybook_domain.reports.build import Built, build_day
+from daybook_domain.reports.calendar import business_day
+from daybook_domain.reports.errors import LeaseLost
+from daybook_domain.reports.models import ReportRun
+from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
+from daybook_domain.tasks import Interrupted
+from daybook_domain.transport import backoff
+from daybook_worker.metrics import Metrics
+
+log = structlog.stdlib.get_logger(__name__)
+
+_LONGEST_CODE = 100
+_LONGEST_DETAIL = 2000
+_BOOKKEEPING_SECONDS = 5.0
+"""How long is tried to write down what became of a run, before it is left to its lease."""
+_COMMIT_GRACE_SECONDS = 1.0
+_CANCEL_SECONDS = 5.0
+
+T = TypeVar("T")
+
+
+class Overdue(Unavailable):
+    """A build took longer than its contract allows; another time the server may be less busy."""
+
+    code = "timeout"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a build failed, and what that means for the run and for the message."""
+
+    code: str
+    detail: str
+    retryable: bool
+    is_bug: bool
+    """Nobody has foreseen it: the message is kept as evidence."""
+
+
+class ReportBuilder:
+    """Builds reports, each under the lease of its run, until told to stop."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        timezone: str,
+        lease: timedelta,
+        worker: str,
+        metrics: Metrics,
+    ) -> None:
+        self._engine = engine
+        self._sessions = create_sessions(engine)
+        self._timezone = timezone
+        self._lease = lease
+        self._worker = worker
+        self._metrics = metrics
+        self._stopping = asyncio.Event()
+        self._abandoning = asyncio.Event()
+        self._handling: set[asyncio.Task[Any]] = set()
+
+    def stop(self) -> None:
+        """Begin with no more runs; those under way go on."""
+        self._stopping.set()
+
+    def abandon(self) -> None:
+        """Break off the runs under way and give them back."""
+        self._stopping.set()
+        self._abandoning.set()
+
+    async def leave(self) -> None:
+        """Give back what is under way, and return when that is done."""
+        self.abandon()
+        if self._handling:
+            await asyncio.wait(self._handling, timeout=_BOOKKEEPING_SECONDS + _CANCEL_SECONDS)
+
+    async def build(self, task: BuildReport) -> None:
+        """Build the report that a run asks for, if the run is still there to be claimed.
+
+        Returns when nothing is left to do with the message: the report is committed, its failure
+        is on record, or somebody else has the run. Raises `Interrupted` when the worker is
+        leaving, and what the build raised when that is a bug.
+        """
+        if current := asyncio.current_task():
+            self._handling.add(current)
+            current.add_done_callback(self._handling.discard)
+        with structlog.contextvars.bound_contextvars(run_id=str(task.run_id)):
+            run = await self._claim(task.run_id)
+            if run is None:
+                log.info("nothing to claim")
+                return
+            log.info("run claimed", report_date=str(run.report_date), attempt=run.attempt)
+            await self._work_on(run)
+
+    async def _work_on(self, run: ReportRun) -> None:
+        began = time.monotonic()
+        outcome = "failed"
+        self._metrics.running.inc()
+        try:
+            built = await self._build_under_lease(run)
+            outcome = "succeeded"
+            _log_built(built, seconds=time.monotonic() - began)
+        except LeaseLost as error:
+            outcome = "lost"
+            log.warning("run lost to another worker, or cancelled", detail=error.detail)
+        except (Interrupted, asyncio.CancelledError):
+            outcome = "released"
+            await self._release(run)
+            raise
+        except Exception as error:
+            failure = explain(error)
+            log.warning("build failed", code=failure.code, exc_info=failure.is_bug)
+            await self._record(run, failure)
+            if failure.is_bug:
+                raise
+        finally:
+            self._metrics.running.dec()
+            self._metrics.finished.labels(outcome).inc()
+            self._metrics.seconds.labels(outcome).observe(time.monotonic() - began)
+
+    async def _claim(self, run_id: UUID) -> ReportRun | None:
+        """Claim the run, waiting for a database that is away: its message waits with us."""
+        for pause in backoff.delays():
+            if self._stopping.is_set():
+                raise Interrupted
+            try:
+                async with self._sessions.begin() as session:
+                    return await service.claim(
+                        session,
+                        run_id,
+                        worker=self._worker,
+                        now=await clock.now(session),
+                        lease=self._lease,
+                    )
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                log.warning("cannot claim; trying again", reason=repr(error)[:200])
+            await _wait(self._stopping, seconds=pause)
+        raise AssertionError("there is always one more pause")
+
+    async def _build_under_lease(self, run: ReportRun) -> Built:
+        async with (
+            _running(self._build(run)) as building,
+            _running(self._hold(run)) as holding,
+            _running(self._abandoning.wait()) as abandoning,
+        ):
+            await asyncio.wait({building, holding, abandoning}, return_when=asyncio.FIRST_COMPLETED)
+            if not building.done() and holding.done():
+                # A build that is just committing keeps the heartbeat waiting for the row, which
+                # then is not running any more: that is no loss.
+                await asyncio.wait({building}, timeout=_COMMIT_GRACE_SECONDS)
+            if building.done():
+                return building.result()
+            if holding.done():
+                raise LeaseLost(f"the lease of run {run.id} could not be kept")
+            raise Interrupted
+
+    async def _build(self, run: ReportRun) -> Built:
+        day = business_day(run.report_date, timezone=self._timezone)
+        try:
+            async with asyncio.timeout(BUILD_REPORT.timeout.total_seconds()) as limit:
+                async with self._engine.begin() as connection:
+                    return await build_day(connection, day=day, run_id=run.id, fence=run.fence)
+        except TimeoutError:
+            if limit.expired():
+                raise Overdue(f"not finished within {BUILD_REPORT.timeout}") from None
+            raise
+
+    async def _hold(self, run: ReportRun) -> None:
+        """Extend the lease, on another connection than the build's; returns when it is lost."""
+        interval = self._lease.total_seconds() / 3
+        began = kept = time.monotonic()
+        while time.monotonic() - kept < self._lease.total_seconds():
+            await asyncio.sleep(interval)
+            asked = time.monotonic()
+            try:
+                async with asyncio.timeout(interval):
+                    if not await self._extend(run, progress=f"under way for {asked - began:.0f} s"):
+                        return
+                kept = asked
+            except Exception as error:
+                # The lease may hold for two more tries. When it does not, the fence protects the
+                # report; to go on would be work for nothing.
+                log.warning("lease not extended", reason=repr(error)[:200])
+
+    async def _extend(self, run: ReportRun, *, progress: str) -> bool:
+        async with self._sessions.begin() as session:
+            until = await clock.now(session) + self._lease
+            return await service.extend(
+                session, run.id, fence=run.fence, until=until, progress=progress
+            )
+
+    async def _record(self, run: ReportRun, failure: Failure) -> None:
+        async with self._bookkeeping("failure"), self._sessions.begin() as session:
+            recorded = await service.record_failure(
+                session,
+                run.id,
+                fence=run.fence,
+                error_code=failure.code,
+                error_detail=failure.detail,
+                retryable=failure.retryable,
+                now=await clock.now(session),
+            )
+            if recorded is not None:
+                log.info("failure recorded", state=recorded.state, next=str(recorded.available_at))
+
+    async def _release(self, run: ReportRun) -> None:
+        async with self._bookkeeping("release"), self._sessions.begin() as session:
+            await service.release(session, run.id, fence=run.fence, now=await clock.now(session))
+            log.info("run released")
+
+    @asynccontextmanager
+    async def _bookkeeping(self, what: str) -> AsyncIterator[None]:
+        """Try to write something down; if the database is away, the run's lease says it later."""
+        try:
+            async with asyncio.timeout(_BOOKKEEPING_SECONDS):
+                yield
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            log.warning(f"{what} not recorded; the lease runs out", reason=repr(error)[:200])
+
+
+def explain(error: Exception) -> Failure:
+    """Return what the failure of a build means."""
+    if is_outage(error):
+        return Failure(Unavailable.code, _text(error), retryable=True, is_bug=False)
+    if isinstance(error, DaybookError):
+        retryable = isinstance(error, Unavailable)
+        return Failure(error.code, _text(error), retryable=retryable, is_bug=False)
+    return Failure(type(error).__name__[:_LONGEST_CODE], _text(error), retryable=True, is_bug=True)
+
+
+def _text(error: Exception) -> str:
+    # Without the statement, which SQLAlchemy adds.
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return (str(cause) or repr(cause))[:_LONGEST_DETAIL]
+
+
+def _log_built(built: Built, *, seconds: float) -> None:
+    log.info(
+        "report built",
+        report_date=str(built.report_date),
+        revision=built.revision,
+        orders=built.orders_count,
+        products=built.products_count,
+        sealed=built.sealed,
+        added=built.added,
+        changed=built.changed,
+        removed=built.removed,
+        seconds=round(seconds, 3),
+    )
+
+
+async def _wait(event: asyncio.Event, *, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Run `work` beside the block, and no longer than that."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        # Cancelling a build cancels its statement on the server, which may not answer any more.
+        await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+        if task.done() and not task.cancelled():
+            # Read already, or overtaken by what ended the block: either way no news.
+            task.exception()

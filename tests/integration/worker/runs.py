@@ -1,0 +1,89 @@
+"""How does a test make a run wait for a worker, and keep its build from ending?"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain import clock
+from daybook_domain.db import Sessions
+from daybook_domain.reports import queries, service
+from daybook_domain.reports.build import DAY_LOCK_CLASS, EPOCH
+from daybook_domain.reports.calendar import business_day
+from daybook_domain.reports.models import ReportDay, ReportRun, RunTrigger
+
+DAY = date(2026, 3, 1)
+
+
+async def queued_run(sessions: Sessions, *, day: date = DAY) -> UUID:
+    """Return a run of `day` that the scheduler would have sent just now."""
+    async with sessions.begin() as session:
+        now = await clock.now(session)
+        await service.request(
+            session, day=business_day(day, timezone="UTC"), trigger=RunTrigger.MANUAL, now=now
+        )
+        (run,) = await service.take_for_dispatch(
+            session, now=now, lease=timedelta(minutes=5), limit=1
+        )
+        return run.id
+
+
+async def run(sessions: Sessions, run_id: UUID) -> ReportRun:
+    """Return the run as it is now."""
+    async with sessions() as session:
+        return await queries.get_run(session, run_id)
+
+
+async def built_day(sessions: Sessions, *, day: date = DAY) -> ReportDay | None:
+    """Return what is known about `day`, if it was ever built."""
+    async with sessions() as session:
+        return await session.get(ReportDay, day)
+
+
+@asynccontextmanager
+async def held_up(engine: AsyncEngine, *, day: date = DAY) -> AsyncIterator[None]:
+    """Keep every build of `day` waiting."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("SELECT pg_advisory_xact_lock(:lock_class, :lock_day)"),
+            {"lock_class": DAY_LOCK_CLASS, "lock_day": (day - EPOCH).days},
+        )
+        yield
+
+
+async def builds_waiting(engine: AsyncEngine) -> int:
+    """Return how many builds wait for the lock of their date."""
+    async with engine.connect() as connection:
+        waiting = await connection.execute(
+            text(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+        )
+        return int(waiting.scalar_one())
+
+
+@asynccontextmanager
+async def failing(engine: AsyncEngine, *, sqlstate: str) -> AsyncIterator[None]:
+    """Let every build fail on the server with `sqlstate`."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                f" RAISE EXCEPTION 'no luck' USING ERRCODE = '{sqlstate}'; END $$"
+            )
+        )
+        await connection.execute(
+            text(
+                "CREATE TRIGGER fail BEFORE INSERT ON report_days"
+                " FOR EACH ROW EXECUTE FUNCTION fail()"
+            )
+        )
+    try:
+        yield
+    finally:
+        async with engine.begin() as connection:
+            await connection.execute(text("DROP FUNCTION fail CASCADE"))

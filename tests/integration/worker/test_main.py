@@ -1,0 +1,277 @@
+"""Does the real process start, stop and survive as its operators expect?"""
+
+import asyncio
+import json
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain.broker import TaskIQQueue
+from daybook_domain.db import Sessions
+from daybook_domain.reports.models import RunState
+from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
+from daybook_domain.transport.rabbitmq import DEAD, RUNS
+from tests.integration.worker.rabbit import Rabbit, deaths, sending
+from tests.integration.worker.runs import (
+    DAY,
+    builds_waiting,
+    built_day,
+    failing,
+    held_up,
+    queued_run,
+    run,
+)
+from tests.support.processes import Service
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.usefixtures("clean")]
+
+Start = Callable[..., Service]
+
+TASKIQ = ("taskiq", "worker", "daybook_worker.main:create_worker", "--workers", "1")
+
+
+@pytest.fixture
+async def queue(rabbit: Rabbit) -> AsyncIterator[TaskIQQueue]:
+    async with sending(rabbit.url) as queue:
+        yield queue
+
+
+@pytest.fixture
+def start(rabbit: Rabbit, postgres_url: str, tmp_path: Path) -> Iterator[Start]:
+    """Return a way to start workers, which end with the test."""
+    with ExitStack() as stack:
+
+        def start(*command: str, **environment: str) -> Service:
+            log = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
+            service = Service(
+                command or ("daybook-worker", "reports"),
+                environment={
+                    "DAYBOOK_DATABASE_URL": postgres_url,
+                    "DAYBOOK_BROKER_URL": rabbit.url,
+                    **environment,
+                },
+                log=log,
+            )
+            return stack.enter_context(service)
+
+        yield start
+
+
+async def address(worker: Service) -> str:
+    """Wait for the health endpoints, and return where they are."""
+
+    async def port() -> int:
+        for line in worker.said().splitlines():
+            event = json.loads(line) if line.startswith("{") else {}
+            if event.get("message") == "health endpoints are up":
+                return int(event["port"])
+        assert worker.running, worker.said()
+        return 0
+
+    return f"http://127.0.0.1:{await until(port, what='the health server')}"
+
+
+async def ready(worker: Service) -> str:
+    url = await address(worker)
+
+    async def answers() -> bool:
+        async with httpx.AsyncClient() as client:
+            return (await client.get(f"{url}/readyz")).status_code == 200
+
+    await until(answers, what="readiness")
+    return url
+
+
+async def waiting(engine: AsyncEngine) -> bool:
+    return await builds_waiting(engine) == 1
+
+
+async def stopped(worker: Service) -> int:
+    return await asyncio.to_thread(worker.wait)
+
+
+async def test_a_run_becomes_a_report_and_an_idle_worker_stops_at_once(
+    start: Start, queue: TaskIQQueue, sessions: Sessions, rabbit: Rabbit
+) -> None:
+    worker = start()
+    url = await ready(worker)
+    run_id = await queued_run(sessions)
+
+    await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
+
+    await until(lambda: _is(sessions, run_id, RunState.SUCCEEDED))
+    assert await built_day(sessions) is not None
+    assert await rabbit.depth() == 0
+
+    async def counted() -> bool:
+        async with httpx.AsyncClient() as client:
+            metrics = await client.get(f"{url}/metrics")
+        return 'daybook_runs_finished_total{outcome="succeeded"} 1.0' in metrics.text
+
+    await until(counted)
+
+    began = time.monotonic()
+    worker.send(signal.SIGTERM)
+    assert await stopped(worker) == 0
+    assert time.monotonic() - began < 1
+
+
+async def test_a_busy_worker_takes_nothing_new_and_finishes(
+    start: Start, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine, rabbit: Rabbit
+) -> None:
+    worker = start(DAYBOOK_CONCURRENCY="1")
+    await ready(worker)
+    async with held_up(engine):
+        first = await queued_run(sessions)
+        await queue.send(BUILD_REPORT, BuildReport(run_id=first))
+        await until(lambda: waiting(engine))
+        second = await queued_run(sessions)
+        await queue.send(BUILD_REPORT, BuildReport(run_id=second))
+        worker.send(signal.SIGTERM)
+        await until(lambda: _said(worker, "draining"))
+
+    assert await stopped(worker) == 0
+    assert (await run(sessions, first)).state == RunState.SUCCEEDED
+    assert (await run(sessions, second)).state == RunState.QUEUED
+    await until(lambda: _depth(rabbit, 1), what="the second message's return")
+
+
+async def test_a_build_that_does_not_finish_in_time_is_given_back(
+    start: Start, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine
+) -> None:
+    worker = start(DAYBOOK_DRAIN_SECONDS="0.3")
+    await ready(worker)
+    run_id = await queued_run(sessions)
+    async with held_up(engine):
+        await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
+        await until(lambda: waiting(engine))
+        began = time.monotonic()
+        worker.send(signal.SIGTERM)
+        assert await stopped(worker) == 0
+
+    assert time.monotonic() - began < 3
+    released = await run(sessions, run_id)
+    assert (released.state, released.attempt) == (RunState.PENDING, 0)
+
+
+async def test_a_second_signal_does_not_wait_for_the_drain(
+    start: Start, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine
+) -> None:
+    worker = start(DAYBOOK_DRAIN_SECONDS="60")
+    await ready(worker)
+    run_id = await queued_run(sessions)
+    async with held_up(engine):
+        await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
+        await until(lambda: waiting(engine))
+        worker.send(signal.SIGINT)
+        await until(lambda: _said(worker, "draining"))
+        worker.send(signal.SIGINT)
+        assert await stopped(worker) == 0
+
+    assert (await run(sessions, run_id)).state == RunState.PENDING
+
+
+async def test_a_message_is_not_gone_before_its_report_is_committed(
+    start: Start, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine, rabbit: Rabbit
+) -> None:
+    worker = start()
+    await ready(worker)
+    run_id = await queued_run(sessions)
+    async with held_up(engine):
+        await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
+        await until(lambda: waiting(engine))
+        worker.kill()
+
+    await until(lambda: _depth(rabbit, 1), what="the message's return")
+    assert await built_day(sessions) is None
+
+
+@pytest.mark.parametrize("command", [(), TASKIQ], ids=["daybook-worker", "taskiq worker"])
+async def test_both_commands_build_and_keep_what_they_cannot(
+    start: Start,
+    queue: TaskIQQueue,
+    sessions: Sessions,
+    engine: AsyncEngine,
+    rabbit: Rabbit,
+    command: tuple[str, ...],
+) -> None:
+    worker = start(*command)
+
+    await rabbit.publish(b"nonsense")
+    assert deaths(await rabbit.dead_letter()) == [(RUNS, "rejected", 1)]
+
+    buggy = await queued_run(sessions)
+    async with failing(engine, sqlstate="P0001"):
+        await queue.send(BUILD_REPORT, BuildReport(run_id=buggy))
+        assert str(buggy) in (await rabbit.dead_letter()).body.decode()
+    assert (await run(sessions, buggy)).error_detail is not None
+
+    other = DAY.replace(day=2)
+    good = await queued_run(sessions, day=other)
+    await queue.send(BUILD_REPORT, BuildReport(run_id=good))
+    await until(lambda: _is(sessions, good, RunState.SUCCEEDED))
+    worker.send(signal.SIGTERM)
+    assert await stopped(worker) == 0
+    assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD)) == (0, 0)
+
+
+async def test_it_is_alive_but_not_ready_without_its_servers(start: Start) -> None:
+    worker = start(
+        DAYBOOK_BROKER_URL="amqp://guest:guest@127.0.0.1:1/",
+        DAYBOOK_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere",
+    )
+    url = await address(worker)
+
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"{url}/healthz")).status_code == 200
+        answer = await client.get(f"{url}/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["checks"] == {
+        "database": "ConnectionRefusedError",
+        "broker": "not consuming from RabbitMQ",
+    }
+    began = time.monotonic()
+    worker.send(signal.SIGTERM)
+    assert await stopped(worker) == 0
+    assert time.monotonic() - began < 1
+
+
+async def test_what_is_wrong_with_its_settings_ends_it_at_once_by_name(start: Start) -> None:
+    worker = start(DAYBOOK_CONCURRENCY="0", DAYBOOK_DATABASE_URL="mysql://hunter2@localhost/x")
+
+    assert await stopped(worker) == 2
+    assert "DAYBOOK_CONCURRENCY: " in worker.said()
+    assert "DAYBOOK_DATABASE_URL: expected postgresql://" in worker.said()
+    assert "hunter2" not in worker.said()
+    assert "Traceback" not in worker.said()
+
+
+async def test_a_busy_health_port_ends_it_by_name(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        worker = start(DAYBOOK_HEALTH_PORT=str(busy.getsockname()[1]))
+        assert await stopped(worker) == 2
+
+    assert "DAYBOOK_HEALTH_PORT" in worker.said()
+    assert "Traceback" not in worker.said()
+
+
+async def _is(sessions: Sessions, run_id: UUID, state: RunState) -> bool:
+    return (await run(sessions, run_id)).state == state
+
+
+async def _said(worker: Service, message: str) -> bool:
+    return message in worker.said()
+
+
+async def _depth(rabbit: Rabbit, messages: int) -> bool:
+    return await rabbit.depth() == messages

@@ -1,0 +1,151 @@
+"""Does the embedded broker keep the same promises, where there is no RabbitMQ?"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from redis.asyncio import Redis
+from taskiq.receiver import Receiver as TaskiqReceiver
+
+from daybook_domain.errors import Unavailable
+from daybook_domain.tasks import Interrupted
+from daybook_domain.transport.redis_streams import DEAD, GROUP, RUNS, StreamBroker
+from daybook_worker.receiver import Receiver
+from tests.integration.worker.rabbit import NOTE, Note, Notes, envelope, sending, working
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """Return a client, with both streams gone."""
+    async with Redis.from_url(redis_url) as redis:
+        await redis.delete(RUNS, DEAD)
+        yield redis
+
+
+async def is_empty(redis: Redis) -> bool:
+    return int(await redis.xlen(RUNS)) == 0
+
+
+async def dead_letter(redis: Redis) -> dict[bytes, bytes]:
+    async def came() -> Any:
+        return await redis.xrange(DEAD)
+
+    ((_, fields),) = await until(came, what="a dead letter")
+    return cast("dict[bytes, bytes]", fields)
+
+
+async def test_what_was_sent_before_any_worker_came_is_handled_and_leaves_nothing_behind(
+    redis: Redis, redis_url: str
+) -> None:
+    notes = Notes()
+    async with sending(redis_url) as queue:
+        for number in range(20):
+            await queue.send(NOTE, Note(number=number))
+
+    async with working(redis_url, notes):
+        await notes.have(*range(20))
+        await until(lambda: is_empty(redis), what="the end of all entries")
+
+
+@pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["ours", "stock"])
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"nonsense", "malformed"),
+        (json.dumps(envelope("reports.paint", {})).encode(), "unknown task"),
+        (json.dumps(envelope(NOTE.name, {"number": "x"})).encode(), "ValidationError"),
+        (json.dumps(envelope(NOTE.name, {"number": -1})).encode(), "ArithmeticError"),
+    ],
+)
+async def test_what_cannot_be_processed_is_kept_with_its_reason(
+    redis: Redis, redis_url: str, receiver: type[TaskiqReceiver], body: bytes, reason: str
+) -> None:
+    async with working(redis_url, Notes(), receiver=receiver):
+        await redis.xadd(RUNS, {"data": body})
+        letter = await dead_letter(redis)
+        await until(lambda: is_empty(redis))
+
+    assert letter[b"data"] == body
+    assert letter[b"reason"].decode().startswith(reason)
+
+
+async def test_an_entry_without_a_body_is_dead_too(redis: Redis, redis_url: str) -> None:
+    async with working(redis_url, Notes()):
+        await redis.xadd(RUNS, {"colour": "blue"})
+        assert (await dead_letter(redis))[b"reason"].startswith(b"malformed")
+
+
+async def test_a_handler_that_gives_up_its_task_leaves_it_for_another_try(
+    redis: Redis, redis_url: str
+) -> None:
+    seen: list[int] = []
+
+    async def handler(note: Note) -> None:
+        seen.append(note.number)
+        if len(seen) == 1:
+            raise Interrupted
+
+    async def twice() -> bool:
+        return seen == [1, 1]
+
+    async with working(redis_url, handler), sending(redis_url) as queue:
+        await queue.send(NOTE, Note(number=1))
+        await until(twice)
+
+
+async def test_consumption_resumes_after_every_cut(redis: Redis, redis_url: str) -> None:
+    notes = Notes()
+
+    async with Proxy(redis_url) as proxy:
+        await proxy.cut()
+        async with working(proxy.url, notes) as broker, sending(redis_url) as queue:
+            for number in range(3):
+                with pytest.raises(Unavailable):
+                    await broker.ping()
+                await queue.send(NOTE, Note(number=number))
+                await proxy.mend()
+                await notes.have(*range(number + 1))
+                await proxy.cut()
+
+
+async def test_consumption_resumes_after_redis_forgot_everything(
+    redis: Redis, redis_url: str
+) -> None:
+    notes = Notes()
+
+    async with working(redis_url, notes), sending(redis_url) as queue:
+        await queue.send(NOTE, Note(number=1))
+        await notes.have(1)
+        await redis.delete(RUNS)
+        await queue.send(NOTE, Note(number=2))
+        await notes.have(1, 2)
+
+
+async def test_the_entry_of_a_dead_worker_is_taken_over_though_nothing_new_comes(
+    redis: Redis, redis_url: str
+) -> None:
+    await redis.xgroup_create(RUNS, GROUP, id="0", mkstream=True)
+    body = json.dumps(envelope(NOTE.name, {"number": 5})).encode()
+    await redis.xadd(RUNS, {"data": body})
+    await redis.xreadgroup(GROUP, "a worker that died", {RUNS: ">"})
+    broker = StreamBroker(redis_url, timeout=1, stale_after=timedelta(milliseconds=1))
+    broker.is_worker_process = True
+    broker.register_task(Notes.__call__, task_name=NOTE.name)
+
+    listening = broker.listen()
+    message = await asyncio.wait_for(anext(listening), timeout=5)
+
+    assert message.data == body
+    await listening.aclose()
+    await broker.shutdown()
+
+
+async def test_a_publisher_says_at_once_that_redis_is_away() -> None:
+    async with sending("redis://127.0.0.1:1/0") as queue:
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(queue.send(NOTE, Note(number=1)), timeout=1)

@@ -1,0 +1,267 @@
+"""Does each run have one effect, and is its outcome on record, whatever happens to the build?"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain import clock
+from daybook_domain.db import Sessions, create_engine
+from daybook_domain.reports import service
+from daybook_domain.reports.models import RunState
+from daybook_domain.reports.tasks import BuildReport
+from daybook_domain.tasks import Interrupted
+from daybook_worker.metrics import Metrics
+from daybook_worker.reports import ReportBuilder
+from tests.integration.worker.runs import (
+    builds_waiting,
+    built_day,
+    failing,
+    held_up,
+    queued_run,
+    run,
+)
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+
+def builder(
+    engine: AsyncEngine, *, lease: float = 30, name: str = "w1", metrics: Metrics | None = None
+) -> ReportBuilder:
+    return ReportBuilder(
+        engine,
+        timezone="UTC",
+        lease=timedelta(seconds=lease),
+        worker=name,
+        metrics=metrics or Metrics(),
+    )
+
+
+@asynccontextmanager
+async def building(
+    engine: AsyncEngine, worker: ReportBuilder, task: BuildReport
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Begin a build, and enter the block when it waits for its date."""
+    work = asyncio.create_task(worker.build(task))
+    await until(lambda: _waiting(engine, 1), what="the build's wait")
+    yield work
+
+
+async def _waiting(engine: AsyncEngine, builds: int) -> bool:
+    return await builds_waiting(engine) == builds
+
+
+def outcomes(registry: CollectorRegistry) -> dict[str, float]:
+    return {
+        sample.labels["outcome"]: sample.value
+        for family in registry.collect()
+        if family.name == "daybook_runs_finished"
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+
+
+async def test_a_run_is_built_and_ends_as_succeeded(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    run_id, metrics = await queued_run(sessions), Metrics()
+
+    await builder(engine, metrics=metrics).build(BuildReport(run_id=run_id))
+
+    done, day = await run(sessions, run_id), await built_day(sessions)
+    assert (done.state, done.worker, done.attempt) == (RunState.SUCCEEDED, "w1", 1)
+    assert day is not None
+    assert (day.revision, day.last_run_id) == (1, run_id)
+    assert outcomes(metrics.registry) == {"succeeded": 1}
+
+
+async def test_a_second_delivery_changes_nothing(engine: AsyncEngine, sessions: Sessions) -> None:
+    run_id = await queued_run(sessions)
+    await builder(engine).build(BuildReport(run_id=run_id))
+    before = await run(sessions, run_id)
+
+    await builder(engine).build(BuildReport(run_id=run_id))
+
+    assert await run(sessions, run_id) == before
+
+
+async def test_of_two_workers_with_the_same_message_one_builds(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    run_id, metrics = await queued_run(sessions), Metrics()
+    workers = [builder(engine, name=f"w{number}", metrics=metrics) for number in range(8)]
+
+    await asyncio.gather(*(worker.build(BuildReport(run_id=run_id)) for worker in workers))
+
+    done = await run(sessions, run_id)
+    assert (done.state, done.attempt, done.fence) == (RunState.SUCCEEDED, 1, 1)
+    assert outcomes(metrics.registry) == {"succeeded": 1}
+
+
+async def test_a_run_that_does_not_exist_is_no_error(engine: AsyncEngine) -> None:
+    await builder(engine).build(BuildReport(run_id=uuid4()))
+
+
+async def test_a_bug_is_recorded_on_the_run_and_raised_for_the_message(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    run_id = await queued_run(sessions)
+
+    async with failing(engine, sqlstate="P0001"):
+        with pytest.raises(DBAPIError):
+            await builder(engine).build(BuildReport(run_id=run_id))
+
+    failed = await run(sessions, run_id)
+    assert (failed.state, failed.attempt) == (RunState.PENDING, 1)
+    assert "no luck" in (failed.error_detail or "")
+    assert await built_day(sessions) is None
+
+
+@pytest.mark.parametrize("sqlstate", ["40P01", "53200", "57014", "55P03"])
+async def test_a_database_that_cannot_now_is_recorded_and_the_message_is_done(
+    engine: AsyncEngine, sessions: Sessions, sqlstate: str
+) -> None:
+    run_id = await queued_run(sessions)
+
+    async with failing(engine, sqlstate=sqlstate):
+        await builder(engine).build(BuildReport(run_id=run_id))
+
+    failed = await run(sessions, run_id)
+    assert (failed.state, failed.error_code) == (RunState.PENDING, "unavailable")
+
+
+async def test_a_killed_connection_is_recorded_and_the_message_is_done(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    run_id = await queued_run(sessions)
+
+    async with (
+        held_up(engine),
+        building(engine, builder(engine), BuildReport(run_id=run_id)) as work,
+    ):
+        async with engine.connect() as connection:
+            await connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                    " WHERE locktype = 'advisory' AND NOT granted"
+                )
+            )
+        await work
+
+    failed = await run(sessions, run_id)
+    assert (failed.state, failed.error_code) == (RunState.PENDING, "unavailable")
+
+
+async def test_a_long_build_keeps_its_lease_and_says_how_long_it_goes_on(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    run_id = await queued_run(sessions)
+    worker = builder(engine, lease=0.6)
+
+    async with held_up(engine), building(engine, worker, BuildReport(run_id=run_id)) as work:
+        first = (await run(sessions, run_id)).lease_until
+        assert first is not None
+
+        async def kept() -> bool:
+            now = await run(sessions, run_id)
+            assert now.state == RunState.RUNNING
+            return now.lease_until is not None and now.lease_until > first + timedelta(seconds=1)
+
+        await until(kept, what="a lease longer than it was")
+        assert ((await run(sessions, run_id)).progress or "").startswith("under way for")
+
+    await work
+    assert (await run(sessions, run_id)).state == RunState.SUCCEEDED
+
+
+async def test_a_worker_that_lost_its_run_breaks_off_on_the_server_too(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    run_id, metrics = await queued_run(sessions), Metrics()
+    worker = builder(engine, lease=0.6, metrics=metrics)
+
+    async with held_up(engine), building(engine, worker, BuildReport(run_id=run_id)) as work:
+        async with sessions.begin() as session:
+            later = await clock.now(session) + timedelta(hours=1)
+            assert len(await service.reap(session, now=later, limit=1)) == 1
+        await work
+        assert await builds_waiting(engine) == 0
+
+    assert (await run(sessions, run_id)).state == RunState.PENDING
+    assert await built_day(sessions) is None
+    assert outcomes(metrics.registry) == {"lost": 1}
+
+
+async def test_a_run_that_is_given_back_is_free_at_once_and_has_lost_no_attempt(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    run_id, worker = await queued_run(sessions), builder(engine)
+
+    async with held_up(engine), building(engine, worker, BuildReport(run_id=run_id)) as work:
+        await worker.leave()
+        with pytest.raises(Interrupted):
+            await work
+        assert await builds_waiting(engine) == 0
+
+    released = await run(sessions, run_id)
+    assert (released.state, released.attempt) == (RunState.PENDING, 0)
+    async with sessions() as session:
+        assert released.available_at <= await clock.now(session)
+
+
+async def test_a_worker_that_is_told_to_stop_finishes_but_begins_nothing(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    run_id, worker = await queued_run(sessions), builder(engine)
+
+    async with held_up(engine), building(engine, worker, BuildReport(run_id=run_id)) as work:
+        worker.stop()
+        with pytest.raises(Interrupted):
+            await worker.build(BuildReport(run_id=uuid4()))
+    await work
+
+    assert (await run(sessions, run_id)).state == RunState.SUCCEEDED
+
+
+async def test_a_message_waits_with_its_worker_for_a_database_that_is_away(
+    postgres_url: str, sessions: Sessions
+) -> None:
+    run_id = await queued_run(sessions)
+    async with Proxy(postgres_url) as proxy:
+        engine = create_engine(proxy.url, application="tests", pool_size=3)
+        await proxy.cut()
+        work = asyncio.create_task(builder(engine).build(BuildReport(run_id=run_id)))
+        done, _ = await asyncio.wait({work}, timeout=0.5)
+        assert not done
+        await proxy.mend()
+        await asyncio.wait_for(work, timeout=5)
+        await engine.dispose()
+
+    assert (await run(sessions, run_id)).state == RunState.SUCCEEDED
+
+
+async def test_a_database_that_goes_for_good_leaves_the_run_to_its_lease(
+    postgres_url: str, engine: AsyncEngine, sessions: Sessions
+) -> None:
+    run_id = await queued_run(sessions)
+    async with Proxy(postgres_url) as proxy:
+        far = create_engine(proxy.url, application="tests", pool_size=3)
+        async with (
+            held_up(engine),
+            building(engine, builder(far), BuildReport(run_id=run_id)) as work,
+        ):
+            await proxy.cut()
+            await asyncio.wait_for(work, timeout=5)
+        await far.dispose()
+
+    left = await run(sessions, run_id)
+    assert (left.state, left.error_code) == (RunState.RUNNING, None)

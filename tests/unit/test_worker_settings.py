@@ -1,0 +1,66 @@
+"""Does a worker refuse to start on settings that make no sense, and say which?"""
+
+import pytest
+
+from daybook_domain.settings import load
+from daybook_worker.main import main
+from daybook_worker.settings import WorkerSettings
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAYBOOK_DATABASE_URL", "postgresql://daybook@localhost/daybook")
+    monkeypatch.setenv("DAYBOOK_BROKER_URL", "amqp://localhost/")
+
+
+def test_the_defaults_are_small() -> None:
+    settings = load(WorkerSettings)
+
+    assert (settings.concurrency, settings.lease_seconds, settings.drain_seconds) == (2, 60, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DAYBOOK_CONCURRENCY", "0"),
+        ("DAYBOOK_CONCURRENCY", "two"),
+        ("DAYBOOK_LEASE_SECONDS", "0"),
+        ("DAYBOOK_LEASE_SECONDS", "soon"),
+        ("DAYBOOK_DRAIN_SECONDS", "-1"),
+        ("DAYBOOK_TIMEZONE", "Mars/Olympus"),
+        ("DAYBOOK_BROKER_URL", "http://example.org"),
+        ("DAYBOOK_HEALTH_PORT", "65536"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SystemExit) as caught:
+        load(WorkerSettings)
+
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(f"{name}: ")
+
+
+def test_a_missing_value_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DAYBOOK_BROKER_URL")
+
+    with pytest.raises(SystemExit):
+        load(WorkerSettings)
+
+    assert capsys.readouterr().err == "DAYBOOK_BROKER_URL: is not set, and has no default\n"
+
+
+@pytest.mark.parametrize("role", ["paint", "intake"])
+def test_a_role_of_another_release_is_refused(
+    capsys: pytest.CaptureFixture[str], role: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([role])
+
+    assert caught.value.code == 2
+    assert "choose from" in capsys.readouterr().err
