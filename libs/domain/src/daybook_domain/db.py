@@ -1,5 +1,7 @@
-"""How are engine and session factory built?"""
+"""How are engine, session factory and stream pool built?"""
 
+import asyncpg
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -22,6 +24,40 @@ def create_engine(url: str, *, application: str, pool_size: int = 10) -> AsyncEn
             "server_settings": {"application_name": application, "timezone": "UTC"},
         },
     )
+
+
+def create_stream_pool(url: str, *, application: str, size: int) -> asyncpg.Pool:
+    """Return up to `size` read-only connections for COPY … TO STDOUT; await it before use.
+
+    A pool of their own, for a stream keeps its connection as long as its reader takes. Nothing is
+    connected before the first use, so a service starts while Postgres is away.
+    """
+    parsed = make_url(async_url(url))
+    # The same spelling of options in the URL as the engine takes.
+    _, options = parsed.get_dialect()().create_connect_args(parsed)
+    options.pop("prepared_statement_cache_size", None)
+    return asyncpg.create_pool(
+        **options,
+        min_size=0,
+        max_size=size,
+        timeout=10,
+        init=_prepare_for_streams,
+        reset=_leave_as_is,
+        server_settings={"application_name": application, "timezone": "UTC"},
+    )
+
+
+async def _prepare_for_streams(connection: asyncpg.Connection) -> None:
+    # Rows have to come in the order of the index, from the first one on: a plan that sorts shows
+    # its first row when it has read the last. By SET: poolers refuse these as startup parameters.
+    await connection.execute(
+        "SET default_transaction_read_only = on; SET enable_sort = off;"
+        " SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0; SET jit = off"
+    )
+
+
+async def _leave_as_is(_: asyncpg.Connection) -> None:
+    """Keep the settings; single statements leave nothing behind that had to be reset."""
 
 
 def create_sessions(engine: AsyncEngine) -> Sessions:
