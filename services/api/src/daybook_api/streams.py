@@ -26,15 +26,13 @@ HELD_BYTES = 512 * 1024
 READY_BYTES = 16 * 1024
 """What makes a first piece worth sending; a smaller day is sent as a whole."""
 
-FREE_CONNECTION_SECONDS = 5.0
-
 
 class Pipe:
     """A bounded buffer between one writer and one reader."""
 
     def __init__(self) -> None:
         self._pieces: deque[bytes] = deque()
-        self._held = 0
+        self.held_bytes = 0
         self._error: Exception | None = None
         self._room = asyncio.Event()
         self._news = asyncio.Event()
@@ -43,9 +41,9 @@ class Pipe:
     async def write(self, piece: bytes) -> None:
         """Add a piece; returns when there is room for more."""
         self._pieces.append(piece)
-        self._held += len(piece)
+        self.held_bytes += len(piece)
         self._news.set()
-        while self._held > HELD_BYTES:
+        while self.held_bytes > HELD_BYTES:
             self._room.clear()
             await self._room.wait()
 
@@ -57,7 +55,7 @@ class Pipe:
 
     async def ready(self) -> None:
         """Return when a first piece is worth reading, or nothing follows. Raises what ended it."""
-        while self._held < READY_BYTES and not self.ended:
+        while self.held_bytes < READY_BYTES and not self.ended:
             self._news.clear()
             await self._news.wait()
         if self._error is not None:
@@ -73,7 +71,7 @@ class Pipe:
             self._news.clear()
             await self._news.wait()
         piece = self._pieces.popleft()
-        self._held -= len(piece)
+        self.held_bytes -= len(piece)
         self._room.set()
         return piece
 
@@ -93,6 +91,11 @@ class Stream:
     def fetched(self) -> bool:
         """Whether Postgres has given everything, so that only memory is held."""
         return self._pipe.ended
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of it waits in memory."""
+        return self._pipe.held_bytes
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the document, piece by piece. Raises when it cannot be completed."""
@@ -114,9 +117,20 @@ class Stream:
 class Reports:
     """Reads reports, each by a connection of the stream pool."""
 
-    def __init__(self, pool: asyncpg.Pool, *, patience: timedelta) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        *,
+        patience: timedelta,
+        free_within: timedelta = timedelta(seconds=5),
+    ) -> None:
+        """Read by way of `pool`.
+
+        `patience` is for what moves nothing, `free_within` for a pool whose connections are taken.
+        """
         self._pool = pool
         self._patience = patience
+        self._free_within = free_within
 
     async def edition(self, day: date) -> Edition:
         """Tell which edition of `day` there is, without its rows. Raises `Unavailable`."""
@@ -169,7 +183,7 @@ class Reports:
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         try:
-            connection = await self._pool.acquire(timeout=FREE_CONNECTION_SECONDS)
+            connection = await self._pool.acquire(timeout=self._free_within.total_seconds())
         except TimeoutError as error:
             if self._pool.get_size() < self._pool.get_max_size():
                 raise
