@@ -1,8 +1,7 @@
-"""How are engine and session factory built, and is the database to be had?"""
+"""How are engine, session factory and stream pool built?"""
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -31,6 +30,40 @@ def create_engine(url: str, *, application: str, pool_size: int = 10) -> AsyncEn
     )
 
 
+def create_stream_pool(url: str, *, application: str, size: int) -> asyncpg.Pool:
+    """Return up to `size` read-only connections for COPY … TO STDOUT; await it before use.
+
+    A pool of their own, for a stream keeps its connection as long as its reader takes. Nothing is
+    connected before the first use, so a service starts while Postgres is away.
+    """
+    parsed = make_url(async_url(url))
+    # The same spelling of options in the URL as the engine takes.
+    _, options = parsed.get_dialect()().create_connect_args(parsed)
+    options.pop("prepared_statement_cache_size", None)
+    return asyncpg.create_pool(
+        **options,
+        min_size=0,
+        max_size=size,
+        timeout=10,
+        init=_prepare_for_streams,
+        reset=_leave_as_is,
+        server_settings={"application_name": application, "timezone": "UTC"},
+    )
+
+
+async def _prepare_for_streams(connection: asyncpg.Connection) -> None:
+    # Rows have to come in the order of the index, from the first one on: a plan that sorts shows
+    # its first row when it has read the last. By SET: poolers refuse these as startup parameters.
+    await connection.execute(
+        "SET default_transaction_read_only = on; SET enable_sort = off;"
+        " SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0; SET jit = off"
+    )
+
+
+async def _leave_as_is(_: asyncpg.Connection) -> None:
+    """Keep the settings; single statements leave nothing behind that had to be reset."""
+
+
 def create_sessions(engine: AsyncEngine) -> Sessions:
     """Return the factory of sessions; what a session loaded stays readable after its commit."""
     return async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
@@ -44,43 +77,3 @@ def async_url(url: str) -> str:
             f"expected postgresql://user:password@host:port/database, got {scheme}://…"
         )
     return f"postgresql+asyncpg://{rest}"
-
-
-def is_outage(error: BaseException) -> bool:
-    """Tell whether `error` means that the database cannot serve us now, and may later.
-
-    Connections that break or cannot be had, a server that starts, stops or is full, and work that
-    it gave up in favour of other work (deadlock, lock or statement timeout). Anything else is a
-    mistake of ours.
-    """
-    if isinstance(error, DBAPIError):
-        state = str(getattr(error.orig, "sqlstate", None) or "")
-        return error.connection_invalidated or state.startswith(_OUTAGES) or _is_broken(error.orig)
-    # Connecting raises what the driver raises; the pool has a timeout of its own.
-    if isinstance(error, asyncpg.PostgresError):
-        return str(error.sqlstate).startswith(_OUTAGES)
-    return isinstance(error, PoolTimeoutError) or _is_broken(error)
-
-
-_OUTAGES = (
-    "08",  # connection exception
-    "28",  # not let in: a password in rotation
-    "3D",  # no such database yet
-    "25P03",  # idle in transaction for too long
-    "40",  # rolled back: serialization failure, deadlock
-    "53",  # insufficient resources
-    "55P03",  # lock not available
-    "57",  # operator intervention: shutdown, crash, cancelled
-    "58",  # system error, of the disk for one
-)
-
-
-def _is_broken(error: BaseException | None) -> bool:
-    # Where no server has spoken there is no SQLSTATE. SQLAlchemy wraps what asyncpg raised, and
-    # asyncpg has one class for a closed connection and for arguments that do not fit.
-    for layer in (error, error.__cause__ if error is not None else None):
-        if isinstance(layer, OSError):
-            return True
-        if isinstance(layer, asyncpg.InterfaceError) and "clos" in str(layer):
-            return True
-    return False

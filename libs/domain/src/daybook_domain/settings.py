@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Annotated, Literal, TypeVar
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "DAYBOOK_"
@@ -109,7 +109,20 @@ class HealthSettings(Settings):
     health_port: Port = 0
 
 
-Seconds = Annotated[timedelta, Field(gt=timedelta(0))]
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < 1e9:
+        raise ValueError("expected a number of seconds, such as 60 or 0.5")
+    return timedelta(seconds=seconds)
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
+"""A positive time, in seconds; Pydantic alone would take `00:01:00` or `PT60S`, but not `60`."""
 
 S = TypeVar("S", bound=Settings)
 

@@ -14,8 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import clock
-from daybook_domain.db import create_sessions, is_outage
+from daybook_domain.db import create_sessions
 from daybook_domain.errors import DaybookError, Unavailable
+from daybook_domain.outages import is_outage
 from daybook_domain.reports import service
 from daybook_domain.reports.build import Built, build_day
 from daybook_domain.reports.calendar import business_day

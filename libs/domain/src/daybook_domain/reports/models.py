@@ -30,6 +30,17 @@ class Report(Table, table=True):
     created_at: datetime = created_at()
 
 
+class DayState(StrEnum):
+    """May the report of a day be relied upon?"""
+
+    SEALED = "sealed"
+    """Built after the day had ended."""
+    PROVISIONAL = "provisional"
+    """Built while the day was going on."""
+    ABSENT = "absent"
+    """Never built."""
+
+
 class ReportDay(Table, table=True):
     """What is known about the report of one business day; no row: never built (absent)."""
 

@@ -1,0 +1,37 @@
+"""Which dates does a request take?"""
+
+import re
+from datetime import date
+from typing import Annotated
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+EXAMPLE = "2026-11-23"
+_FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_FIRST, _LAST = date(1970, 1, 1), date(9998, 12, 31)
+
+
+def _parse(value: object) -> date:
+    # `date.fromisoformat` alone would take 20261123 and 2026-W48-1 as well.
+    expected = f"expected YYYY-MM-DD, such as {EXAMPLE}"
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a date; {expected}"[:200])
+    if not value.strip():
+        raise ValueError(f"is empty; {expected}, or leave it out")
+    shown = value if len(value) <= 40 else f"{value[:40]}…"
+    try:
+        day = date.fromisoformat(value) if _FORM.fullmatch(value) else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise ValueError(f"{shown} is not a date; {expected}")
+    if not _FIRST <= day <= _LAST:
+        raise ValueError(f"{shown} is out of range; expected {_FIRST} to {_LAST}")
+    return day
+
+
+Day = Annotated[
+    date,
+    BeforeValidator(_parse),
+    WithJsonSchema({"type": "string", "format": "date", "examples": [EXAMPLE]}),
+]

@@ -1,0 +1,115 @@
+"""Is this process alive, is it ready, and what does it count?"""
+
+import asyncio
+from http import HTTPStatus
+from time import perf_counter
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from sqlalchemy import text
+from starlette.responses import JSONResponse, Response
+
+from daybook_api.deps import App, Wiring
+from daybook_api.errors import MEDIA_TYPE, RETRY_AFTER, Problem
+from daybook_domain.outages import is_outage
+
+router = APIRouter(tags=["operation"])
+
+PATIENCE_SECONDS = 2.0
+
+
+class Liveness(BaseModel):
+    """The event loop turns."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Dependency(BaseModel):
+    """How something that we depend on does."""
+
+    status: Literal["up", "down"]
+    seconds: float
+    """How long it took to find out."""
+    detail: str | None = None
+
+
+class Readiness(BaseModel):
+    """Requests can be answered."""
+
+    status: Literal["ready"] = "ready"
+    dependencies: dict[str, Dependency]
+
+
+class NotReady(Problem):
+    """Requests cannot be answered, because of the dependencies that are down."""
+
+    dependencies: dict[str, Dependency]
+
+
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz")
+async def healthz() -> Liveness:
+    """Tell that the process lives; asks nobody else, so no outage elsewhere restarts it."""
+    return Liveness()
+
+
+@router.head("/readyz", include_in_schema=False)
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    responses={503: {"description": "Not ready.", "content": {MEDIA_TYPE: {}}, "model": NotReady}},
+)
+async def readyz(request: Request, app: App) -> Response:
+    """Tell whether Postgres answers within 2 seconds and has the tables."""
+    postgres = await _postgres(app)
+    dependencies = {"postgres": postgres}
+    if postgres.status == "up":
+        return JSONResponse(Readiness(dependencies=dependencies).model_dump(exclude_none=True))
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    body = NotReady(
+        type="urn:daybook:problem:not_ready",
+        title=status.phrase,
+        status=status,
+        detail=f"postgres: {postgres.detail}",
+        code="not_ready",
+        request_id=request.state.request_id,
+        dependencies=dependencies,
+    )
+    return JSONResponse(
+        body.model_dump(exclude_none=True),
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers=RETRY_AFTER,
+    )
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(app: App) -> Response:
+    """Give what was counted, for Prometheus."""
+    return Response(generate_latest(app.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _postgres(app: Wiring) -> Dependency:
+    began = perf_counter()
+    detail = await _what_is_wrong(app)
+    return Dependency(
+        status="up" if detail is None else "down",
+        seconds=round(perf_counter() - began, 4),
+        detail=detail,
+    )
+
+
+async def _what_is_wrong(app: Wiring) -> str | None:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS), app.sessions() as session:
+            migrated = await session.execute(text("SELECT to_regclass('report_runs') IS NOT NULL"))
+    except TimeoutError:
+        return f"no answer within {PATIENCE_SECONDS:g} s"
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        # Only the kind: the text of a foreign error may hold an address or a password.
+        return f"cannot be reached ({type(error).__name__})"
+    return None if migrated.scalar_one() else "has no tables yet; `daybook migrate` makes them"

@@ -1,0 +1,17 @@
+"""What is at the root?"""
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/", include_in_schema=False)
+async def index() -> dict[str, str]:
+    """Point at what there is."""
+    return {
+        "service": "Daybook",
+        "docs": "/docs",
+        "report": "/report",
+        "days": "/report/days",
+        "runs": "/report/runs",
+    }

@@ -1,0 +1,152 @@
+"""How is the API wired, and how does it run?"""
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+from daybook_api import deps, errors, health, index
+from daybook_api.middleware import Edge
+from daybook_api.reports import days, document, runs
+from daybook_api.settings import ApiSettings
+from daybook_api.streams import Reports
+from daybook_domain import logs
+from daybook_domain.db import create_engine, create_sessions, create_stream_pool
+from daybook_domain.settings import load
+
+log = structlog.stdlib.get_logger(__name__)
+
+DRAIN_SECONDS = 25
+"""How long a stop waits for answers under way; orchestrators tend to kill after 30 seconds."""
+
+
+def create_app() -> FastAPI:
+    """Wire the API as the environment says: `uvicorn daybook_api.main:create_app --factory`."""
+    return build_app(_configure())
+
+
+def build_app(settings: ApiSettings) -> FastAPI:
+    """Wire the API as `settings` say; nothing is connected before it starts."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    app = FastAPIOffline(
+        title="Daybook",
+        summary="A daily report of orders that its readers can trust.",
+        version=version("daybook-api"),
+        lifespan=_lifespan(settings, registry=registry),
+        responses=errors.DOCUMENTED,
+        redirect_slashes=False,
+    )
+    app.add_middleware(Edge, registry=registry)
+    errors.install(app)
+    # The document of the whole API needs the shape of a problem, which no endpoint returns.
+    app.openapi = partial(errors.document, app)  # type: ignore[method-assign]
+    for router in (document.router, runs.router, days.router, health.router, index.router):
+        app.include_router(router)
+    return app
+
+
+def _lifespan(
+    settings: ApiSettings, *, registry: CollectorRegistry
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    url = settings.database_url.get_secret_value()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = create_engine(url, application="daybook-api")
+        pool = create_stream_pool(
+            url, application="daybook-api reports", size=settings.stream_limit
+        )
+        async with pool:
+            app.state.wiring = deps.Wiring(
+                sessions=create_sessions(engine),
+                reports=Reports(pool, patience=settings.stream_timeout),
+                timezone=settings.timezone,
+                registry=registry,
+            )
+            log.info("ready")
+            yield
+            log.info("stopping")
+            # Whoever still reads was given its time; closing politely would wait for it.
+            pool.terminate()
+        await engine.dispose()
+
+    return lifespan
+
+
+def main() -> None:
+    """Run the API until SIGTERM or SIGINT; exit code 2 when it was told something wrong."""
+    settings = _configure()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build_app(settings),
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
+    with _listen(settings) as listener:
+        # uvicorn drains, and then raises the signal again for whoever handled it before.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _leave)
+        log.info("starting", url=_url(listener))
+        server.run(sockets=[listener])
+    sys.exit(0 if server.started else 3)
+
+
+def _configure() -> ApiSettings:
+    settings = load(ApiSettings)
+    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    # It tells at length what `starting`, `ready` and `stopping` tell.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    return settings
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _listen(settings: ApiSettings) -> socket.socket:
+    host, port = settings.api_host, settings.api_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        sys.stderr.write(f"{_refuse(host, port, error)}\n")
+        raise SystemExit(2) from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Connections inherit it: the kernel ends one whose peer takes nothing for so long, with
+        # what is left in its buffers. An ASGI application cannot, it has no hand on the socket.
+        milliseconds = int(settings.stream_timeout.total_seconds() * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    return listener
+
+
+def _refuse(host: str, port: int, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    if isinstance(error, socket.gaierror):
+        return f"DAYBOOK_API_HOST: {host} is no address to listen on ({reason}); try 127.0.0.1"
+    return f"DAYBOOK_API_PORT: cannot listen on {host}:{port} ({reason}); choose a free port"
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,98 @@
+"""What happens to every request? It gets an id, a line in the metrics, and always an answer."""
+
+import re
+from time import perf_counter
+from uuid import uuid4
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from daybook_api import errors
+
+log = structlog.stdlib.get_logger(__name__)
+
+SLOW_SECONDS = 1.0
+_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Edge:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, *, registry: CollectorRegistry) -> None:
+        self._app = app
+        self._requests = Counter(
+            "daybook_http_requests",
+            "Requests answered.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "daybook_http_request_seconds",
+            "From a request's head to the last byte of its answer.",
+            ["method", "route"],
+            registry=registry,
+            buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = perf_counter()
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        _drop_trailing_slash(scope)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception as error:
+                answer = errors.unexpected(scope, error)
+                # With an answer begun, all that is left is to return: the server then closes the
+                # connection, and the client sees that the answer was cut off.
+                if not status:
+                    await answer(scope, receive, send_with_id)
+            self._record(scope, status, perf_counter() - began)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        # Templates, not paths: there is a bounded number of them.
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._requests.labels(method, route, status).inc()
+        self._seconds.labels(method, route).observe(seconds)
+        # Reads that go well are many, and tell nothing that the metrics do not.
+        dull = method in {"GET", "HEAD"} and status < 400 and seconds < SLOW_SECONDS
+        (log.debug if dull else log.info)(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            seconds=round(seconds, 4),
+        )
+
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    # What goes into the log and back to the client must not carry anything else with it.
+    return given if _ACCEPTABLE_ID.fullmatch(given) else uuid4().hex
+
+
+def _drop_trailing_slash(scope: Scope) -> None:
+    """Make `/report/` the same as `/report`; a redirect would cost the caller a round trip."""
+    path = scope["path"]
+    if path.endswith("/") and path != "/":
+        scope["path"] = path.rstrip("/") or "/"

@@ -1,0 +1,25 @@
+"""What must the API be told?"""
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field
+
+from daybook_domain.settings import (
+    CalendarSettings,
+    DatabaseSettings,
+    LogSettings,
+    Port,
+    Seconds,
+)
+
+
+class ApiSettings(DatabaseSettings, CalendarSettings, LogSettings):
+    """Everything that the environment may say to the API."""
+
+    api_host: str = "127.0.0.1"
+    api_port: Port = 8000
+    stream_timeout: Seconds = timedelta(seconds=60)
+    """A reader of a report who takes nothing for so long is cut off: it holds a snapshot."""
+    stream_limit: Annotated[int, Field(ge=1, le=1000)] = 16
+    """How many reports may be on their way at once; each has a connection to Postgres."""

@@ -1,0 +1,152 @@
+"""Does the API behave as a process: to slow readers, to signals, to a wrong environment?"""
+
+import asyncio
+import json
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.integration.api.conftest import MakeDay
+from tests.support.processes import Service
+from tests.support.waiting import until
+
+DAY = "2026-03-01"
+MANY = 300_000
+
+
+@asynccontextmanager
+async def _api(
+    url: str, folder: Path, **more: str
+) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    environment = {"DAYBOOK_DATABASE_URL": url, "DAYBOOK_API_PORT": "0"} | more
+    with Service(["daybook-api"], environment=environment, log=folder / "api.log") as service:
+
+        async def address() -> str | None:
+            assert service.running, service.said()
+            found = re.search(r'http://127[^"]*', service.said())
+            return found[0] if found and '"ready"' in service.said() else None
+
+        where = await until(address, what="the start of the API")
+        async with httpx.AsyncClient(base_url=str(where), timeout=10) as client:
+            yield service, client
+
+
+def _slow_reader(client: httpx.AsyncClient) -> socket.socket:
+    """Return a connection that has asked for the day and takes only what it is told to."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((client.base_url.host, client.base_url.port or 0))
+    connection.sendall(f"GET /report?date={DAY} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return connection
+
+
+async def test_slow_readers_cost_no_memory_and_keep_nobody_waiting(
+    postgres_url: str, make_day: MakeDay, tmp_path: Path
+) -> None:
+    await make_day(DAY, rows=MANY)
+    async with _api(postgres_url, tmp_path) as (service, client):
+        process = psutil.Process(service.pid)
+        await client.get(f"/report?date={DAY}")
+        before = process.memory_info().rss
+        readers = [_slow_reader(client) for _ in range(4)]
+        for _ in range(20):
+            assert (await client.get("/report/runs")).status_code == 200
+            assert (await client.head(f"/report?date={DAY}")).status_code == 200
+        whole = await client.get(f"/report?date={DAY}")
+        grown = process.memory_info().rss - before
+        for reader in readers:
+            reader.close()
+    assert len(whole.content) > 30_000_000
+    assert len(whole.json()) == MANY
+    # Four readers may hold a pipe each; the answers together would be 150 MB.
+    assert grown < 10_000_000
+
+
+async def test_a_reader_who_takes_nothing_is_disconnected(
+    postgres_url: str, make_day: MakeDay, tmp_path: Path
+) -> None:
+    await make_day(DAY, rows=MANY)
+    async with _api(postgres_url, tmp_path, DAYBOOK_STREAM_TIMEOUT="0.5") as (service, client):
+        process = psutil.Process(service.pid)
+        with closing(_slow_reader(client)):
+
+            async def cut_off() -> bool:
+                return "a report was cut off" in service.said()
+
+            async def hung_up() -> bool:
+                return not process.net_connections(kind="tcp4") or not any(
+                    item.status == psutil.CONN_ESTABLISHED
+                    and item.laddr.port == client.base_url.port
+                    for item in process.net_connections(kind="tcp4")
+                )
+
+            await until(cut_off, what="the end of the stream")
+            await until(hung_up, what="the end of the connection")
+            assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_sigterm_lets_a_stream_come_to_its_end(
+    postgres_url: str, make_day: MakeDay, tmp_path: Path
+) -> None:
+    await make_day(DAY, rows=MANY)
+    async with (
+        _api(postgres_url, tmp_path) as (service, client),
+        client.stream("GET", f"/report?date={DAY}&format=ndjson") as answer,
+    ):
+        pieces = answer.aiter_bytes()
+        rows = (await anext(pieces)).count(b"\n")
+        service.send(signal.SIGTERM)
+        async for piece in pieces:
+            rows += piece.count(b"\n")
+        code = await asyncio.to_thread(service.wait)
+    assert (rows, code) == (MANY, 0)
+
+
+async def test_sigint_ends_it_cleanly(postgres_url: str, tmp_path: Path) -> None:
+    async with _api(postgres_url, tmp_path) as (service, _):
+        service.send(signal.SIGINT)
+        assert await asyncio.to_thread(service.wait) == 0
+    assert "Traceback" not in service.said()
+
+
+def _run(command: list[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str]:
+    with Service(command, environment=environment, log=folder / "api.log") as service:
+        return service.wait(), service.said()
+
+
+def test_a_busy_port_is_named(postgres_url: str, tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = str(other.getsockname()[1])
+        environment = {"DAYBOOK_DATABASE_URL": postgres_url, "DAYBOOK_API_PORT": port}
+        code, said = _run(["daybook-api"], environment, tmp_path)
+    assert code == 2
+    assert f"DAYBOOK_API_PORT: cannot listen on 127.0.0.1:{port}" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "command", [["daybook-api"], ["uvicorn", "daybook_api.main:create_app", "--factory"]]
+)
+def test_a_wrong_environment_is_named(command: list[str], tmp_path: Path) -> None:
+    code, said = _run(command, {"DAYBOOK_TIMEZONE": "Mars"}, tmp_path)
+    assert code == 2
+    assert "DAYBOOK_DATABASE_URL: is not set" in said
+    assert "DAYBOOK_TIMEZONE: expected an IANA time zone" in said
+    assert "Traceback" not in said
+
+
+async def test_the_log_is_json_and_carries_the_request_id(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    async with _api(postgres_url, tmp_path) as (service, client):
+        await client.get("/report?date=", headers={"X-Request-ID": "mine"})
+    lines = [json.loads(line) for line in service.said().splitlines()]
+    (line,) = [line for line in lines if line["message"] == "request"]
+    assert (line["request_id"], line["status"], line["path"]) == ("mine", 422, "/report")

@@ -1,0 +1,31 @@
+"""Are dates taken in one form only?"""
+
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from daybook_api.dates import Day
+
+DAY: TypeAdapter[date] = TypeAdapter(Day)
+
+
+@given(st.dates(date(1970, 1, 1), date(9998, 12, 31)))
+def test_the_iso_form_of_every_date_is_taken(day: date) -> None:
+    assert DAY.validate_python(day.isoformat()) == day
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", " ", "20260301", "2026-3-1", "2026-03-01T00:00", "2026-W09-7", " 2026-03-01"),
+        *("2026-03-01\n", "2026-02-30", "1969-12-31", "9999-01-01", "yesterday"),
+        "\u0662\u0660\u0662\u0666-03-01",  # digits, but not ours
+        *(0, 1.5, True, None),
+    ],
+)
+def test_anything_else_is_refused_with_what_was_expected(value: object) -> None:
+    with pytest.raises(ValidationError, match="expected"):
+        DAY.validate_python(value)
