@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
@@ -149,9 +150,8 @@ async def test_a_server_lives_on_when_the_thread_that_started_it_ends(
     server: PostgresServer,
 ) -> None:
     # The kernel ties the death signal to a thread, and pools end theirs.
-    loop = asyncio.get_running_loop()
-    await asyncio.to_thread(server.start)
-    await loop.shutdown_default_executor()
+    with ThreadPoolExecutor() as pool:
+        await asyncio.get_running_loop().run_in_executor(pool, server.start)
 
     assert await kept(server.url) == 42
 
