@@ -227,9 +227,9 @@ TOTALS = text(
     """
 )
 
-# One statement, so one snapshot of the orders. `difference` has a line for each row that must
-# change, and one, with no order_id, for all that stay. The writes find their rows by key and not
-# by a join, which under these guards would read all reports; a changed row's sum is taken again.
+# One statement, so one snapshot of the orders. Only what differs is kept, in arrays: telling the
+# two apart by GROUP BY would sort the whole day. The writes find their rows by key and not by a
+# join, which under these guards would read all reports; a changed row's sum is taken once more.
 # OFFSET 0: Postgres 15 sorts what comes sorted from the index when it is below a full join.
 WRITE_DIFFERENCE = text(
     f"""
@@ -240,45 +240,37 @@ WRITE_DIFFERENCE = text(
     ),
     difference AS MATERIALIZED (
         SELECT
-            CASE WHEN stored.count_product IS DISTINCT FROM day.count_product
-            THEN coalesce(day.order_id, stored.order_id) END AS order_id,
-            min(stored.id) AS report_id,
-            count(day.order_id) AS orders,
-            sum(day.count_product) AS products,
-            sum(hashint8extended(day.count_product, day.order_id)) AS hashes
+            count(day.order_id) AS orders_count,
+            sum(day.count_product) AS products_count,
+            sum(hashint8extended(day.count_product, day.order_id)) AS hashes,
+            array_agg(day.order_id) FILTER (WHERE stored.order_id IS NULL) AS missing,
+            array_agg(day.count_product) FILTER (WHERE stored.order_id IS NULL) AS missing_sums,
+            array_agg(stored.id) FILTER (WHERE stored.count_product <> day.count_product) AS stale,
+            array_agg(stored.id) FILTER (WHERE day.order_id IS NULL) AS gone
         FROM stored FULL JOIN day ON day.order_id = stored.order_id
-        GROUP BY 1
-    ),
-    missing AS (
-        SELECT order_id, products FROM difference WHERE order_id IS NOT NULL AND report_id IS NULL
-    ),
-    stale AS (
-        SELECT report_id FROM difference
-        WHERE order_id IS NOT NULL AND report_id IS NOT NULL AND orders = 1
-    ),
-    gone AS (
-        SELECT report_id FROM difference WHERE order_id IS NOT NULL AND orders = 0
     ),
     added AS (
         INSERT INTO reports (report_at, order_id, count_product, created_at)
         SELECT CAST(:report_date AS date), order_id, products, CAST(:data_through AS timestamptz)
-        FROM missing ORDER BY order_id
+        FROM (
+            SELECT unnest(missing) AS order_id, unnest(missing_sums) AS products FROM difference
+        ) AS new
+        ORDER BY order_id
     ),
     changed AS (
         UPDATE reports SET count_product = (
             SELECT coalesce(sum(i.quantity), 0) FROM order_items AS i
             WHERE i.order_id = reports.order_id
         )
-        WHERE id = ANY (ARRAY(SELECT report_id FROM stale))
+        WHERE id = ANY (CAST((SELECT stale FROM difference) AS bigint[]))
     ),
     removed AS (
-        DELETE FROM reports WHERE id = ANY (ARRAY(SELECT report_id FROM gone))
+        DELETE FROM reports WHERE id = ANY (CAST((SELECT gone FROM difference) AS bigint[]))
     )
-    SELECT coalesce(sum(orders), 0) AS orders_count, coalesce(sum(products), 0) AS products_count,
-        sum(hashes) AS hashes,
-        (SELECT count(*) FROM missing) AS added,
-        (SELECT count(*) FROM stale) AS changed,
-        (SELECT count(*) FROM gone) AS removed
+    SELECT orders_count, coalesce(products_count, 0) AS products_count, hashes,
+        coalesce(cardinality(missing), 0) AS added,
+        coalesce(cardinality(stale), 0) AS changed,
+        coalesce(cardinality(gone), 0) AS removed
     FROM difference
     """
 )
@@ -347,7 +339,7 @@ async def _write_difference(
 ) -> _Outcome:
     found = await _one(connection, WRITE_DIFFERENCE, **_orders(day, seen))
     return _Outcome(
-        orders_count=int(found.orders_count),
+        orders_count=found.orders_count,
         products_count=int(found.products_count),
         digest=digest(found.hashes),
         added=found.added,
