@@ -438,6 +438,30 @@ async def test_a_worker_that_hangs_does_not_keep_the_date(engine: AsyncEngine) -
     assert built.revision == 1
 
 
+async def test_a_worker_that_dies_during_a_long_statement_does_not_keep_the_date(
+    engine: AsyncEngine,
+) -> None:
+    order, run_id = await _order(engine, 1), await start_run(engine, DAY.date)
+    async with engine.connect() as obstacle, engine.connect() as dying:
+        await obstacle.execute(
+            text("INSERT INTO reports (report_at, order_id, count_product) VALUES (:day, :id, 0)"),
+            {"day": DAY.date, "id": order},
+        )
+        building = asyncio.create_task(build_day(dying, day=DAY, run_id=run_id, fence=1))
+        await _waits_for_a_lock(engine, kind="transactionid")
+        driver = (await dying.get_raw_connection()).driver_connection
+        assert driver is not None
+
+        driver.terminate()
+
+        with pytest.raises(DBAPIError):
+            await building
+        # The server looks after its client every five seconds.
+        async with engine.begin() as next_one:
+            await room._guard_and_lock(next_one, day=DAY, idle_timeout=timedelta(minutes=1))
+        await dying.invalidate()
+
+
 async def test_a_snapshot_from_before_the_lock_is_refused(engine: AsyncEngine) -> None:
     run_id = await start_run(engine, DAY.date)
     async with engine.connect() as connection:

@@ -36,7 +36,7 @@ SHARES = (0.001, 0.01, 0.05, 0.25, 0.75, 0.95, 0.99, 0.999)
 
 @dataclass(frozen=True)
 class Built:
-    """What a build found and did; `sealed`: the day had ended before its orders were read."""
+    """What a build found and did; `sealed`: this or an earlier build came after the day's end."""
 
     report_date: date
     revision: int
