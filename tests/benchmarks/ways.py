@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, registry, relationship, selectinload
 
-from daybook_domain.reports import build
+from daybook_domain.reports import build, statements
 from daybook_domain.reports.calendar import BusinessDay
 from daybook_domain.tables import metadata
 
@@ -55,7 +55,7 @@ BOUNDS = text(
     ) AS day
     """
 )
-READ = text(f"SELECT count(*), sum(count_product) FROM ({build.DAY}) AS day")
+READ = text(f"SELECT count(*), sum(count_product) FROM ({statements.DAY}) AS day")
 INSERT = text(
     """
     INSERT INTO reports (report_at, order_id, count_product)
@@ -109,7 +109,9 @@ async def precompute(engine: AsyncEngine, day: BusinessDay) -> None:
         values = {"starts_at": day.starts_at, "ends_at": day.ends_at}
         near = (await connection.execute(BOUNDS, values)).one()
         await connection.execute(
-            text(f"INSERT INTO precomputed SELECT * FROM ({build.DAY}) AS day ORDER BY order_id"),
+            text(
+                f"INSERT INTO precomputed SELECT * FROM ({statements.DAY}) AS day ORDER BY order_id"
+            ),
             {**values, "first": near.first, "last": near.last},
         )
 

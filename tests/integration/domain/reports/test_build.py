@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from daybook_domain.reports import build as room
+from daybook_domain.reports import statements
 from daybook_domain.reports.build import Built, build_day
 from daybook_domain.reports.calendar import BusinessDay, business_day
 from daybook_domain.reports.errors import LeaseLost
@@ -530,7 +531,7 @@ async def _plan(engine: AsyncEngine, name: str) -> dict[str, Any]:
         await room._guard_and_lock(connection, day=DAY, idle_timeout=timedelta(minutes=1))
         seen = await room._one(
             connection,
-            room.LOOK,
+            statements.LOOK,
             **room._bounds(DAY),
             report_date=DAY.date,
             run_id=run_id,
@@ -542,7 +543,7 @@ async def _plan(engine: AsyncEngine, name: str) -> dict[str, Any]:
 async def _explain(
     connection: AsyncConnection, name: str, values: dict[str, Any]
 ) -> dict[str, Any]:
-    statement = getattr(room, name).text
+    statement = getattr(statements, name).text
     explained = await connection.execute(
         text(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}"), values
     )
