@@ -9,7 +9,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.reports import service as reports
-from daybook_domain.reports.calendar import local_date
+from daybook_domain.reports.calendar import local_date, shift
 from daybook_domain.schedules import cron
 from daybook_domain.schedules.models import Catchup, Schedule, ScheduleOrigin
 
@@ -165,7 +165,11 @@ async def _record(
 
 def report_date(schedule: Schedule, at: datetime) -> date:
     """Return the date that a fire due `at` reports: of its nominal time, however late it runs."""
-    return local_date(at, timezone=schedule.timezone) + timedelta(days=schedule.report_offset_days)
+    return shift(
+        local_date(at, timezone=schedule.timezone),
+        days=schedule.report_offset_days,
+        timezone=schedule.timezone,
+    )
 
 
 def _missed_because(schedule: Schedule, fire: _Fire, now: datetime) -> str | None:
