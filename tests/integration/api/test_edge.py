@@ -1,6 +1,7 @@
 """Does every request get an answer that can be worked with, whatever happens?"""
 
 import re
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import uuid4
 
@@ -95,6 +96,23 @@ async def test_while_the_database_is_away_only_what_needs_it_is_unavailable() ->
     assert "cannot be reached" in ready.json()["detail"]
 
 
+async def test_a_database_that_does_not_answer_is_not_waited_for_without_end(
+    postgres_url: str, engine: AsyncEngine
+) -> None:
+    hasty = ApiSettings.model_validate(
+        {"database_url": postgres_url, "query_timeout": timedelta(seconds=0.2)}
+    )
+    async with serve(build_app(hasty)) as client:
+        async with engine.begin() as connection:
+            await connection.execute(text("LOCK TABLE report_runs"))
+            answers = [
+                await client.get("/report/runs"),
+                await client.post("/report/runs", json={"date": "2026-03-01"}),
+            ]
+        assert [answer.status_code for answer in answers] == [503, 503]
+        assert (await client.get("/report/runs")).status_code == 200
+
+
 async def test_after_a_restart_of_the_database_requests_go_on(
     api: httpx.AsyncClient, make_day: MakeDay, engine: AsyncEngine
 ) -> None:
@@ -121,6 +139,22 @@ async def test_a_database_without_tables_is_not_ready(postgres_server_url: str) 
         answer = await client.get("/readyz")
     assert answer.status_code == 503
     assert "daybook migrate" in answer.json()["detail"]
+
+
+async def test_a_body_is_not_read_without_end(api: httpx.AsyncClient) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 50_000_000:
+            sent += 100_000
+            yield b" " * 100_000
+
+    answer = await api.post(
+        "/report/runs", content=endless(), headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert sent < 2_000_000
 
 
 async def test_what_is_healthy_says_so(api: httpx.AsyncClient) -> None:

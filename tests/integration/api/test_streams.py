@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_api.reports.response import WithRows
+from daybook_api.reports.response import Streamed
 from daybook_api.streams import HELD_BYTES, Reports
 from daybook_domain.db import create_stream_pool
 from daybook_domain.errors import Unavailable
-from daybook_domain.reports.render import Format
+from daybook_domain.reports.render import SMALL_ROWS, Format
 from tests.integration.api.conftest import MakeDay
 from tests.support.waiting import until
 
@@ -80,7 +80,6 @@ class Reader:
 
 async def test_a_long_day_arrives_whole(many: None, reports: Reports) -> None:
     stream = await reports.open(DAY, Format.JSON)
-    assert not stream.fetched
     rows = json.loads(b"".join([piece async for piece in stream.pieces()]))
     await stream.close()
     assert [row["order_id"] for row in rows] == list(range(1, MANY + 1))
@@ -106,7 +105,6 @@ async def test_who_does_not_read_lets_nothing_grow(many: None, reports: Reports)
     for _ in range(20):
         await reports.edition(DAY)
     assert stream.held_bytes < HELD_BYTES + 512 * 1024
-    assert not stream.fetched
     await stream.close()
 
 
@@ -114,15 +112,34 @@ async def _is(value: bool) -> bool:  # noqa: FBT001 # it is what it gives back
     return value
 
 
-async def test_a_small_day_holds_no_connection_while_it_is_sent(
-    make_day: MakeDay, reports: Reports, pool: asyncpg.Pool
+async def test_a_day_that_fits_into_the_pipe_holds_no_connection_while_it_is_sent(
+    make_day: MakeDay, reports: Reports
 ) -> None:
-    await make_day(DAY.isoformat(), rows=100)
+    await make_day(DAY.isoformat(), rows=1500)
+    # There are two connections.
     streams = [await reports.open(DAY, Format.JSON) for _ in range(10)]
-    assert all(stream.fetched for stream in streams)
-    assert pool.get_size() <= 2
     for stream in streams:
+        assert len(json.loads(b"".join([piece async for piece in stream.pieces()]))) == 1500
         await stream.close()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, SMALL_ROWS])
+@pytest.mark.parametrize("form", [*Format])
+async def test_at_once_and_streamed_the_bytes_are_the_same(
+    make_day: MakeDay, reports: Reports, rows: int, form: Format
+) -> None:
+    await make_day(DAY.isoformat(), rows=rows)
+    small = await reports.small(DAY, form)
+    stream = await reports.open(DAY, form)
+    assert small is not None
+    assert small.edition == stream.edition
+    assert small.body == b"".join([piece async for piece in stream.pieces()])
+    await stream.close()
+
+
+async def test_a_long_day_is_not_had_at_once(make_day: MakeDay, reports: Reports) -> None:
+    await make_day(DAY.isoformat(), rows=SMALL_ROWS + 1)
+    assert await reports.small(DAY, Format.JSON) is None
 
 
 async def test_when_the_client_goes_the_copy_ends(
@@ -132,7 +149,7 @@ async def test_when_the_client_goes_the_copy_ends(
     no_reader_left: Callable[[], Awaitable[bool]],
 ) -> None:
     reader = Reader()
-    response = WithRows(await reports.open(DAY, Format.JSON), Format.JSON)
+    response = Streamed(await reports.open(DAY, Format.JSON), Format.JSON)
     answering = asyncio.create_task(response({"type": "http"}, reader.receive, reader.send))
     reader.gone.set()
     async with asyncio.timeout(2):
@@ -147,7 +164,7 @@ async def test_a_reader_who_takes_nothing_is_cut_off(
 ) -> None:
     hasty = Reports(pool, patience=timedelta(seconds=0.2))
     reader = Reader()
-    response = WithRows(await hasty.open(DAY, Format.JSON), Format.JSON)
+    response = Streamed(await hasty.open(DAY, Format.JSON), Format.JSON)
     async with asyncio.timeout(2):
         await response({"type": "http"}, reader.receive, reader.send)
     assert not reader.complete
@@ -158,7 +175,7 @@ async def test_a_stream_that_loses_its_database_is_not_completed(
     many: None, reports: Reports, engine: AsyncEngine
 ) -> None:
     reader = Reader()
-    response = WithRows(await reports.open(DAY, Format.JSON), Format.JSON)
+    response = Streamed(await reports.open(DAY, Format.JSON), Format.JSON)
     answering = asyncio.create_task(response({"type": "http"}, reader.receive, reader.send))
     async with engine.begin() as connection:
         await connection.execute(

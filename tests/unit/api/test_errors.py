@@ -50,6 +50,9 @@ def _wrapped(error: Exception) -> DBAPIError:
         asyncpg.TooManyConnectionsError("full"),
         asyncpg.ConnectionDoesNotExistError("closed in the middle of operation"),
         asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InternalClientError(
+            "cannot switch to state 12; another operation (2) is in progress"
+        ),
         _wrapped(asyncpg.AdminShutdownError("restart")),
     ],
 )

@@ -1,5 +1,7 @@
 """How are engine, session factory and stream pool built?"""
 
+from datetime import timedelta
+
 import asyncpg
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
@@ -12,10 +14,13 @@ from daybook_domain import tables  # noqa: F401
 Sessions = async_sessionmaker[AsyncSession]
 
 
-def create_engine(url: str, *, application: str, pool_size: int = 10) -> AsyncEngine:
+def create_engine(
+    url: str, *, application: str, pool_size: int = 10, statement_timeout: timedelta | None = None
+) -> AsyncEngine:
     """Return an engine for `url` (`postgresql://…`), shown to the server as `application`.
 
-    Each connection is tried before use, so a restarted server costs no request an error.
+    Each connection is tried before use, so a restarted server costs no request an error. With
+    `statement_timeout`, a statement that gets no answer in time raises `TimeoutError`.
     """
     return create_async_engine(
         async_url(url),
@@ -25,6 +30,7 @@ def create_engine(url: str, *, application: str, pool_size: int = 10) -> AsyncEn
         pool_timeout=10,
         connect_args={
             "timeout": 10,
+            "command_timeout": statement_timeout and statement_timeout.total_seconds(),
             "server_settings": {"application_name": application, "timezone": "UTC"},
         },
     )
@@ -55,8 +61,9 @@ async def _prepare_for_streams(connection: asyncpg.Connection) -> None:
     # Rows have to come in the order of the index, from the first one on: a plan that sorts shows
     # its first row when it has read the last. By SET: poolers refuse these as startup parameters.
     await connection.execute(
-        "SET default_transaction_read_only = on; SET enable_sort = off;"
-        " SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0; SET jit = off"
+        "SET default_transaction_read_only = on; SET datestyle = ISO; SET jit = off;"
+        " SET enable_sort = off; SET enable_bitmapscan = off;"
+        " SET max_parallel_workers_per_gather = 0"
     )
 
 

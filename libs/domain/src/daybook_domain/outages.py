@@ -39,10 +39,11 @@ def is_outage(error: BaseException) -> bool:
         return error.connection_invalidated or (cause is not None and is_outage(cause))
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(_STATES)
+    if isinstance(error, asyncpg.InternalClientError):
+        # How asyncpg meets a connection that the server ended between two statements.
+        return "another operation" in str(error)
     if isinstance(error, asyncpg.InterfaceError):
         # asyncpg has one class for a closed connection and for arguments that do not fit.
         return "clos" in str(error) or "connection" in str(error)
     # A file that is missing is an OSError too.
-    return isinstance(
-        error, (ConnectionError, TimeoutError, PoolTimeoutError, socket.gaierror)
-    ) or (isinstance(error, OSError) and error.errno in _ERRNOS)
+    return isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno in _ERRNOS)

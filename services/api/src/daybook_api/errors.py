@@ -160,6 +160,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         case HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = headers["Allow"] = _allowed(request)
             code, detail = "method_not_allowed", f"{path} takes {allowed}, not {method}."
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            code, detail = "too_large", error.detail
         case _:
             code, detail = status.name.lower(), str(error.detail)
     return problem(request.scope, status=status, code=code, detail=detail, headers=headers)

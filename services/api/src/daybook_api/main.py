@@ -65,7 +65,9 @@ def _lifespan(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = create_engine(url, application="daybook-api")
+        engine = create_engine(
+            url, application="daybook-api", statement_timeout=settings.query_timeout
+        )
         pool = create_stream_pool(
             url, application="daybook-api reports", size=settings.stream_limit
         )

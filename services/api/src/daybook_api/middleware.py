@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daybook_api import errors
@@ -14,7 +14,8 @@ from daybook_api import errors
 log = structlog.stdlib.get_logger(__name__)
 
 SLOW_SECONDS = 1.0
-_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+LARGEST_BODY_BYTES = 1_000_000
+_ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class Edge:
@@ -45,25 +46,35 @@ class Edge:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         _drop_trailing_slash(scope)
-        status = 0
+        status = received = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, send_with_id)
-            except Exception as error:
-                answer = errors.unexpected(scope, error)
-                # With an answer begun, all that is left is to return: the server then closes the
-                # connection, and the client sees that the answer was cut off.
-                if not status:
-                    await answer(scope, receive, send_with_id)
-            self._record(scope, status, perf_counter() - began)
+        async def receive_within_bounds() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > LARGEST_BODY_BYTES:
+                # FastAPI takes any other error here for a body that cannot be understood.
+                raise HTTPException(413, f"The body is larger than {LARGEST_BODY_BYTES:,} bytes.")
+            return message
+
+        # Never unbound: a request has a task, and with it a context, of its own.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self._app(scope, receive_within_bounds, send_with_id)
+        except Exception as error:
+            answer = errors.unexpected(scope, error)
+            # With an answer begun, all that is left is to return: the server then closes the
+            # connection, and the client sees that the answer was cut off.
+            if not status:
+                await answer(scope, receive, send_with_id)
+        self._record(scope, status, perf_counter() - began)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -72,8 +83,9 @@ class Edge:
         self._requests.labels(method, route, status).inc()
         self._seconds.labels(method, route).observe(seconds)
         # Reads that go well are many, and tell nothing that the metrics do not.
-        dull = method in {"GET", "HEAD"} and status < 400 and seconds < SLOW_SECONDS
-        (log.debug if dull else log.info)(
+        if method in {"GET", "HEAD"} and status < 400 and seconds < SLOW_SECONDS:
+            return
+        log.info(
             "request",
             method=scope["method"],
             path=scope["path"],
@@ -86,9 +98,12 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
-    # What goes into the log and back to the client must not carry anything else with it.
-    return given if _ACCEPTABLE_ID.fullmatch(given) else uuid4().hex
+    for name, value in scope["headers"]:
+        # What goes into the log and back to the client must not carry anything else with it.
+        if name == b"x-request-id" and _ACCEPTABLE_ID.fullmatch(value):
+            given: str = value.decode()
+            return given
+    return uuid4().hex
 
 
 def _drop_trailing_slash(scope: Scope) -> None:

@@ -19,6 +19,8 @@ class ApiSettings(DatabaseSettings, CalendarSettings, LogSettings):
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
+    query_timeout: Seconds = timedelta(seconds=30)
+    """A request whose database does not answer for so long is refused."""
     stream_timeout: Seconds = timedelta(seconds=60)
     """A reader of a report who takes nothing for so long is cut off: it holds a snapshot."""
     stream_limit: Annotated[int, Field(ge=1, le=1000)] = 16

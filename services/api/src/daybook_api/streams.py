@@ -2,8 +2,8 @@
 
     Postgres ── COPY ──▶ Pipe (bounded) ──▶ reader
 
-A slow reader fills the pipe, the pipe stops the COPY, and nothing grows (P12). A small day fits
-into the pipe, so its connection is free again before its reader has seen a byte.
+A slow reader fills the pipe, the pipe stops the COPY, and nothing grows (P12). A day that fits into
+the pipe, and a small one that takes no COPY, hold no connection while they are sent.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from daybook_domain.outages import is_outage
 from daybook_domain.reports import render
 from daybook_domain.reports.render import Edition, Format
 
-HELD_BYTES = 512 * 1024
+HELD_BYTES = 256 * 1024
 """What a stream may hold in memory, give or take a piece of up to 256 KiB."""
 
 READY_BYTES = 16 * 1024
@@ -88,11 +88,6 @@ class Stream:
     _framing: render.Framing
 
     @property
-    def fetched(self) -> bool:
-        """Whether Postgres has given everything, so that only memory is held."""
-        return self._pipe.ended
-
-    @property
     def held_bytes(self) -> int:
         """How much of it waits in memory."""
         return self._pipe.held_bytes
@@ -112,6 +107,14 @@ class Stream:
     async def close(self) -> None:
         """Stop the COPY if it is still going on, and give its connection back."""
         await _stop(self._copying)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report in memory."""
+
+    edition: Edition
+    body: bytes
 
 
 class Reports:
@@ -141,6 +144,24 @@ class Reports:
                 )
         return render.parse_edition(day, line)
 
+    async def small(self, day: date, format: Format) -> Document | None:
+        """Return the document of `day`, or None when it is too long to be had at once.
+
+        Raises `Unavailable`.
+        """
+        with _translated():
+            async with self._connection() as connection:
+                found = await connection.fetchrow(
+                    render.small_query(format), day, timeout=self._patience.total_seconds()
+                )
+        if found is None:
+            return Document(render.parse_edition(day, None), render.document(format, None))
+        if not found["is_small"]:
+            return None
+        return Document(
+            render.parse_edition(day, found["edition"]), render.document(format, found["rows"])
+        )
+
     async def open(self, day: date, format: Format) -> Stream:
         """Begin to read `day`; returns as soon as there is something to send, or all of it.
 
@@ -169,13 +190,7 @@ class Reports:
         """Fill `pipe`. Raises no error, for the pipe carries it to the reader."""
         try:
             async with self._connection() as connection:
-                try:
-                    await connection.copy_from_query(query, output=pipe.write)
-                except BaseException:
-                    # The rest of the COPY may be on its way already. The server ends it when the
-                    # connection is gone; to wait for that would keep its place in the pool.
-                    connection.terminate()
-                    raise
+                await connection.copy_from_query(query, output=pipe.write)
                 pipe.end()
         except Exception as error:
             pipe.end(error)
@@ -183,13 +198,20 @@ class Reports:
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         try:
-            connection = await self._pool.acquire(timeout=self._free_within.total_seconds())
+            # acquire(timeout=) would make a task of each of its calls.
+            async with asyncio.timeout(self._free_within.total_seconds()):
+                connection = await self._pool.acquire()
         except TimeoutError as error:
             if self._pool.get_size() < self._pool.get_max_size():
                 raise
             raise Unavailable("Too many reports are being read; please try again.") from error
         try:
             yield connection
+        except BaseException:
+            # The rest of a COPY may be on its way already. The server ends it when the connection
+            # is gone; to wait for that would keep its place in the pool.
+            connection.terminate()
+            raise
         finally:
             await self._pool.release(connection)
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from daybook_domain.reports import build as room
+from daybook_domain.reports import statements
 from daybook_domain.reports.build import Built, build_day
 from daybook_domain.reports.calendar import BusinessDay, business_day
 from daybook_domain.reports.errors import LeaseLost
@@ -438,6 +439,30 @@ async def test_a_worker_that_hangs_does_not_keep_the_date(engine: AsyncEngine) -
     assert built.revision == 1
 
 
+async def test_a_worker_that_dies_during_a_long_statement_does_not_keep_the_date(
+    engine: AsyncEngine,
+) -> None:
+    order, run_id = await _order(engine, 1), await start_run(engine, DAY.date)
+    async with engine.connect() as obstacle, engine.connect() as dying:
+        await obstacle.execute(
+            text("INSERT INTO reports (report_at, order_id, count_product) VALUES (:day, :id, 0)"),
+            {"day": DAY.date, "id": order},
+        )
+        building = asyncio.create_task(build_day(dying, day=DAY, run_id=run_id, fence=1))
+        await _waits_for_a_lock(engine, kind="transactionid")
+        driver = (await dying.get_raw_connection()).driver_connection
+        assert driver is not None
+
+        driver.terminate()
+
+        with pytest.raises(DBAPIError):
+            await building
+        # The server looks after its client every five seconds.
+        async with engine.begin() as next_one:
+            await room._guard_and_lock(next_one, day=DAY, idle_timeout=timedelta(minutes=1))
+        await dying.invalidate()
+
+
 async def test_a_snapshot_from_before_the_lock_is_refused(engine: AsyncEngine) -> None:
     run_id = await start_run(engine, DAY.date)
     async with engine.connect() as connection:
@@ -506,7 +531,7 @@ async def _plan(engine: AsyncEngine, name: str) -> dict[str, Any]:
         await room._guard_and_lock(connection, day=DAY, idle_timeout=timedelta(minutes=1))
         seen = await room._one(
             connection,
-            room.LOOK,
+            statements.LOOK,
             **room._bounds(DAY),
             report_date=DAY.date,
             run_id=run_id,
@@ -518,7 +543,7 @@ async def _plan(engine: AsyncEngine, name: str) -> dict[str, Any]:
 async def _explain(
     connection: AsyncConnection, name: str, values: dict[str, Any]
 ) -> dict[str, Any]:
-    statement = getattr(room, name).text
+    statement = getattr(statements, name).text
     explained = await connection.execute(
         text(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}"), values
     )

@@ -22,24 +22,32 @@ def is_known(edition: Edition, format: Format, *, if_none_match: str | None) -> 
     return edition.etag(format) in known or ("*" in known and edition.state is not DayState.ABSENT)
 
 
-class WithoutRows(Response):
-    """Tells about a report: to HEAD, or to a caller who has its rows already."""
+class AtOnce(Response):
+    """Sends what is in memory: a small report, or nothing but what is told about one."""
 
-    # Starlette tells the length of a body, and there is none: nobody knows how long the rows are.
+    # Starlette would tell the length of the body; that of a report is told neither here nor there.
     body = None  # type: ignore[assignment]
 
-    def __init__(self, edition: Edition, format: Format, *, status: HTTPStatus) -> None:
+    def __init__(
+        self,
+        edition: Edition,
+        format: Format,
+        *,
+        body: bytes = b"",
+        status: HTTPStatus = HTTPStatus.OK,
+    ) -> None:
         self.status_code = status.value
         self.background = None
+        self._document = body
         self.init_headers(_headers(edition, format))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         await _start(self, send)
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": self._document})
 
 
-class WithRows(Response):
+class Streamed(Response):
     """Sends a report, no faster than its reader takes it, and closes the stream in any case.
 
     When it cannot be completed it just ends: the server then closes the connection, and the
@@ -57,13 +65,7 @@ class WithRows(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         try:
-            if self._stream.fetched:
-                # Everything is in memory already: one write, and nothing to watch over.
-                document = b"".join([piece async for piece in self._stream.pieces()])
-                await _start(self, send)
-                await send({"type": "http.response.body", "body": document})
-            else:
-                await self._send_while_listening(receive, send)
+            await self._send_while_listening(receive, send)
         finally:
             await self._stream.close()
 

@@ -1,0 +1,52 @@
+"""What is serving compared with? A service that says hello, and one that serves a day naively."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date, datetime
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+from sqlmodel import col, select
+
+from daybook_domain.db import Sessions, create_engine, create_sessions
+from daybook_domain.reports.models import Report
+
+
+class Row(BaseModel):
+    """A row as FastAPI's tutorial would give it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    report_at: date
+    order_id: int
+    count_product: int
+    created_at: datetime
+
+
+def create_app() -> FastAPI:
+    """Return both as one application."""
+    engine = create_engine(os.environ["DAYBOOK_DATABASE_URL"], application="naive")
+    sessions: Sessions = create_sessions(engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await engine.dispose()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/hello")
+    async def hello() -> dict[str, str]:
+        return {"message": "Hello World"}
+
+    @app.get("/report", response_model=list[Row])
+    async def report(date: date) -> object:
+        async with sessions() as session:
+            statement = (
+                select(Report).where(Report.report_at == date).order_by(col(Report.order_id))
+            )
+            return (await session.exec(statement)).all()
+
+    return app

@@ -1,0 +1,262 @@
+"""How fast is a report served, and what does it cost in memory?
+
+`DAYBOOK_BENCH_LARGE=1` serves the million rows the naive way too, which takes half a minute and
+3 GB for each time.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import asyncpg
+import psutil
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain import migrate
+from daybook_domain.db import create_engine, create_stream_pool
+from daybook_domain.reports import render
+from daybook_domain.reports.render import Format
+from tests.benchmarks import http
+from tests.benchmarks.http import Connection, seconds_for
+from tests.support.bench import (
+    Way,
+    interleaved,
+    milliseconds,
+    ratio,
+    seconds,
+    setting,
+    table,
+)
+from tests.support.databases import fresh_database
+from tests.support.processes import Service
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+LARGE = os.environ.get("DAYBOOK_BENCH_LARGE") == "1"
+SMALL, MIDDLE, BIG = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)
+ROWS = {SMALL: 100, MIDDLE: 100_000, BIG: 1_000_000}
+CONNECTIONS = 8
+
+FILL = (
+    """
+    INSERT INTO reports (report_at, order_id, count_product)
+    SELECT CAST(:day AS date), n, n % 9 FROM generate_series(1, CAST(:rows AS int)) AS n
+    """,
+    """
+    INSERT INTO report_days (report_date, revision, orders_count, products_count, digest,
+        data_through, built_at, sealed_at, announced_revision, last_run_id)
+    VALUES (:day, 1, :rows, 0, 'bench', now(), now(), now(), 1, gen_random_uuid())
+    """,
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A database with three days, the API before it, and what the API is compared with."""
+
+    url: str
+    engine: AsyncEngine
+    api: Service
+    api_port: int
+    other_port: int
+
+    def rss_megabytes(self) -> float:
+        """Return what the API occupies."""
+        return float(psutil.Process(self.api.pid).memory_info().rss) / 1e6
+
+
+@pytest.fixture(scope="module")
+async def served(
+    postgres_server_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Served]:
+    folder = tmp_path_factory.mktemp("serving")
+    async with fresh_database(postgres_server_url, name=f"daybook_serving_{os.getpid()}") as url:
+        await migrate.upgrade(url)
+        engine = create_engine(url, application="bench")
+        await _fill(engine)
+        async with _services(url, folder) as (api, api_port, other_port):
+            yield Served(url, engine, api, api_port, other_port)
+        await engine.dispose()
+
+
+async def _fill(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        for day, rows in ROWS.items():
+            for statement in FILL:
+                await connection.execute(text(statement), {"day": day, "rows": rows})
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("VACUUM ANALYZE reports"))
+
+
+@asynccontextmanager
+async def _services(url: str, folder: Path) -> AsyncIterator[tuple[Service, int, int]]:
+    ports = [_free_port(), _free_port()]
+    environment = {"DAYBOOK_DATABASE_URL": url, "DAYBOOK_API_PORT": str(ports[0])}
+    other = [
+        *("uvicorn", "tests.benchmarks.served:create_app", "--factory", "--port", str(ports[1])),
+        *("--no-access-log", "--log-level", "warning"),
+    ]
+    with ExitStack() as stack:
+        api = stack.enter_context(
+            Service(["daybook-api"], environment=environment, log=folder / "api.log")
+        )
+        stack.enter_context(
+            Service(
+                other, environment=environment | {"PYTHONPATH": str(ROOT)}, log=folder / "o.log"
+            )
+        )
+        for port in ports:
+            await until(lambda port=port: _answers(port), what=f"port {port}")  # type: ignore[misc]
+        yield api, ports[0], ports[1]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+async def _answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def test_a_small_day(served: Served) -> None:
+    path = f"/report?date={SMALL}"
+    async with create_stream_pool(served.url, application="bench", size=1) as pool:
+        line = await pool.fetchval(render.EDITION_QUERY, SMALL)
+        pool.terminate()
+    etag = render.parse_edition(SMALL, line).etag(Format.JSON)
+    asked = {
+        "hello": (served.other_port, "/hello", {}, 1600),
+        "naive": (served.other_port, path, {}, 160),
+        "ours": (served.api_port, path, {}, 1600),
+        "304": (served.api_port, path, {"If_None_Match": etag}, 1600),
+        "healthz": (served.api_port, "/healthz", {}, 1600),
+    }
+
+    def way(name: str) -> Way:
+        port, path, headers, requests = asked[name]
+
+        async def one_request() -> float:
+            # Connections of before would have been idle too long.
+            async with _connections(port, path, **headers) as connections:
+                return await seconds_for(connections, requests=requests) / requests
+
+        return one_request
+
+    taken = await interleaved({name: way(name) for name in asked}, rounds=7)
+    names = {
+        "naive": "100 rows, naive: ORM and Pydantic",
+        "ours": "100 rows",
+        "304": "100 rows, known already: 304",
+        "healthz": "/healthz of the API",
+        "hello": "FastAPI says hello",
+    }
+    rows = [
+        [
+            text_,
+            f"{1 / taken.median(name):,.0f}/s",
+            ratio(taken.ratio("naive", to=name)),
+            ratio(taken.ratio("hello", to=name)),
+        ]
+        for name, text_ in names.items()
+    ]
+    title = f"Serving a small day, {CONNECTIONS} connections; {await setting(served.engine)}"
+    print(table(title, ["", "requests", "x naive", "x hello"], rows))
+
+
+@asynccontextmanager
+async def _connections(port: int, path: str, **headers: str) -> AsyncIterator[list[Connection]]:
+    opened = [await Connection.open(port, path, **headers) for _ in range(CONNECTIONS)]
+    yield opened
+    for connection in opened:
+        await connection.close()
+
+
+async def test_a_long_day(served: Served) -> None:
+    firsts: dict[Format, list[float]] = {format: [] for format in Format}
+
+    def stream(format: Format) -> Way:
+        async def way() -> float:
+            first, whole, _ = await asyncio.to_thread(
+                http.download, served.api_port, f"/report?date={BIG}&format={format}"
+            )
+            firsts[format].append(first)
+            return whole
+
+        return way
+
+    async with create_stream_pool(served.url, application="bench", size=1) as pool:
+
+        def copy(format: Format) -> Way:
+            async def way() -> float:
+                return await seconds(_copy_to_nowhere(pool, format))
+
+            return way
+
+        await stream(Format.CSV)()
+        before = served.rss_megabytes()
+        ways: dict[str, Way] = {}
+        for format in Format:
+            ways |= {f"stream {format}": stream(format), f"copy {format}": copy(format)}
+        taken = await interleaved(ways, rounds=5)
+        grown = served.rss_megabytes() - before
+        pool.terminate()
+    naive = await _naive(served, BIG if LARGE else MIDDLE)
+    scale = 1 if LARGE else ROWS[BIG] / ROWS[MIDDLE]
+    rows = [
+        [
+            format.media_type,
+            milliseconds(sorted(firsts[format])[len(firsts[format]) // 2]),
+            milliseconds(taken.median(f"stream {format}")),
+            ratio(taken.ratio(f"stream {format}", to=f"copy {format}")),
+            ratio(naive * scale / taken.median(f"stream {format}")),
+        ]
+        for format in Format
+    ]
+    note = "" if LARGE else " (measured with 100,000, times 10)"
+    title = f"Streaming 1,000,000 rows; naive {naive * scale:.1f} s{note}; api {grown:+.1f} MB"
+    print(table(title, ["", "first byte", "whole", "x COPY", "x naive"], rows))
+
+
+async def _copy_to_nowhere(pool: asyncpg.Pool, format: Format) -> None:
+    async def nowhere(_: bytes) -> None:
+        pass
+
+    async with pool.acquire() as connection:
+        await connection.copy_from_query(render.query(BIG, format), output=nowhere)
+
+
+async def _naive(served: Served, day: date) -> float:
+    path = f"/report?date={day}"
+    return (await asyncio.to_thread(http.download, served.other_port, path))[1]
+
+
+async def test_slow_readers(served: Served) -> None:
+    before = served.rss_megabytes()
+    readers = [http.slow_reader(served.api_port, f"/report?date={BIG}") for _ in range(12)]
+    async with _connections(served.api_port, f"/report?date={SMALL}") as connections:
+        quick = await seconds_for(connections, requests=800) / 800
+    grown = served.rss_megabytes() - before
+    for reader in readers:
+        reader.close()
+    sys.stdout.write(
+        f"\n12 readers who take nothing of 1,000,000 rows: api {grown:+.1f} MB"
+        f" ({grown / 12:.2f} each); a small day beside them {milliseconds(quick)} a request\n"
+    )
