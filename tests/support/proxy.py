@@ -65,11 +65,16 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         with suppress(OSError, asyncio.CancelledError):
+            # It may have been accepted in the very moment of a cut, which did not see it.
+            if self._server is None:
+                raise ConnectionAbortedError
+            self._writers.add(writer)
             upstream = await asyncio.open_connection(self._target.host, self._target.port)
-            self._writers |= {writer, upstream[1]}
+            self._writers.add(upstream[1])
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, upstream[1]))
                 group.create_task(self._pump(upstream[0], writer))
+        writer.transport.abort()
         self._tasks.discard(task)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

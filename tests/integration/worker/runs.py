@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import clock
 from daybook_domain.db import Sessions
-from daybook_domain.reports import queries, service
+from daybook_domain.reports import outbox, queries, service
 from daybook_domain.reports.build import DAY_LOCK_CLASS, EPOCH
 from daybook_domain.reports.calendar import business_day
 from daybook_domain.reports.models import ReportDay, ReportRun, RunTrigger
@@ -25,9 +25,7 @@ async def queued_run(sessions: Sessions, *, day: date = DAY) -> UUID:
         await service.request(
             session, day=business_day(day, timezone="UTC"), trigger=RunTrigger.MANUAL, now=now
         )
-        (run,) = await service.take_for_dispatch(
-            session, now=now, lease=timedelta(minutes=5), limit=1
-        )
+        (run,) = await outbox.take(session, now=now, lease=timedelta(minutes=5), limit=1)
         return run.id
 
 

@@ -4,6 +4,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from daybook_domain.errors import Invalid
+
+FIRST_DATE = date(1970, 1, 1)
+LAST_DATE = date(9998, 12, 31)
+"""The dates that have a business day; beyond them clocks and calendars overflow somewhere."""
+
 
 @dataclass(frozen=True)
 class BusinessDay:
@@ -23,7 +29,12 @@ class BusinessDay:
 
 
 def business_day(day: date, *, timezone: str) -> BusinessDay:
-    """Return the business day of `day` in the IANA zone `timezone`."""
+    """Return the business day of `day` in the IANA zone `timezone`.
+
+    Raises `Invalid` outside `FIRST_DATE` to `LAST_DATE`.
+    """
+    if not FIRST_DATE <= day <= LAST_DATE:
+        raise Invalid(f"{day} is outside {FIRST_DATE} to {LAST_DATE}.", field="date")
     return BusinessDay(
         date=day,
         starts_at=first_instant(day, timezone=timezone),
@@ -36,31 +47,52 @@ def local_date(instant: datetime, *, timezone: str) -> date:
     return instant.astimezone(ZoneInfo(timezone)).date()
 
 
+def shift(day: date, *, days: int, timezone: str) -> date:
+    """Return the date `days` local dates after `day` (before it, where negative).
+
+    Dates that the zone never had do not count: in Pacific/Apia the day before 31 December 2011
+    is the 29th.
+    """
+    step = timedelta(days=1 if days > 0 else -1)
+    for _ in range(abs(days)):
+        day += step
+        while _never_was(day, timezone):
+            day += step
+    return day
+
+
+def _never_was(day: date, timezone: str) -> bool:
+    found = business_day(day, timezone=timezone)
+    return found.starts_at == found.ends_at
+
+
 def first_instant(day: date, *, timezone: str) -> datetime:
     """Return the first instant (UTC) at which the wall clock reads `day` 00:00 or later.
 
     Where midnight comes twice that is its first occurrence; where the clocks jump over it, the
     instant of the jump.
     """
-    zone = ZoneInfo(timezone)
     midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001 # a wall clock's reading
-    after = midnight.replace(tzinfo=zone, fold=0).astimezone(UTC)
-    if _reading(after, zone) == midnight:
+    return first_reading(midnight, zone=ZoneInfo(timezone))
+
+
+def first_reading(wall: datetime, *, zone: ZoneInfo) -> datetime:
+    """Return the first instant (UTC) at which a clock in `zone` reads `wall` (naive) or later."""
+    after = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    if reading(after, zone=zone) == wall:
         return after
-    # Midnight was jumped over. PEP 495: in a gap, fold=0 counts with the offset from before the
-    # jump and lands after it; fold=1 the other way round. The jump lies in between.
-    before = midnight.replace(tzinfo=zone, fold=1).astimezone(UTC)
+    # The reading was jumped over. PEP 495: in a gap, fold=0 counts with the offset from before
+    # the jump and lands after it; fold=1 the other way round. The jump lies in between.
+    before = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
     while after - before > timedelta(seconds=1):
-        middle = before + (after - before) // 2
-        middle = middle.replace(microsecond=0)
-        if middle <= before:
-            break
-        if _reading(middle, zone) >= midnight:
+        middle = (before + (after - before) // 2).replace(microsecond=0)
+        if reading(middle, zone=zone) >= wall:
             after = middle
         else:
             before = middle
     return after
 
 
-def _reading(instant: datetime, zone: ZoneInfo) -> datetime:
+def reading(instant: datetime, *, zone: ZoneInfo) -> datetime:
+    """Return what a clock on a wall in `zone` reads at `instant`; naive."""
     return instant.astimezone(zone).replace(tzinfo=None)

@@ -1,6 +1,6 @@
 """What can be decided about runs of reports? Writes, inside the caller's transaction.
 
-pending ──dispatch──▶ queued ──claim──▶ running ──▶ succeeded   (by build.py, with the rows)
+pending ──outbox────▶ queued ──claim──▶ running ──▶ succeeded   (by build.py, with the rows)
    ▲                     │                 │  └───▶ failed      attempts used up
    └──── reap: waited or ran past its lease, or an attempt failed
 """
@@ -14,12 +14,12 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, CursorResult, Result, and_, func, text, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.reports import queries
-from daybook_domain.reports.calendar import BusinessDay
+from daybook_domain.reports.calendar import BusinessDay, business_day
 from daybook_domain.reports.errors import FutureDay
 from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
 
@@ -34,6 +34,8 @@ PRIORITY = {
 BACKOFF_BASE = timedelta(seconds=2)
 BACKOFF_CAP = timedelta(minutes=5)
 
+REAP_AGAIN = timedelta(seconds=5)
+"""How soon the reaper comes again for a run that it could not take back."""
 
 RUNS_CHANNEL = "daybook_runs"
 """Where schedulers LISTEN: something waits to be dispatched, do not sleep out the tick."""
@@ -74,15 +76,9 @@ async def request(
         available_at=now,
         requested_by=requested_by,
     )
-    return await _add_or_join(session, run)
-
-
-async def wake_schedulers(session: AsyncSession) -> None:
-    """Have the schedulers look for pending runs as soon as the caller's transaction commits.
-
-    Only a short cut: who misses it looks a second later anyway.
-    """
-    await session.execute(select(func.pg_notify(RUNS_CHANNEL, "")))
+    requested = await _add_or_join(session, run)
+    await wake_schedulers(session)
+    return requested
 
 
 async def record_fire(
@@ -92,10 +88,10 @@ async def record_fire(
     scheduled_for: datetime,
     day: date,
     now: datetime,
-) -> bool:
+) -> RunState | None:
     """Turn one due fire into a run, or into `skipped: joined` when one waits for the date already.
 
-    Returns False, and changes nothing, when this fire is in the ledger already (P1).
+    Returns the state that it got; None, and changes nothing, when it is in the ledger already (P1).
     """
     run = ReportRun(
         report_date=day,
@@ -105,16 +101,19 @@ async def record_fire(
         priority=PRIORITY[RunTrigger.SCHEDULE],
         available_at=now,
     )
-    while not await _fire_is_known(session, schedule_id, scheduled_for):
-        # Without a conflict target both keys count: the fire's, and that of the waiting run.
-        if await _insert_unless_known(session, run):
-            return True
-        waiting = await _lock_waiting_run(session, day)
+    while True:
+        waiting = await queries.find_waiting_run(session, day)
         if waiting is not None:
+            # It need not be locked: it was waiting after this fire was due, so whoever claims it
+            # builds what this fire is about.
             _end_as_joined(run, waiting, now=now)
-            return await _insert_unless_known(session, run)
-        # The run that waited was claimed in this very moment: the place is free again.
-    return False
+            return RunState.SKIPPED if await _insert_unless_known(session, run) else None
+        # Without a conflict target both keys count: the fire's, and that of a waiting run.
+        if await _insert_unless_known(session, run):
+            return RunState.PENDING
+        if await _fire_is_known(session, schedule_id, scheduled_for):
+            return None
+        # Another run has begun to wait, or waited and was claimed, in this very moment.
 
 
 async def record_missed(
@@ -138,48 +137,6 @@ async def record_missed(
         finished_at=now,
     )
     return await _insert_unless_known(session, run)
-
-
-async def take_for_dispatch(
-    session: AsyncSession, *, now: datetime, lease: timedelta, limit: int
-) -> Sequence[ReportRun]:
-    """Move up to `limit` pending runs that are due to queued, and return them, urgent first.
-
-    Committed before anything is published: whoever crashes in between leaves a queued run whose
-    short `lease` runs out. Rows that another scheduler holds are passed over.
-    """
-    due = (
-        select(ReportRun)
-        .where(ReportRun.state == RunState.PENDING, ReportRun.available_at <= now)
-        .order_by(col(ReportRun.priority), col(ReportRun.available_at), col(ReportRun.report_date))
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    taken = (await session.exec(due)).all()
-    for run in taken:
-        run.state = RunState.QUEUED
-        run.queued_at = now
-        run.lease_until = now + lease
-    await session.flush()
-    return taken
-
-
-async def mark_dispatched(session: AsyncSession, run_id: UUID, *, until: datetime) -> None:
-    """Record that the broker has the message: the run may wait for a worker `until` then."""
-    await session.execute(
-        update(ReportRun)
-        .where(col(ReportRun.id) == run_id, col(ReportRun.state) == RunState.QUEUED)
-        .values(lease_until=until)
-    )
-
-
-async def mark_undispatched(session: AsyncSession, run_id: UUID, *, until: datetime) -> None:
-    """Record that the broker did not take the message: the run is pending again from `until` on."""
-    await session.execute(
-        update(ReportRun)
-        .where(col(ReportRun.id) == run_id, col(ReportRun.state) == RunState.QUEUED)
-        .values(state=RunState.PENDING, available_at=until, lease_until=None, queued_at=None)
-    )
 
 
 async def claim(
@@ -224,7 +181,9 @@ async def release(session: AsyncSession, run_id: UUID, *, fence: int, now: datet
     """
     run = await _lock_held(session, run_id, fence=fence)
     if run is not None:
-        await _back_to_pending(session, run, now=now, available_at=now, attempt=run.attempt - 1)
+        run.attempt -= 1
+        await _back_to_pending(session, run, now=now, available_at=now)
+        await wake_schedulers(session)
 
 
 async def record_failure(
@@ -254,7 +213,8 @@ async def reap(session: AsyncSession, *, now: datetime, limit: int) -> Sequence[
     """Take back up to `limit` runs whose lease has run out, and return them.
 
     A queued one is sent again; a running one has used up an attempt. Rows that are locked, such
-    as that of a build about to commit, are passed over.
+    as that of a build about to commit, are passed over; one that cannot be taken back now gets a
+    little longer, so that it does not stand before the others for ever.
     """
     lapsed = (
         select(ReportRun)
@@ -265,36 +225,43 @@ async def reap(session: AsyncSession, *, now: datetime, limit: int) -> Sequence[
         .order_by(col(ReportRun.lease_until))
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
     )
-    taken = (await session.exec(lapsed)).all()
-    for run in taken:
-        if run.state == RunState.QUEUED:
-            await _back_to_pending(session, run, now=now, available_at=now)
-        else:
-            await _attempt_failed(
-                session,
-                run,
-                error_code="lease_expired",
-                error_detail=f"worker {run.worker} was not heard of in time",
-                retryable=True,
-                now=now,
-                pause=timedelta(0),
-            )
-    return taken
+    reaped = []
+    for run in (await session.exec(lapsed)).all():
+        try:
+            async with session.begin_nested():
+                await _take_back(session, run, now=now)
+            reaped.append(run)
+        except DBAPIError:
+            await session.refresh(run)
+            run.lease_until = now + REAP_AGAIN
+            await session.flush()
+    return reaped
 
 
-async def take_for_reconciliation(
+@dataclass(frozen=True)
+class Reconciliation:
+    """What was asked for so that late orders get into their reports, and what could not be."""
+
+    requested: Sequence[date]
+    postponed: Sequence[date]
+
+
+async def reconcile(
     session: AsyncSession,
     *,
     first: date,
+    timezone: str,
     now: datetime,
     settle: timedelta,
     interval: timedelta,
-) -> Sequence[date]:
-    """Return the sealed days since `first` whose rebuild is due, and mark them as asked for.
+) -> Reconciliation:
+    """Ask for the rebuild of the sealed days since `first` for which it is time again.
 
     A day is due `settle` after it was sealed and then every `interval`. Late orders, whose
-    transaction committed after the build looked, get into their report this way.
+    transaction committed after the build looked, get into their report this way. A day whose
+    waiting run is held by somebody is postponed, which means: due again at once.
     """
     due = (
         select(ReportDay)
@@ -311,12 +278,27 @@ async def take_for_reconciliation(
         )
         .order_by(col(ReportDay.report_date))
         .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
     )
-    found = (await session.exec(due)).all()
-    for day in found:
-        day.reconciled_at = now
-    await session.flush()
-    return [day.report_date for day in found]
+    requested, postponed = [], []
+    for found in (await session.exec(due)).all():
+        day = business_day(found.report_date, timezone=timezone)
+        try:
+            async with session.begin_nested():
+                found.reconciled_at = now
+                await request(session, day=day, trigger=RunTrigger.RECONCILE, now=now)
+            requested.append(day.date)
+        except DBAPIError:
+            postponed.append(day.date)
+    return Reconciliation(requested=requested, postponed=postponed)
+
+
+async def wake_schedulers(session: AsyncSession) -> None:
+    """Have the schedulers look for pending runs as soon as the caller's transaction commits.
+
+    Only a short cut: who misses it looks a second later anyway.
+    """
+    await session.execute(select(func.pg_notify(RUNS_CHANNEL, "")))
 
 
 async def _add_or_join(session: AsyncSession, run: ReportRun) -> Requested:
@@ -336,16 +318,6 @@ async def _add_or_join(session: AsyncSession, run: ReportRun) -> Requested:
     )
     kept = (await session.scalars(statement)).one()
     return Requested(run=kept, joined=kept.id != run.id)
-
-
-async def _lock_waiting_run(session: AsyncSession, day: date) -> ReportRun | None:
-    statement = (
-        select(ReportRun)
-        .where(ReportRun.report_date == day, col(ReportRun.state).in_(queries.WAITING))
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return (await session.exec(statement)).one_or_none()
 
 
 async def _fire_is_known(session: AsyncSession, schedule_id: int, scheduled_for: datetime) -> bool:
@@ -393,6 +365,21 @@ def _held(run_id: UUID, fence: int) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+async def _take_back(session: AsyncSession, run: ReportRun, *, now: datetime) -> None:
+    if run.state == RunState.QUEUED:
+        await _back_to_pending(session, run, now=now, available_at=now)
+        return
+    await _attempt_failed(
+        session,
+        run,
+        error_code="lease_expired",
+        error_detail=f"worker {run.worker} was not heard of in time",
+        retryable=True,
+        now=now,
+        pause=timedelta(0),
+    )
+
+
 async def _attempt_failed(
     session: AsyncSession,
     run: ReportRun,
@@ -420,18 +407,12 @@ async def _attempt_failed(
 
 
 async def _back_to_pending(
-    session: AsyncSession,
-    run: ReportRun,
-    *,
-    now: datetime,
-    available_at: datetime,
-    attempt: int | None = None,
+    session: AsyncSession, run: ReportRun, *, now: datetime, available_at: datetime
 ) -> None:
     """Let a run wait again; or end it when another run waits for its date already."""
     run.lease_until = None
     run.queued_at = None
     run.progress = None
-    run.attempt = run.attempt if attempt is None else attempt
     # Whoever still holds the old fence must not finish.
     run.fence += 1
     await session.flush()
@@ -447,7 +428,8 @@ async def _back_to_pending(
                 await session.execute(pending)
             break
         except IntegrityError:
-            waiting = await _lock_waiting_run(session, run.report_date)
+            # It need not be locked: it began to wait after this one, and so it builds no less.
+            waiting = await queries.find_waiting_run(session, run.report_date)
             if waiting is not None:
                 _end_as_joined(run, waiting, now=now)
                 await session.flush()
@@ -461,5 +443,6 @@ def backoff(attempt: int) -> timedelta:
 
     Source: "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), equal jitter.
     """
-    full = min(BACKOFF_BASE * (1 << (attempt - 1)), BACKOFF_CAP)
+    # Twenty doublings are far beyond the cap; more would overflow.
+    full = min(BACKOFF_BASE * (1 << min(attempt - 1, 20)), BACKOFF_CAP)
     return full / 2 + full / 2 * random.random()

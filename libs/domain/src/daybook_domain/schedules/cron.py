@@ -1,15 +1,23 @@
 """When does a cron expression come true? Pure: five fields or an alias, in an IANA zone.
 
-Clocks put forward over a due time: it fires at the first valid instant after the gap. Clocks put
-back: it fires once, at the first occurrence.
+A job at fixed times (`30 2 * * *`), as in Debian's cron: clocks put forward over a due time, it
+fires at the first valid instant after the gap; clocks put back, it fires once, at the first
+occurrence. A job that goes with the clock (minute or hour begins with `*`) fires whenever the
+clock on the wall agrees: never at a time that was jumped over, twice at one that comes twice.
+
+CronSim only finds the readings of the wall clock, and the change of clocks is seen to here: for
+jobs that go with the clock its own treatment loses fires in Australia/Lord_Howe, whose clocks move
+by half an hour, and never returns where midnight came twice (America/St_Johns, 2010).
 """
 
+import heapq
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from daybook_domain.reports.calendar import first_reading, reading
 from daybook_domain.schedules.errors import InvalidCron
 
 ALIASES = {
@@ -24,30 +32,31 @@ ALIASES = {
 
 FIELDS = 5
 
+LONGEST = 200
+
 
 def validate(expression: str) -> str:
     """Return `expression`, or raise `InvalidCron` if it cannot be read or never comes true."""
-    if (
-        next(fires(expression, timezone="UTC", after=datetime(2024, 1, 1, tzinfo=UTC)), None)
-        is None
-    ):
+    if len(expression) > LONGEST:
+        raise InvalidCron(
+            f"the expression has {len(expression)} characters; at most {LONGEST} fit", field="cron"
+        )
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    if next_fire(expression, timezone="UTC", after=start) is None:
         raise InvalidCron(f"'{expression}' never comes true; is there such a date?", field="cron")
     return expression
 
 
 def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[datetime]:
     """Yield the due times (UTC) strictly after `after`, in order; ends when there are no more."""
-    try:
-        due = CronSim(_plain(expression), after.astimezone(ZoneInfo(timezone)))
-    except CronSimError as error:
-        raise InvalidCron(
-            f"'{expression}' is not a cron expression ({error}); expected five fields, minute hour"
-            " day-of-month month day-of-week, such as '0 0 * * *', or an alias such as @daily",
-            field="cron",
-        ) from error
+    plain, zone = _plain(expression), ZoneInfo(timezone)
+    start = reading(after, zone=zone)
+    if _goes_with_the_clock(plain):
+        instants = _whenever(_walls(plain, start - _to_repeat(after, zone)), zone)
+    else:
+        instants = (first_reading(wall, zone=zone) for wall in _walls(plain, start))
     previous = after
-    for local in due:
-        instant = local.astimezone(UTC)
+    for instant in instants:
         # A gap can bring two due times to the same instant; it is one fire.
         if instant > previous:
             yield instant
@@ -67,4 +76,44 @@ def _plain(expression: str) -> str:
             " day-of-month month day-of-week, such as '0 0 * * *', or an alias such as @daily",
             field="cron",
         )
+    try:
+        CronSim(plain, datetime.min)  # noqa: DTZ901 # only parsed
+    except CronSimError as error:
+        raise InvalidCron(
+            f"'{expression}' is not a cron expression ({error}); expected five fields, minute hour"
+            " day-of-month month day-of-week, such as '0 0 * * *', or an alias such as @daily",
+            field="cron",
+        ) from error
     return plain
+
+
+def _goes_with_the_clock(plain: str) -> bool:
+    minute, hour, *_ = plain.split()
+    return minute.startswith("*") or hour.startswith("*")
+
+
+def _walls(plain: str, after: datetime) -> Iterator[datetime]:
+    """Yield the readings (naive) of a clock that nobody moves, strictly after `after`."""
+    return iter(CronSim(plain, after))
+
+
+def _whenever(walls: Iterator[datetime], zone: ZoneInfo) -> Iterator[datetime]:
+    """Yield each instant that reads one of the `walls`, in order."""
+    repeated: list[datetime] = []
+    for wall in walls:
+        first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+        if reading(first, zone=zone) != wall:
+            continue  # It was jumped over.
+        # First occurrences keep the order of the walls, so nothing earlier than this one follows.
+        while repeated and repeated[0] < first:
+            yield heapq.heappop(repeated)
+        yield first
+        if second != first:
+            heapq.heappush(repeated, second)
+
+
+def _to_repeat(after: datetime, zone: ZoneInfo) -> timedelta:
+    """Return how far back the clock will be put within a day: those readings are yet to repeat."""
+    tomorrow = after + timedelta(days=1)
+    kept = reading(tomorrow, zone=zone) - reading(after, zone=zone)
+    return max(timedelta(0), timedelta(days=1) - kept)

@@ -9,7 +9,8 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.reports import service as reports
-from daybook_domain.reports.calendar import local_date
+from daybook_domain.reports.calendar import local_date, shift
+from daybook_domain.reports.models import RunState
 from daybook_domain.schedules import cron
 from daybook_domain.schedules.models import Catchup, Schedule, ScheduleOrigin
 
@@ -19,7 +20,7 @@ DAILY = "daily"
 MISFIRE_GRACE = timedelta(minutes=1)
 """A fire picked up within this time of its due time is not late, whatever the policy."""
 
-FIRES_PER_TICK = 500
+FIRES_AT_ONCE = 100
 """How many fires of one schedule one transaction materialises; the rest follows in the next."""
 
 
@@ -28,12 +29,29 @@ class Fires:
     """What became of a batch of due fires."""
 
     runs: int = 0
-    """Became work, or joined work that was waiting."""
+    """Became work."""
+    joined: int = 0
+    """Joined work that was waiting."""
     missed: int = 0
     """Are in the ledger without work, by policy."""
+    failed: int = 0
+    """Schedules whose fires could not be recorded, and still are due."""
+    broken: tuple[str, ...] = ()
+    """The names of those among them that had not failed before."""
 
     def __add__(self, other: "Fires") -> "Fires":
-        return Fires(runs=self.runs + other.runs, missed=self.missed + other.missed)
+        return Fires(
+            runs=self.runs + other.runs,
+            joined=self.joined + other.joined,
+            missed=self.missed + other.missed,
+            failed=self.failed + other.failed,
+            broken=self.broken + other.broken,
+        )
+
+    @property
+    def recorded(self) -> int:
+        """How many fires went into the ledger."""
+        return self.runs + self.joined + self.missed
 
 
 async def define_from_settings(
@@ -66,15 +84,17 @@ async def define_from_settings(
         )
         .on_conflict_do_nothing()
     )
-    schedule = (
-        await session.exec(select(Schedule).where(Schedule.name == name).with_for_update())
-    ).one()
+    locked = select(Schedule).where(Schedule.name == name).with_for_update()
+    schedule = (await session.exec(locked.execution_options(populate_existing=True))).one()
     wanted = (expression, timezone, report_offset_days)
     if (schedule.cron, schedule.timezone, schedule.report_offset_days) != wanted:
-        while _is_due(schedule, now):
+        while schedule.enabled and _is_due(schedule, now):
             await _materialise_one(session, schedule, now=now)
         schedule.cron, schedule.timezone, schedule.report_offset_days = wanted
-        schedule.next_fire_at = cron.next_fire(expression, timezone=timezone, after=now)
+        # Another scheduler may have gone on to a later fire while this one waited for the lock.
+        after = max(now, schedule.last_fire_at or now)
+        schedule.next_fire_at = cron.next_fire(expression, timezone=timezone, after=after)
+        schedule.error = None
         await session.flush()
     return schedule
 
@@ -92,6 +112,7 @@ async def materialise(session: AsyncSession, *, now: datetime, limit: int) -> Fi
         .order_by(col(Schedule.error).is_not(None), col(Schedule.next_fire_at))
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
     )
     total = Fires()
     for schedule in (await session.exec(due)).all():
@@ -101,6 +122,7 @@ async def materialise(session: AsyncSession, *, now: datetime, limit: int) -> Fi
                 schedule.error = None
         except Exception as error:
             await session.refresh(schedule)
+            total += Fires(failed=1, broken=() if schedule.error else (schedule.name,))
             schedule.error = f"{type(error).__name__}: {error}"[:500]
         await session.flush()
     return total
@@ -133,7 +155,7 @@ def _due_fires(schedule: Schedule, now: datetime) -> Iterator[_Fire]:
     if at is None:
         return
     following = cron.fires(schedule.cron, timezone=schedule.timezone, after=at)
-    for _ in range(FIRES_PER_TICK):
+    for _ in range(FIRES_AT_ONCE):
         if at is None or at > now:
             return
         next_at = next(following, None)
@@ -148,10 +170,10 @@ async def _record(
     day = report_date(schedule, fire.at)
     missed = _missed_because(schedule, fire, now)
     if missed is None:
-        added = await reports.record_fire(
+        state = await reports.record_fire(
             session, schedule_id=schedule.id, scheduled_for=fire.at, day=day, now=now
         )
-        return Fires(runs=int(added))
+        return Fires(runs=state is RunState.PENDING, joined=state is RunState.SKIPPED)
     added = await reports.record_missed(
         session,
         schedule_id=schedule.id,
@@ -165,7 +187,11 @@ async def _record(
 
 def report_date(schedule: Schedule, at: datetime) -> date:
     """Return the date that a fire due `at` reports: of its nominal time, however late it runs."""
-    return local_date(at, timezone=schedule.timezone) + timedelta(days=schedule.report_offset_days)
+    return shift(
+        local_date(at, timezone=schedule.timezone),
+        days=schedule.report_offset_days,
+        timezone=schedule.timezone,
+    )
 
 
 def _missed_because(schedule: Schedule, fire: _Fire, now: datetime) -> str | None:

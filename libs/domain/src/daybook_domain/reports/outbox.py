@@ -1,0 +1,74 @@
+"""Which runs have still to be sent to the workers, and what became of sending them?
+
+Runs are the outbox of their own messages: what is pending has not been sent, what is queued has.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Update, update
+from sqlmodel import col, select, tuple_
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.reports.models import ReportRun, RunState
+
+
+async def take(
+    session: AsyncSession, *, now: datetime, lease: timedelta, limit: int
+) -> Sequence[ReportRun]:
+    """Move up to `limit` pending runs that are due to queued, and return them, urgent first.
+
+    Committed before anything is published: whoever crashes in between leaves a queued run whose
+    short `lease` runs out. Rows that another scheduler holds are passed over.
+    """
+    due = (
+        select(ReportRun)
+        .where(ReportRun.state == RunState.PENDING, ReportRun.available_at <= now)
+        .order_by(col(ReportRun.priority), col(ReportRun.available_at), col(ReportRun.report_date))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    taken = (await session.exec(due)).all()
+    for run in taken:
+        run.state = RunState.QUEUED
+        run.queued_at = now
+        run.lease_until = now + lease
+    await session.flush()
+    return taken
+
+
+async def mark_sent(session: AsyncSession, runs: Sequence[ReportRun], *, until: datetime) -> None:
+    """Record that the broker has the messages: the runs may wait for a worker `until` then."""
+    await session.execute(_still_taken(runs).values(lease_until=until))
+
+
+async def mark_unsent(session: AsyncSession, runs: Sequence[ReportRun], *, until: datetime) -> None:
+    """Record that the broker took no messages: the runs are pending again, from `until` on.
+
+    A message that did get through after all finds nothing to claim.
+    """
+    await session.execute(
+        _still_taken(runs).values(
+            state=RunState.PENDING, available_at=until, lease_until=None, queued_at=None
+        )
+    )
+
+
+def _still_taken(runs: Sequence[ReportRun]) -> Update:
+    # The fence grows when a run is claimed or reaped: a sender that was held up must not touch
+    # what has long been in other hands. What somebody has locked keeps its short lease.
+    key = tuple_(col(ReportRun.id), col(ReportRun.fence))
+    free = (
+        select(ReportRun.id)
+        .where(
+            ReportRun.state == RunState.QUEUED,
+            key.in_([(run.id, run.fence) for run in runs]),
+        )
+        .with_for_update(skip_locked=True)
+    )
+    return (
+        update(ReportRun)
+        .where(col(ReportRun.id).in_(free))
+        .execution_options(synchronize_session=False)
+    )

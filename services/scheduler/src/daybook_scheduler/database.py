@@ -1,0 +1,79 @@
+"""How does the scheduler use Postgres without being held up by anybody, or by its absence?"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.db import Sessions
+
+log = structlog.stdlib.get_logger(__name__)
+
+TRANSACTION_SECONDS = 30.0
+
+
+class Outage:
+    """Whether something is away; says so once when it goes, and once when it is back."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._away = False
+
+    def noticed(self, error: BaseException) -> None:
+        """Note that it could not be had."""
+        if not self._away:
+            log.warning(
+                f"{self._what} is away; trying again until it is back",
+                reason=f"{type(error).__name__}: {error}".splitlines()[0],
+            )
+        self._away = True
+
+    def over(self) -> None:
+        """Note that it could be had."""
+        if self._away:
+            log.info(f"{self._what} is back")
+        self._away = False
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it has been noticed, and is not over."""
+        return self._away
+
+
+class Database:
+    """Transactions, and the knowledge of whether they can be had."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self.outage = Outage("Postgres")
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """Hold a transaction that waits for nobody's lock, and for no answer, for long."""
+        # What was under way when the others noticed an outage does not prove that it is over.
+        proves_it_is_over = self.outage.lasts
+        async with asyncio.timeout(TRANSACTION_SECONDS), self._sessions.begin() as session:
+            await session.execute(text("SET LOCAL lock_timeout = '1s'"))
+            yield session
+        if proves_it_is_over:
+            self.outage.over()
+
+
+def sqlstate(error: BaseException) -> str:
+    """Return the code by which Postgres names `error`; empty where it did not speak."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(origin, "sqlstate", None) or "")
+
+
+def is_held_up(error: BaseException) -> bool:
+    """Tell whether somebody else's transaction was in the way: a deadlock, a lock held."""
+    return sqlstate(error).startswith(("40", "55P03"))
+
+
+def is_not_migrated(error: BaseException) -> bool:
+    """Tell whether `error` says that a schema, table or column is not there (yet)."""
+    return sqlstate(error) in {"3F000", "42P01", "42703"}

@@ -1,0 +1,144 @@
+"""How do pending runs get to the workers, once each or at worst again, and never not at all?"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from daybook_domain import clock
+from daybook_domain.errors import Unavailable
+from daybook_domain.reports import outbox
+from daybook_domain.reports.models import ReportRun, RunTrigger
+from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
+from daybook_domain.tasks import TaskQueue
+from daybook_scheduler.database import Database, Outage
+from daybook_scheduler.metrics import Metrics
+
+log = structlog.stdlib.get_logger(__name__)
+
+BATCH = 100
+"""How many runs are taken at once."""
+
+AT_ONCE = 10
+"""How many messages are on their way to the broker at the same time."""
+
+PAUSE_SECONDS = (1.0, 2.0, 4.0, 5.0)
+"""How long the broker is left in peace after it could not be had once, twice and so on."""
+
+
+class Dispatcher:
+    """Takes pending runs and sends them.
+
+    The row is committed as queued, with a short lease, before the message is published; published
+    means that the broker has confirmed it, and then the lease becomes a long one. Whatever breaks
+    off in between, the lease runs out and the run is sent again. A second message finds nothing to
+    claim.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        queue: TaskQueue,
+        metrics: Metrics,
+        lease: timedelta,
+        queue_lease: timedelta,
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._metrics = metrics
+        self._lease = lease
+        self._queue_lease = queue_lease
+        self._broker = Outage("RabbitMQ")
+        self._failures = 0
+        self._paused_until = 0.0
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Begin with no further message."""
+        self._stopping = True
+
+    async def dispatch(self) -> bool:
+        """Send one batch of what is due; tell whether there may be more to send at once."""
+        if self._stopping or asyncio.get_running_loop().time() < self._paused_until:
+            return False
+        taken = await self._take()
+        if not taken:
+            return False
+        sent = await self._publish(taken)
+        unsent = [run for run in taken if run not in sent]
+        await self._mark(sent, unsent)
+        return len(taken) == BATCH and not unsent
+
+    async def _take(self) -> Sequence[ReportRun]:
+        async with self._database.transaction() as session:
+            now = await clock.now(session)
+            taken = await outbox.take(session, now=now, lease=self._lease, limit=BATCH)
+        for run in taken:
+            self._metrics.lag.observe((now - _due_at(run)).total_seconds())
+        return taken
+
+    async def _publish(self, runs: Sequence[ReportRun]) -> list[ReportRun]:
+        """Return those that the broker has taken; gives up well before the lease runs out."""
+        waiting, sent = deque(runs), list[ReportRun]()
+        errors: list[BaseException] = []
+
+        async def send_in_turn() -> None:
+            while waiting and not errors and not self._stopping:
+                run = waiting.popleft()
+                try:
+                    await self._queue.send(BUILD_REPORT, BuildReport(run_id=run.id))
+                except Unavailable as error:
+                    errors.append(error)
+                except Exception as error:
+                    log.exception("a run could not be sent", run_id=str(run.id))
+                    errors.append(error)
+                else:
+                    sent.append(run)
+
+        try:
+            async with asyncio.timeout(self._lease.total_seconds() / 2):
+                await asyncio.gather(*(send_in_turn() for _ in range(min(AT_ONCE, len(runs)))))
+        except TimeoutError as error:
+            errors.append(error)
+        self._adapt(errors)
+        return sent
+
+    def _adapt(self, errors: Sequence[BaseException]) -> None:
+        if not errors:
+            self._broker.over()
+            self._failures = 0
+            return
+        self._broker.noticed(errors[0])
+        self._failures += 1
+        longest = PAUSE_SECONDS[min(self._failures, len(PAUSE_SECONDS)) - 1]
+        # Schedulers that noticed the outage together should not come back together.
+        pause = longest * random.uniform(0.75, 1)
+        self._paused_until = asyncio.get_running_loop().time() + pause
+
+    async def _mark(self, sent: Sequence[ReportRun], unsent: Sequence[ReportRun]) -> None:
+        async with self._database.transaction() as session:
+            now = await clock.now(session)
+            if sent:
+                await outbox.mark_sent(session, sent, until=now + self._queue_lease)
+            if unsent:
+                # Nothing keeps another scheduler, which may reach the broker, from trying sooner.
+                await outbox.mark_unsent(session, unsent, until=now + timedelta(seconds=1))
+        self._metrics.dispatched.labels("sent").inc(len(sent))
+        self._metrics.dispatched.labels("unsent").inc(len(unsent))
+        for run in sent:
+            log.info(
+                "run dispatched",
+                run_id=str(run.id),
+                report_date=str(run.report_date),
+                trigger=run.trigger.value,
+            )
+
+
+def _due_at(run: ReportRun) -> datetime:
+    if run.trigger == RunTrigger.SCHEDULE and run.attempt == 0 and run.scheduled_for is not None:
+        return run.scheduled_for
+    return run.available_at

@@ -1,0 +1,234 @@
+"""What is due, and what was never picked up? The loop of DESIGN section 7.
+
+Each step is a loop of its own: one that waits (for RabbitMQ, for a lock) or fails holds up none of
+the others. Any number of schedulers do all this side by side; what keeps them apart is in the rows.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain import clock
+from daybook_domain.db import create_sessions
+from daybook_domain.outages import is_outage
+from daybook_domain.reports import service as reports
+from daybook_domain.reports.calendar import local_date
+from daybook_domain.schedules import service as schedules
+from daybook_domain.tasks import TaskQueue
+from daybook_scheduler.database import Database, is_held_up, is_not_migrated
+from daybook_scheduler.dispatch import Dispatcher
+from daybook_scheduler.metrics import Metrics
+from daybook_scheduler.wake import listen
+
+log = structlog.stdlib.get_logger(__name__)
+
+SCHEDULES_AT_ONCE = 10
+REAPED_AT_ONCE = 100
+
+SETTLE = timedelta(minutes=2)
+"""How long after sealing a day is first rebuilt: a transaction under way has ended by then."""
+
+RECONCILE_EVERY = timedelta(hours=1)
+
+LONGEST_PAUSE_SECONDS = 5.0
+DRAIN_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the settings say about which reports are due, and how long runs may wait."""
+
+    daily_cron: str
+    timezone: str
+    reconcile_days: int
+    dispatch_lease: timedelta = timedelta(seconds=30)
+    queue_lease: timedelta = timedelta(minutes=5)
+    tick: timedelta = timedelta(seconds=1)
+
+
+@dataclass
+class _Step:
+    """One thing to do again and again; `run` tells whether to go on at once."""
+
+    name: str
+    run: Callable[[], Awaitable[bool]]
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class SchedulerLoop:
+    """Materialises, dispatches, reaps and reconciles until it is told to stop."""
+
+    def __init__(
+        self, *, engine: AsyncEngine, queue: TaskQueue, plan: Plan, metrics: Metrics
+    ) -> None:
+        self._engine = engine
+        self._database = Database(create_sessions(engine))
+        self._plan = plan
+        self._metrics = metrics
+        self._stopping = asyncio.Event()
+        self._defined = False
+        self._dispatcher = Dispatcher(
+            database=self._database,
+            queue=queue,
+            metrics=metrics,
+            lease=plan.dispatch_lease,
+            queue_lease=plan.queue_lease,
+        )
+        self._dispatch = _Step("dispatch", self.dispatch)
+        self._steps = [
+            _Step("define", self.define),
+            self._dispatch,
+            _Step("materialise", self.materialise),
+            _Step("reap", self.reap),
+            _Step("reconcile", self.reconcile),
+        ]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish what is under way, within a few seconds."""
+        ending = asyncio.create_task(stop.wait())
+        ear = asyncio.create_task(listen(self._engine, self._dispatch.wake.set))
+        steps = [asyncio.create_task(self._repeat(step)) for step in self._steps]
+        try:
+            await asyncio.wait((ending, ear, *steps), return_when=asyncio.FIRST_COMPLETED)
+            self._stop()
+            await asyncio.wait(steps, timeout=DRAIN_SECONDS)
+        finally:
+            for task in (ending, ear, *steps):
+                task.cancel()
+            ended = await asyncio.gather(ending, ear, *steps, return_exceptions=True)
+        for outcome in ended:
+            # A step catches what can go wrong; what it did not catch is a bug to die of.
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._dispatcher.stop()
+        for step in self._steps:
+            step.wake.set()
+
+    async def _repeat(self, step: _Step) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            step.wake.clear()
+            again = False
+            try:
+                again = await step.run()
+            except Exception as error:
+                failures += 1
+                self._metrics.ticks.labels(step.name, "failed").inc()
+                self._report(step, error, failures=failures)
+            else:
+                failures = 0
+                self._metrics.ticks.labels(step.name, "ok").inc()
+            seconds = self._plan.tick.total_seconds()
+            if failures:
+                # A wake-up is no reason to hurry back to what has just failed.
+                pause = min(seconds * 2 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
+                await _wait(self._stopping, pause)
+            elif not again:
+                await _wait(step.wake, seconds)
+
+    def _report(self, step: _Step, error: Exception, *, failures: int) -> None:
+        if is_held_up(error):
+            log.warning("a step was held up", step=step.name, reason=str(error).splitlines()[0])
+        elif is_outage(error):
+            self._database.outage.noticed(error)
+        elif is_not_migrated(error):
+            if failures == 1 and step is self._steps[0]:
+                log.error("the database lacks our tables; run `daybook migrate`")
+        else:
+            log.error("a step failed", step=step.name, failures=failures, exc_info=error)
+
+    async def define(self) -> bool:
+        """Write the daily schedule that the settings ask for, once."""
+        if self._defined:
+            return False
+        async with self._database.transaction() as session:
+            schedule = await schedules.define_from_settings(
+                session,
+                name=schedules.DAILY,
+                expression=self._plan.daily_cron,
+                timezone=self._plan.timezone,
+                report_offset_days=-1,
+                now=await clock.now(session),
+            )
+        self._defined = True
+        log.info(
+            "daily schedule",
+            cron=schedule.cron,
+            timezone=schedule.timezone,
+            next_fire_at=str(schedule.next_fire_at),
+        )
+        return False
+
+    async def materialise(self) -> bool:
+        """Turn due fires into runs, or into the reason why not."""
+        async with self._database.transaction() as session:
+            fires = await schedules.materialise(
+                session, now=await clock.now(session), limit=SCHEDULES_AT_ONCE
+            )
+        for outcome, count in (
+            ("run", fires.runs),
+            ("joined", fires.joined),
+            ("missed", fires.missed),
+            ("failed", fires.failed),
+        ):
+            self._metrics.fires.labels(outcome).inc(count)
+        if fires.recorded:
+            log.info("fires", runs=fires.runs, joined=fires.joined, missed=fires.missed)
+            self._dispatch.wake.set()
+        for name in fires.broken:
+            log.error("a schedule cannot fire; its row says why", schedule=name)
+        return fires.recorded > 0
+
+    async def dispatch(self) -> bool:
+        """Send pending runs to the workers."""
+        return await self._dispatcher.dispatch()
+
+    async def reap(self) -> bool:
+        """Take back runs whose lease has run out."""
+        async with self._database.transaction() as session:
+            reaped = await reports.reap(session, now=await clock.now(session), limit=REAPED_AT_ONCE)
+        for run in reaped:
+            log.warning(
+                "run taken back",
+                run_id=str(run.id),
+                report_date=str(run.report_date),
+                state=run.state.value,
+                attempt=run.attempt,
+            )
+        self._metrics.reaped.inc(len(reaped))
+        if reaped:
+            self._dispatch.wake.set()
+        return len(reaped) == REAPED_AT_ONCE
+
+    async def reconcile(self) -> bool:
+        """Ask for the rebuild of the latest days, so that late orders get into them."""
+        if not self._plan.reconcile_days:
+            return False
+        async with self._database.transaction() as session:
+            now = await clock.now(session)
+            today = local_date(now, timezone=self._plan.timezone)
+            outcome = await reports.reconcile(
+                session,
+                first=today - timedelta(days=self._plan.reconcile_days),
+                timezone=self._plan.timezone,
+                now=now,
+                settle=SETTLE,
+                interval=RECONCILE_EVERY,
+            )
+        self._metrics.reconciled.labels("requested").inc(len(outcome.requested))
+        self._metrics.reconciled.labels("postponed").inc(len(outcome.postponed))
+        return False
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

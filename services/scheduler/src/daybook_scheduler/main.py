@@ -1,0 +1,104 @@
+"""How is the scheduler wired, started and stopped?"""
+
+import asyncio
+import signal
+from datetime import timedelta
+from functools import partial
+
+import structlog
+import uvloop
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from taskiq import TaskiqScheduler
+
+from daybook_domain import logs
+from daybook_domain.broker import Broker, TaskIQQueue, create_broker
+from daybook_domain.db import create_engine
+from daybook_domain.health import HealthServer
+from daybook_domain.settings import load
+from daybook_scheduler.loop import Plan, SchedulerLoop
+from daybook_scheduler.metrics import Metrics
+from daybook_scheduler.settings import SchedulerSettings
+from daybook_scheduler.source import RunSource
+
+log = structlog.stdlib.get_logger(__name__)
+
+NAME = "daybook-scheduler"
+
+CONNECTIONS = 8
+"""One for each step, one that listens, and some for the health checks."""
+
+
+def main() -> None:
+    """Run one scheduler until it is asked to end: `daybook-scheduler`."""
+    settings = _configure()
+    uvloop.run(_until_signalled(settings))
+
+
+def create_scheduler() -> TaskiqScheduler:
+    """Wire one scheduler for `taskiq scheduler daybook_scheduler.main:create_scheduler`."""
+    settings = _configure()
+    return TaskiqScheduler(
+        # It has nothing to send: see `RunSource`.
+        broker=_create_broker(settings),
+        sources=[RunSource(partial(serve, settings))],
+    )
+
+
+async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
+    """Be one scheduler until `stop` is set."""
+    engine = create_engine(
+        settings.database_url.get_secret_value(), application=NAME, pool_size=CONNECTIONS
+    )
+    broker, metrics = _create_broker(settings), Metrics()
+    loop = SchedulerLoop(
+        engine=engine, queue=TaskIQQueue(broker), plan=_plan(settings), metrics=metrics
+    )
+    health = HealthServer(
+        host=settings.health_host,
+        port=settings.health_port,
+        checks={"postgres": partial(_ask, engine), "broker": broker.ping},
+        registry=metrics.registry,
+    )
+    await broker.startup()
+    try:
+        async with health:
+            log.info("scheduler started")
+            await loop.run(stop)
+            log.info("scheduler stopped")
+    finally:
+        await broker.shutdown()
+        await engine.dispose()
+
+
+def _configure() -> SchedulerSettings:
+    settings = load(SchedulerSettings)
+    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    return settings
+
+
+async def _until_signalled(settings: SchedulerSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(settings, stop)
+
+
+def _create_broker(settings: SchedulerSettings) -> Broker:
+    return create_broker(settings.broker_url.get_secret_value(), application=NAME)
+
+
+def _plan(settings: SchedulerSettings) -> Plan:
+    return Plan(
+        daily_cron=settings.daily_cron,
+        timezone=settings.timezone,
+        reconcile_days=settings.reconcile_days,
+        dispatch_lease=timedelta(seconds=settings.dispatch_lease_seconds),
+        queue_lease=timedelta(seconds=settings.queue_lease_seconds),
+    )
+
+
+async def _ask(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))

@@ -1,0 +1,37 @@
+"""What must the scheduler be told?"""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from daybook_domain.schedules import cron
+from daybook_domain.schedules.errors import InvalidCron
+from daybook_domain.settings import (
+    BrokerSettings,
+    CalendarSettings,
+    DatabaseSettings,
+    HealthSettings,
+    LogSettings,
+)
+
+
+def _cron(value: str) -> str:
+    try:
+        return cron.validate(value)
+    except InvalidCron as error:
+        raise ValueError(error.detail) from error
+
+
+class SchedulerSettings(
+    DatabaseSettings, BrokerSettings, CalendarSettings, LogSettings, HealthSettings
+):
+    """Everything that `DAYBOOK_*` says to the scheduler."""
+
+    daily_cron: Annotated[str, AfterValidator(_cron)] = "0 0 * * *"
+    """When the report of the day before is due, in `DAYBOOK_TIMEZONE`."""
+    reconcile_days: Annotated[int, Field(ge=0, le=31)] = 3
+    """How many of the latest days are rebuilt every hour to let late orders in; 0: none."""
+    dispatch_lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 30
+    """A run that was about to be sent when its scheduler died is sent again after this time."""
+    queue_lease_seconds: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] = 300
+    """A run that no worker has taken from the queue is sent again after this time."""

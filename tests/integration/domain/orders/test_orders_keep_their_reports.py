@@ -1,0 +1,234 @@
+"""An order that a report counts cannot vanish from under it: the trigger of migration 0002."""
+
+import asyncio
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from daybook_domain.db import Sessions
+from daybook_domain.reports.build import DAY_LOCK_CLASS, EPOCH
+from daybook_domain.reports.models import RunState, RunTrigger
+from tests.support.locks import somebody_waits
+from tests.support.runs import DAY, everything, pending, queued
+from tests.support.shop import add_order, open_shop
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+REBUILD = text("SET LOCAL daybook.delete_reported_orders = 'rebuild'")
+LOCK = text(f"SELECT pg_advisory_xact_lock({DAY_LOCK_CLASS}, {(DAY - EPOCH).days})")
+
+
+@pytest.fixture(autouse=True)
+async def shop(engine: AsyncEngine) -> None:
+    """Begin with a shop without orders and reports."""
+    await open_shop(engine)
+
+
+async def report(connection: AsyncConnection, order_id: int, *, day: date = DAY) -> None:
+    await connection.execute(
+        text("INSERT INTO reports (report_at, order_id, count_product) VALUES (:day, :id, 1)"),
+        {"day": day, "id": order_id},
+    )
+
+
+async def reported_order(
+    engine: AsyncEngine, *, created_at: datetime = NOON, day: date = DAY
+) -> int:
+    async with engine.begin() as connection:
+        order_id = await add_order(connection, created_at=created_at)
+        await report(connection, order_id, day=day)
+    return order_id
+
+
+async def execute(engine: AsyncEngine, statement: str, *, rebuild: bool = False) -> None:
+    async with engine.begin() as connection:
+        if rebuild:
+            await connection.execute(REBUILD)
+        await connection.execute(text(statement))
+
+
+async def count(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        found: int = (await connection.execute(text("SELECT count(*) FROM orders"))).scalar_one()
+    return found
+
+
+FORBIDDEN = {
+    "deleted": "DELETE FROM orders",
+    "moved": "UPDATE orders SET created_at = created_at + interval '1 day'",
+    "moved within its day": "UPDATE orders SET created_at = created_at + interval '1 second'",
+}
+
+
+@pytest.mark.parametrize("statement", FORBIDDEN.values(), ids=FORBIDDEN)
+async def test_a_reported_order_is_kept_and_the_refusal_says_what_to_do(
+    engine: AsyncEngine, statement: str
+) -> None:
+    order_id = await reported_order(engine)
+
+    with pytest.raises(DBAPIError) as refusal:
+        await execute(engine, statement)
+
+    assert refusal.value.orig is not None
+    error = refusal.value.orig.__cause__
+    assert getattr(error, "sqlstate", None) == "23503"
+    assert f"order {order_id} is counted by the report of 2026-03-01" in str(error)
+    assert "SET LOCAL daybook.delete_reported_orders = 'rebuild'" in str(getattr(error, "hint", ""))
+    assert await count(engine) == 1
+
+
+@pytest.mark.parametrize("days", [-1, 0, 1])
+async def test_a_report_is_found_whatever_zone_it_was_made_in(
+    engine: AsyncEngine, days: int
+) -> None:
+    await reported_order(engine, day=DAY + timedelta(days=days))
+
+    with pytest.raises(DBAPIError, match="is counted by the report"):
+        await execute(engine, "DELETE FROM orders")
+
+
+@pytest.mark.parametrize("statement", FORBIDDEN.values(), ids=FORBIDDEN)
+async def test_on_request_it_goes_and_the_rebuild_is_pending_in_the_same_transaction(
+    engine: AsyncEngine, sessions: Sessions, statement: str
+) -> None:
+    await reported_order(engine)
+    async with engine.begin() as connection:
+        await connection.execute(REBUILD)
+        await connection.execute(text(statement))
+        states = (await connection.scalars(text("SELECT state FROM report_runs"))).all()
+        assert await everything(sessions) == []
+
+    (run,) = await everything(sessions)
+    assert states == ["pending"]
+    assert (run.report_date, run.state, run.trigger) == (
+        DAY,
+        RunState.PENDING,
+        RunTrigger.RECONCILE,
+    )
+    assert run.reason == "a counted order was deleted or moved"
+
+
+async def test_the_permission_ends_with_its_transaction(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(REBUILD)
+    await reported_order(engine)
+
+    with pytest.raises(DBAPIError, match="is counted by the report"):
+        await execute(engine, "DELETE FROM orders")
+
+
+@pytest.mark.parametrize("make", [pending, queued])
+async def test_a_deletion_joins_the_run_that_waits(
+    engine: AsyncEngine, sessions: Sessions, make: type
+) -> None:
+    run = await make(sessions)
+    await reported_order(engine)
+
+    await execute(engine, "DELETE FROM orders", rebuild=True)
+
+    (found,) = await everything(sessions)
+    assert (found.id, found.state) == (run.id, run.state)
+
+
+async def test_one_deletion_of_many_asks_for_each_date_once(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    for k in range(6):
+        hours = timedelta(hours=12 * k)
+        await reported_order(engine, created_at=NOON + hours, day=(NOON + hours).date())
+
+    with pytest.raises(DBAPIError, match="is counted by the report of 2026-03-01"):
+        await execute(engine, "DELETE FROM orders")
+    await execute(engine, "DELETE FROM orders", rebuild=True)
+
+    assert await count(engine) == 0
+    assert [run.report_date for run in await everything(sessions)] == [
+        DAY + timedelta(days=k) for k in range(4)
+    ]
+
+
+ALLOWED = {
+    "deleted": "DELETE FROM orders",
+    "moved": "UPDATE orders SET created_at = created_at + interval '1 day'",
+}
+
+
+@pytest.mark.parametrize("statement", ALLOWED.values(), ids=ALLOWED)
+async def test_an_order_that_no_report_counts_is_free(
+    engine: AsyncEngine, sessions: Sessions, statement: str
+) -> None:
+    async with engine.begin() as connection:
+        await add_order(connection, created_at=NOON)
+        # The report of another order, and of another day with the same number.
+        await report(connection, 999)
+
+    await execute(engine, statement)
+
+    assert await everything(sessions) == []
+
+
+async def test_a_reported_order_may_change_in_all_that_its_report_does_not_say(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    await reported_order(engine)
+
+    await execute(engine, "UPDATE orders SET status = 'cancelled', created_at = created_at")
+
+    assert await everything(sessions) == []
+
+
+async def test_deleting_nothing_takes_no_lock(engine: AsyncEngine) -> None:
+    async with engine.begin() as builder:
+        await builder.execute(LOCK)
+        async with asyncio.timeout(5):
+            await execute(engine, "DELETE FROM orders WHERE false")
+
+
+async def test_a_deletion_waits_for_a_build_that_counts_the_order_and_is_refused(
+    engine: AsyncEngine,
+) -> None:
+    async with engine.begin() as connection:
+        order_id = await add_order(connection, created_at=NOON)
+    async with engine.begin() as builder:
+        await builder.execute(LOCK)
+        await report(builder, order_id)
+        deleting = asyncio.create_task(execute(engine, "DELETE FROM orders"))
+        await somebody_waits(engine)
+        assert not deleting.done()
+
+    with pytest.raises(DBAPIError, match="is counted by the report"):
+        await deleting
+    assert await count(engine) == 1
+
+
+async def test_a_build_waits_for_a_deletion_and_no_longer_sees_the_order(
+    engine: AsyncEngine,
+) -> None:
+    async def build() -> int:
+        async with engine.begin() as connection:
+            await connection.execute(LOCK)
+            seen = await connection.execute(text("SELECT count(*) FROM orders"))
+            return int(seen.scalar_one())
+
+    async with engine.begin() as connection:
+        await add_order(connection, created_at=NOON)
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM orders"))
+        building = asyncio.create_task(build())
+        await somebody_waits(engine)
+
+    assert await building == 0
+
+
+async def test_deletions_at_once_do_not_wait_for_each_other(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        first = await add_order(connection, created_at=NOON)
+        second = await add_order(connection, created_at=NOON)
+    async with engine.begin() as connection:
+        await connection.execute(text(f"DELETE FROM orders WHERE id = {first}"))
+        async with asyncio.timeout(5):
+            await execute(engine, f"DELETE FROM orders WHERE id = {second}")
+
+    assert await count(engine) == 0

@@ -1,0 +1,98 @@
+"""The schema comes and goes as a whole, and one caller at a time brings it."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+from alembic.util import CommandError
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain import migrate
+from daybook_domain.db import create_engine
+from tests.support.databases import fresh_database
+from tests.support.locks import somebody_waits
+
+EVERYTHING = text(
+    "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+    " UNION ALL SELECT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"
+)
+
+
+@pytest.fixture
+async def empty(postgres_server_url: str) -> AsyncIterator[str]:
+    """Return the URL of a database without anything."""
+    async with fresh_database(
+        postgres_server_url, name=f"daybook_test_{os.getpid()}_migrations"
+    ) as url:
+        yield url
+
+
+@pytest.fixture
+async def empty_engine(empty: str) -> AsyncIterator[AsyncEngine]:
+    """Return an engine on that database."""
+    engine = create_engine(empty, application="tests")
+    yield engine
+    await engine.dispose()
+
+
+async def contents(engine: AsyncEngine) -> list[str]:
+    async with engine.connect() as connection:
+        return list((await connection.scalars(EVERYTHING)).all())
+
+
+async def test_up_down_and_up_again_leave_the_same_schema(
+    empty: str, empty_engine: AsyncEngine
+) -> None:
+    await migrate.upgrade(empty)
+    up = await contents(empty_engine)
+    await migrate.downgrade(empty, revision="base")
+    down = await contents(empty_engine)
+    await migrate.upgrade(empty)
+
+    assert "report_runs" in up
+    assert "orders_require_no_report" in up
+    assert down == ["alembic_version", "alembic_version_pkc"]
+    assert await contents(empty_engine) == up
+    await migrate.check(empty)
+
+
+async def test_each_step_can_be_taken_back_by_itself(empty: str, empty_engine: AsyncEngine) -> None:
+    await migrate.upgrade(empty, revision="0001")
+    first = await contents(empty_engine)
+    await migrate.upgrade(empty, revision="0002")
+    await migrate.downgrade(empty, revision="0001")
+
+    assert await contents(empty_engine) == first
+
+
+async def test_a_difference_between_code_and_database_is_found(
+    empty: str, empty_engine: AsyncEngine
+) -> None:
+    await migrate.upgrade(empty)
+    async with empty_engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE report_runs DROP COLUMN reason"))
+
+    with pytest.raises(CommandError, match="reason"):
+        await migrate.check(empty)
+
+
+async def test_two_at_once_wait_for_each_other(empty: str, empty_engine: AsyncEngine) -> None:
+    async with empty_engine.begin() as connection:
+        await connection.execute(text(f"SELECT pg_advisory_xact_lock({migrate.LOCK_KEY})"))
+        upgrades = [asyncio.create_task(migrate.upgrade(empty)) for _ in range(2)]
+        await somebody_waits(empty_engine, others=1)
+
+    await asyncio.gather(*upgrades)
+    await migrate.check(empty)
+
+
+async def test_again_is_no_work(empty: str, empty_engine: AsyncEngine) -> None:
+    await migrate.upgrade(empty)
+    before = await contents(empty_engine)
+
+    await migrate.upgrade(empty)
+
+    assert await contents(empty_engine) == before

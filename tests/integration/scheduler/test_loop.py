@@ -1,0 +1,313 @@
+"""The loop's promises, with real rows and a queue that can be looked into."""
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from daybook_domain.db import create_engine
+from daybook_domain.reports.models import ReportDay, RunState, RunTrigger
+from daybook_scheduler.database import Database
+from daybook_scheduler.dispatch import AT_ONCE, Dispatcher
+from daybook_scheduler.metrics import Metrics
+from tests.integration.scheduler.loops import PATIENT, PLAN, Loops, RecordingQueue, count
+from tests.support.proxy import Proxy
+from tests.support.runs import everything, find, pending, queued, request, running
+from tests.support.waiting import until
+
+
+async def test_a_due_fire_is_materialised_and_sent(loops: Loops) -> None:
+    queue, metrics = RecordingQueue(), Metrics()
+    async with loops.running(queue, metrics=metrics):
+        await loops.make_due()
+        await until(lambda: everything(loops.sessions), what="a run")
+        (run,) = await everything(loops.sessions)
+        await queue.has(run.id)
+
+    found = await find(loops.sessions, run.id)
+    assert (found.trigger, found.state) == (RunTrigger.SCHEDULE, RunState.QUEUED)
+    assert run.scheduled_for is not None
+    assert run.report_date == run.scheduled_for.date() - timedelta(days=1)
+    assert found.queued_at is not None
+    assert found.lease_until is not None
+    assert found.lease_until - found.queued_at > PLAN.queue_lease - timedelta(seconds=1)
+    assert count(metrics, "fires_total", outcome="run") == 1
+    assert count(metrics, "dispatched_total", outcome="sent") == 1
+    assert count(metrics, "dispatch_lag_seconds_count") == 1
+    assert count(metrics, "ticks_total", step="materialise", outcome="ok") > 0
+
+
+async def test_two_schedulers_send_one_run_for_each_fire(loops: Loops) -> None:
+    first, second = RecordingQueue(), RecordingQueue()
+
+    async def all_sent() -> bool:
+        return len(first.sent) + len(second.sent) >= 5
+
+    async with loops.running(first), loops.running(second):
+        await loops.make_due(nights=5)
+        await until(all_sent, what="five runs")
+
+    runs = await everything(loops.sessions)
+    assert sorted([*first.sent, *second.sent]) == sorted(run.id for run in runs)
+    assert len({run.report_date for run in runs}) == len(runs) == 5
+
+
+async def test_more_than_a_batch_is_sent_without_waiting_for_ticks(loops: Loops) -> None:
+    await loops.execute(
+        "INSERT INTO report_runs (id, report_date, trigger, state, priority, attempt,"
+        " max_attempts, available_at, fence) SELECT gen_random_uuid(), date '2025-01-01' + k,"
+        " 'backfill', 'pending', 20, 0, 5, now(), 0 FROM generate_series(1, 250) AS k"
+    )
+    queue = RecordingQueue()
+    async with loops.running(queue, plan=PATIENT):
+        await queue.has(*[run.id for run in await everything(loops.sessions)])
+
+
+async def test_a_notification_is_answered_sooner_than_the_tick(loops: Loops) -> None:
+    queue = RecordingQueue()
+    async with loops.running(queue, plan=PATIENT):
+        await until(loops.listens, what="listening")
+        run = await pending(loops.sessions)
+        await queue.has(run.id)
+
+
+async def test_a_lost_listener_is_replaced(loops: Loops) -> None:
+    queue = RecordingQueue()
+    async with loops.running(queue, plan=PATIENT):
+        await until(loops.listens, what="listening")
+        await loops.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query ILIKE 'LISTEN %'"
+        )
+        await until(loops.listens, what="listening again")
+        run = await pending(loops.sessions)
+        await queue.has(run.id)
+
+
+async def test_a_run_that_was_not_taken_is_pending_again_and_sent_when_it_can_be(
+    loops: Loops,
+) -> None:
+    run = await pending(loops.sessions)
+    queue, metrics = RecordingQueue(), Metrics()
+    queue.away = True
+
+    async def is_pending() -> bool:
+        found = await find(loops.sessions, run.id)
+        return queue.tried > 0 and found.state == RunState.PENDING
+
+    with structlog.testing.capture_logs() as logged:
+        async with loops.running(queue, metrics=metrics):
+            await until(is_pending, what="giving the run back")
+            queue.away = False
+            await queue.has(run.id)
+
+    events = [line["event"] for line in logged if "RabbitMQ" in line["event"]]
+    assert events == ["RabbitMQ is away; trying again until it is back", "RabbitMQ is back"]
+    assert count(metrics, "dispatched_total", outcome="unsent") >= 1
+
+
+async def test_a_broker_that_is_away_is_tried_once_a_pause_and_not_once_a_run(
+    loops: Loops,
+) -> None:
+    queue = RecordingQueue()
+    queue.away = True
+    loop = loops.make(queue)
+    for day in range(1, 31):
+        await pending(loops.sessions, day=datetime(2026, 1, day, tzinfo=UTC).date())
+
+    await loop.dispatch()
+    first = queue.tried
+    for _ in range(5):
+        await loop.dispatch()
+
+    assert first <= 10
+    assert queue.tried == first
+    assert {run.state for run in await everything(loops.sessions)} == {RunState.PENDING}
+
+
+async def test_a_mistake_of_ours_loses_no_run_either(loops: Loops) -> None:
+    run = await pending(loops.sessions)
+    queue = RecordingQueue()
+    queue.broken = True
+
+    await loops.make(queue).dispatch()
+
+    assert (await find(loops.sessions, run.id)).state == RunState.PENDING
+
+
+async def test_while_a_message_hangs_the_other_steps_go_on(loops: Loops) -> None:
+    stuck = await pending(loops.sessions)
+    abandoned = await running(loops.sessions, day=datetime(2026, 1, 1, tzinfo=UTC).date())
+    queue = RecordingQueue()
+    queue.free.clear()
+
+    async def went_on() -> bool:
+        runs = await everything(loops.sessions)
+        fired = [run for run in runs if run.trigger == RunTrigger.SCHEDULE]
+        reaped = [run for run in runs if run.id == abandoned.id and run.attempt == 1]
+        return bool(fired) and reaped[0].state == RunState.PENDING
+
+    async with loops.running(queue):
+        await queue.was_tried()
+        await loops.make_due()
+        await until(went_on, what="materialising and reaping")
+        assert (await find(loops.sessions, stuck.id)).state == RunState.QUEUED
+        queue.free.set()
+
+
+async def test_a_crash_between_commit_and_publish_is_made_up_for(loops: Loops) -> None:
+    run = await pending(loops.sessions)
+    dying, queue = RecordingQueue(), RecordingQueue()
+    dying.free.clear()
+    task = asyncio.create_task(loops.make(dying).dispatch())
+    await dying.was_tried()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert dying.sent == []
+    assert (await find(loops.sessions, run.id)).state == RunState.QUEUED
+
+    await loops.execute("UPDATE report_runs SET lease_until = now() - interval '1 second'")
+    metrics = Metrics()
+    async with loops.running(queue, metrics=metrics):
+        await queue.has(run.id)
+
+    assert count(metrics, "reaped_total") == 1
+
+
+async def test_a_stopped_dispatcher_finishes_what_is_under_way_and_gives_the_rest_back(
+    loops: Loops,
+) -> None:
+    for day in range(1, 21):
+        await pending(loops.sessions, day=datetime(2026, 1, day, tzinfo=UTC).date())
+    queue = RecordingQueue()
+    queue.free.clear()
+    dispatcher = Dispatcher(
+        database=Database(loops.sessions),
+        queue=queue,
+        metrics=Metrics(),
+        lease=PLAN.dispatch_lease,
+        queue_lease=PLAN.queue_lease,
+    )
+    task = asyncio.create_task(dispatcher.dispatch())
+    await queue.was_tried(AT_ONCE)
+    dispatcher.stop()
+    queue.free.set()
+    await asyncio.wait_for(task, timeout=5)
+
+    runs = await everything(loops.sessions)
+    assert len(queue.sent) == AT_ONCE
+    assert {run.state for run in runs if run.id in queue.sent} == {RunState.QUEUED}
+    assert {run.state for run in runs if run.id not in queue.sent} == {RunState.PENDING}
+
+
+async def test_a_stopped_loop_does_not_wait_for_a_message_that_hangs(loops: Loops) -> None:
+    await pending(loops.sessions)
+    queue, stop = RecordingQueue(), asyncio.Event()
+    queue.free.clear()
+    task = asyncio.create_task(loops.make(queue).run(stop))
+    await queue.was_tried()
+    stop.set()
+
+    await asyncio.wait_for(task, timeout=8)
+
+
+async def test_late_orders_get_in_by_a_rebuild_of_the_latest_days(loops: Loops) -> None:
+    now = datetime.now(UTC)
+    today = now.date()
+    async with loops.sessions.begin() as session:
+        session.add_all(
+            ReportDay(
+                report_date=today - timedelta(days=days),
+                revision=1,
+                orders_count=0,
+                products_count=0,
+                digest="0" * 16,
+                data_through=now,
+                built_at=now,
+                sealed_at=now - timedelta(minutes=5),
+            )
+            for days in (1, 3, 4)
+        )
+    queue, metrics = RecordingQueue(), Metrics()
+
+    async def asked() -> bool:
+        return len(queue.sent) == 2
+
+    async with loops.running(queue, metrics=metrics):
+        await until(asked, what="two rebuilds")
+
+    runs = await everything(loops.sessions)
+    assert [run.report_date for run in runs] == [
+        today - timedelta(days=3),
+        today - timedelta(days=1),
+    ]
+    assert {run.trigger for run in runs} == {RunTrigger.RECONCILE}
+    assert count(metrics, "reconciled_total", outcome="requested") == 2
+
+
+async def test_a_schedule_that_cannot_fire_is_reported_once_and_stops_no_other(
+    loops: Loops,
+) -> None:
+    queue, metrics = RecordingQueue(), Metrics()
+
+    async def failed_twice() -> bool:
+        return count(metrics, "fires_total", outcome="failed") >= 2
+
+    with structlog.testing.capture_logs() as logged:
+        async with loops.running(queue, metrics=metrics):
+            await loops.execute(
+                "INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup,"
+                " catchup_window, next_fire_at, origin) VALUES ('broken', 'nonsense', 'UTC', -1,"
+                " true, 'all', '7 days', now(), 'api')"
+            )
+            await until(failed_twice, what="two failures")
+            await loops.make_due()
+            await until(lambda: everything(loops.sessions), what="the other's run")
+
+    broken = [line for line in logged if line.get("schedule") == "broken"]
+    assert [line["event"] for line in broken] == ["a schedule cannot fire; its row says why"]
+
+
+async def test_postgres_may_go_and_come_back(loops: Loops, postgres_url: str) -> None:
+    queue = RecordingQueue()
+
+    async with Proxy(postgres_url) as proxy:
+        engine = create_engine(proxy.url, application="tests", pool_size=6)
+        with structlog.testing.capture_logs() as logged:
+
+            async def noticed() -> bool:
+                return any("Postgres is away" in line["event"] for line in logged)
+
+            async with loops.running(queue, engine=engine):
+                await until(loops.is_defined, what="the first tick")
+                await proxy.cut()
+                await until(noticed, what="noticing")
+                run = await pending(loops.sessions)
+                await proxy.mend()
+                await queue.has(run.id)
+        await engine.dispose()
+
+    events = [line["event"] for line in logged if "Postgres" in line["event"]]
+    assert events == ["Postgres is away; trying again until it is back", "Postgres is back"]
+    assert not [line for line in logged if line["log_level"] == "error"]
+
+
+async def test_a_run_that_somebody_holds_keeps_no_other_from_being_sent(loops: Loops) -> None:
+    day = datetime(2026, 1, 1, tzinfo=UTC).date()
+    await pending(loops.sessions, day=day)
+    free = await pending(loops.sessions)
+    queue = RecordingQueue()
+    async with loops.sessions.begin() as holder:
+        await request(holder, day=day)
+        async with loops.running(queue):
+            await queue.has(free.id)
+
+
+async def test_a_queued_run_whose_message_was_lost_is_sent_again(loops: Loops) -> None:
+    run = await queued(loops.sessions)
+    queue = RecordingQueue()
+
+    async with loops.running(queue):
+        await queue.has(run.id)

@@ -1,0 +1,54 @@
+"""What the scheduler is told, and what it refuses to hear."""
+
+import pytest
+
+from daybook_domain.settings import load
+from daybook_scheduler.settings import SchedulerSettings
+
+
+@pytest.fixture(autouse=True)
+def urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set what has no default."""
+    monkeypatch.setenv("DAYBOOK_DATABASE_URL", "postgresql://u:p@h/d")
+    monkeypatch.setenv("DAYBOOK_BROKER_URL", "amqp://u:p@h/")
+
+
+def test_the_defaults_report_the_day_before_at_midnight_utc() -> None:
+    settings = load(SchedulerSettings)
+
+    assert (settings.daily_cron, settings.timezone) == ("0 0 * * *", "UTC")
+    assert settings.reconcile_days == 3
+    assert (settings.dispatch_lease_seconds, settings.queue_lease_seconds) == (30, 300)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("DAYBOOK_DAILY_CRON", "", "expected five"),
+        ("DAYBOOK_DAILY_CRON", "@reboot", "expected five"),
+        ("DAYBOOK_DAILY_CRON", "61 * * * *", "Bad minute"),
+        ("DAYBOOK_RECONCILE_DAYS", "-1", "greater than or equal to 0"),
+        ("DAYBOOK_RECONCILE_DAYS", "32", "less than or equal to 31"),
+        ("DAYBOOK_RECONCILE_DAYS", "some", "valid integer"),
+        ("DAYBOOK_DISPATCH_LEASE_SECONDS", "1", "greater than or equal to 10"),
+        ("DAYBOOK_QUEUE_LEASE_SECONDS", "nan", "finite number"),
+        ("DAYBOOK_TIMEZONE", "CEST", "an IANA time zone"),
+        ("DAYBOOK_HEALTH_PORT", "70000", "less than or equal to 65535"),
+    ],
+)
+def test_a_wrong_value_ends_the_process_with_its_name_and_what_was_expected(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    expected: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SystemExit) as ended:
+        load(SchedulerSettings)
+
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith(f"{name}: ")
+    assert expected in said
