@@ -63,8 +63,8 @@ class Stack:
             "DAYBOOK_LOG_FORMAT": "console",
             # A dead worker is noticed soon, a message that went astray is sent again soon.
             "DAYBOOK_LEASE_SECONDS": "3",
-            "DAYBOOK_QUEUE_LEASE_SECONDS": "5",
-            "DAYBOOK_DISPATCH_LEASE_SECONDS": "3",
+            "DAYBOOK_QUEUE_LEASE_SECONDS": "10",
+            "DAYBOOK_DISPATCH_LEASE_SECONDS": "10",
         }
 
     async def scheduler(self, **environment: str) -> Service:

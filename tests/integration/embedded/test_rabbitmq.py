@@ -3,6 +3,7 @@
 Each start takes seconds, so the tests share one server and its restarts.
 """
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from pathlib import Path
 import aio_pika
 import psutil
 import pytest
+from aio_pika.abc import AbstractIncomingMessage
 
+from daybook_domain.transport.rabbitmq import declare
 from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
 
 pytestmark = [
@@ -105,3 +108,24 @@ async def test_a_message_survives_a_kill(server: RabbitServer) -> None:
     server.start()
 
     assert await take(server) == "before the kill"
+
+
+async def ignore(_: AbstractIncomingMessage) -> None:
+    """Leave a message unacknowledged."""
+
+
+async def test_a_queue_with_a_consumer_survives_a_kill_right_after_its_creation(
+    server: RabbitServer,
+) -> None:
+    connection = await aio_pika.connect(server.url)
+    async with connection:
+        queue = await declare(await connection.channel())
+        await queue.consume(ignore)
+        os.kill(server.pid, signal.SIGKILL)
+    server.stop()
+    server.start()
+
+    connection = await aio_pika.connect(server.url)
+    async with connection, asyncio.timeout(20):
+        queue = await declare(await connection.channel())
+        await queue.consume(ignore)

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-import threading
 from typing import Annotated
 
 import typer
@@ -30,11 +29,10 @@ app.add_typer(demo, name="demo")
 @app.command()
 def run() -> None:
     """Run all of Daybook here: servers that are not given, demo shop, the three services."""
-    stopping = threading.Event()
-    _stop_on_signals(stopping)
+    _stop_on_signals()
     console = Console(highlight=False)
     try:
-        raise typer.Exit(running.run(load(RunSettings), console, stopping))
+        raise typer.Exit(running.run(load(RunSettings), console))
     except EmbeddedError as error:
         console.print(f"[red]{error}[/]", soft_wrap=True)
         raise typer.Exit(1) from error
@@ -74,16 +72,16 @@ async def _load_shop(settings: DemoSettings, *, days: int, seed: int) -> int:
         await engine.dispose()
 
 
-def _stop_on_signals(stopping: threading.Event) -> None:
-    """Let the first Ctrl-C (or SIGTERM, or SIGHUP) begin an orderly stop, from wherever we are."""
+def _stop_on_signals() -> None:
+    """Let the first Ctrl-C, SIGTERM or SIGHUP begin an orderly stop, undisturbed by more."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def stop(number: int, _frame: object) -> None:
-        if stopping.is_set():
-            return
-        stopping.set()
+    def stop(_number: int, _frame: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in numbers:
         signal.signal(number, stop)
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import os
-import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import NoReturn
 
 from dotenv import dotenv_values
 from rich.console import Console
@@ -38,26 +39,27 @@ class Run:
     settings: RunSettings
     folder: Path
     console: Console
-    stopping: threading.Event
 
 
-def run(settings: RunSettings, console: Console, stopping: threading.Event) -> int:
-    """Start everything, show yesterday's report, stay until `stopping`; return the exit code.
+def run(settings: RunSettings, console: Console) -> int:
+    """Start everything, show yesterday's report, stay until interrupted; return the exit code.
 
-    Where it runs in this folder already, shows that one's report instead.
+    Where it runs in this folder already, shows the way to that one instead.
     """
-    this = Run(settings, settings.data_dir.absolute(), console, stopping)
+    this = Run(settings, settings.data_dir.absolute(), console)
     this.folder.mkdir(parents=True, exist_ok=True)
     lock = Lock(this.folder / "lock")
     try:
         lock.acquire()
     except EmbeddedError as error:
         return _show_running(this, error)
-    with ExitStack() as stack:
-        stack.callback(lock.release)
-        stack.callback(console.print, "Stopped; the data stays.")
-        _live(this, stack)
-        console.print("Stopping …")
+    try:
+        with ExitStack() as stack:
+            stack.callback(lock.release)
+            _live(this, stack)
+    except KeyboardInterrupt:
+        # The way that this is meant to end.
+        console.print("Stopped; the data stays.")
     return 0
 
 
@@ -181,7 +183,7 @@ async def _build_missing(this: Run, found: Servers) -> None:
         columns = (TextColumn("Building missing reports"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=this.console) as bar:
             task = bar.add_task("", total=len(runs))
-            while not this.stopping.is_set():
+            while True:
                 async with sessions() as session:
                     state = await missing.progress(session, runs)
                 bar.update(task, completed=state.done)
@@ -192,7 +194,8 @@ async def _build_missing(this: Run, found: Servers) -> None:
             this.console.print(f"[red]{failed.report_date} failed[/]: {failed.error_detail}")
 
 
-def _watch(this: Run, services: Services) -> None:
-    while not this.stopping.wait(WATCH_SECONDS):
+def _watch(this: Run, services: Services) -> NoReturn:
+    while True:
+        time.sleep(WATCH_SECONDS)
         for name in services.restart_dead():
             this.console.print(f"[yellow]{name} ended by itself and was started again.[/]")

@@ -112,14 +112,20 @@ class Server(ABC):
         self._lock = home.lock()
         return home
 
+    def mend(self, home: Home) -> None:  # noqa: B027 # most servers need nothing
+        """See to it that a server that was killed serves again."""
+
     def _start(self, home: Home) -> str:
         self._end_survivors(home)
+        is_first = not home.data.exists()
         self.prepare(home)
         deadline = time.monotonic() + self._start_timeout
         for port in islice(candidates(self._preferred, home.port()), ATTEMPTS):
             if self._runs_at(home, port, deadline=deadline):
                 home.write("port", str(port))
                 self.url, self.pid = self.address(home, port=port), self._children[-1].pid
+                if not is_first:
+                    self.mend(home)
                 return self.url
         raise with_log(f"No port could be had for {self.name} in {ATTEMPTS} tries.", log=home.log)
 
