@@ -53,9 +53,10 @@ def configure(*, log_format: Format, level: str) -> None:
 
 
 _FLOORS = {
-    # They tell each connection and each message at INFO, and each frame at DEBUG.
+    # They tell each message at INFO and each frame at DEBUG. What goes wrong in aiormq comes to us
+    # as an exception, and is logged where it is dealt with.
     "aio_pika": logging.WARNING,
-    "aiormq": logging.WARNING,
+    "aiormq": logging.CRITICAL,
     "taskiq": logging.WARNING,
     "asyncio": logging.INFO,
 }
