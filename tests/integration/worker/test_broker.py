@@ -276,7 +276,9 @@ async def test_a_rabbitmq_that_restarts_delivers_again_what_was_not_acknowledged
     server = RabbitServer(tmp_path)
     url = await asyncio.to_thread(server.start)
     try:
-        async with sending(url) as queue, working(url, handler) as broker:
+        # A server that has just started may be slow to confirm.
+        patient = timedelta(seconds=10)
+        async with sending(url, timeout=patient) as queue, working(url, handler) as broker:
             await queue.send(NOTE, Note(number=1))
             await begun.wait()
             await asyncio.to_thread(server.stop)
@@ -284,7 +286,7 @@ async def test_a_rabbitmq_that_restarts_delivers_again_what_was_not_acknowledged
                 await queue.send(NOTE, Note(number=2))
             finish.set()
             assert await asyncio.to_thread(server.start) == url
-            await until(lambda: _available(broker.ping), seconds=15, what="consuming again")
+            await until(lambda: _available(broker.ping), seconds=30, what="consuming again")
             await queue.send(NOTE, Note(number=3))
             await notes.have(1, 1, 3)
     finally:

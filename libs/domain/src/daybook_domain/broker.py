@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from taskiq import AsyncBroker
-from taskiq.exceptions import SendTaskError
+from taskiq.exceptions import NoResultError, SendTaskError
 from taskiq.kicker import AsyncKicker
 
 from daybook_domain.errors import Unavailable
-from daybook_domain.tasks import Task
+from daybook_domain.tasks import Interrupted, Task
 from daybook_domain.transport.deliveries import judged
 from daybook_domain.transport.rabbitmq import RabbitBroker
 from daybook_domain.transport.redis_streams import StreamBroker
@@ -80,7 +80,11 @@ def register(broker: AsyncBroker, task: Task[P], handler: Callable[[P], Awaitabl
     async def run(payload: dict[str, Any]) -> None:
         # TaskIQ logs and carries on when an argument does not fit its annotation,
         # so the contract is checked here, where a bad message fails loudly.
-        with judged():
-            await handler(task.payload.model_validate(payload))
+        try:
+            with judged():
+                await handler(task.payload.model_validate(payload))
+        except Interrupted as error:
+            # TaskIQ would log any other exception as a failure, and keep it as the result.
+            raise NoResultError from error
 
     broker.register_task(run, task_name=task.name)

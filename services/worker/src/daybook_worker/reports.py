@@ -128,7 +128,8 @@ class ReportBuilder:
             raise
         except Exception as error:
             failure = explain(error)
-            log.warning("build failed", code=failure.code, exc_info=failure.is_bug)
+            # The traceback of a bug is logged by the receiver, which it is raised to.
+            log.warning("build failed", code=failure.code, detail=failure.detail[:200])
             await self._record(run, failure)
             if failure.is_bug:
                 raise

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 
 
-def delays(*, first: float = 0.2, longest: float = 5.0) -> Iterator[float]:
+def delays(*, first: float = 0.2, longest: float = 3.0) -> Iterator[float]:
     """Return seconds to wait, without end: doubling up to `longest`, jittered by a quarter."""
     delay = first
     while True:
