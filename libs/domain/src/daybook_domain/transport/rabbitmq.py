@@ -80,9 +80,11 @@ class RabbitBroker(AioPikaBroker):
         self._publisher_lock = asyncio.Lock()
         self._consumer: AbstractConnection | None = None
         self._consuming = False
+        self._is_open = False
 
     async def startup(self) -> None:
         """Start without a connection: RabbitMQ may come later."""
+        self._is_open = True
         await AsyncBroker.startup(self)
 
     async def shutdown(self) -> None:
@@ -90,6 +92,7 @@ class RabbitBroker(AioPikaBroker):
         try:
             await AsyncBroker.shutdown(self)
         finally:
+            self._is_open = False
             await self._give_up_publisher()
             if self._consumer is not None:
                 await _close(self._consumer)
@@ -142,9 +145,9 @@ class RabbitBroker(AioPikaBroker):
         )
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """Yield messages for ever, whether RabbitMQ is there or comes back later."""
+        """Yield messages until `shutdown`, whether RabbitMQ is there or comes back later."""
         pauses = backoff.delays()
-        while True:
+        while self._is_open:
             try:
                 consumption = await self._consume()
             except Unavailable as error:
