@@ -1,10 +1,11 @@
 """How do run messages travel through RabbitMQ?"""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 import aio_pika
 import structlog
@@ -51,6 +52,8 @@ DEAD_ARGUMENTS: dict[str, str | int] = {
 _HEARTBEAT_SECONDS = 15
 _CLOSE_SECONDS = 1.0
 
+T = TypeVar("T")
+
 Inbox = asyncio.Queue[AbstractIncomingMessage | None]
 """Deliveries as they come; None: no more will come over this channel."""
 
@@ -93,49 +96,49 @@ class RabbitBroker(AioPikaBroker):
             await AsyncBroker.shutdown(self)
         finally:
             self._is_open = False
-            await self._give_up_publisher()
-            if self._consumer is not None:
-                await _close(self._consumer)
+            publisher, consumer = self._publisher, self._consumer
+            self._publisher = self._consumer = self.write_channel = None
+            for connection in filter(None, (publisher, consumer)):
+                with suppress(Unavailable):
+                    await _within(_CLOSE_SECONDS, connection.close(), detail="not closed")
 
     async def ping(self) -> None:
         """Return when RabbitMQ answers and, in a worker, delivers; raises `Unavailable`."""
         if self.is_worker_process and not self._consuming:
             raise Unavailable("not consuming from RabbitMQ")
-        async with self._publishing():
-            pass
+        await self._publish(self._open_publisher())
 
     async def kick(self, message: BrokerMessage) -> None:
         """Publish `message`; returns when the queue has it, on disk. Raises `Unavailable`."""
-        async with self._publishing():
-            # Mandatory is aio-pika's default, and our channel raises what is returned.
-            await super().kick(message)
+        await self._publish(self._kick(message))
 
-    @asynccontextmanager
-    async def _publishing(self) -> AsyncIterator[None]:
-        """Hold an open channel in `write_channel`, for no longer than the timeout."""
+    async def _publish(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            with _translated("RabbitMQ did not take the message"):
-                async with asyncio.timeout(self._timeout):
-                    await self._open_publisher()
-                    yield
+            await _within(self._timeout, work, detail="RabbitMQ did not take the message")
         except Unavailable:
-            await self._give_up_publisher()
+            self._give_up_publisher()
             raise
+
+    async def _kick(self, message: BrokerMessage) -> None:
+        await self._open_publisher()
+        # Mandatory is aio-pika's default, and our channel raises what is returned.
+        await super().kick(message)
 
     async def _open_publisher(self) -> None:
         async with self._publisher_lock:
             if self.write_channel is not None and not self.write_channel.is_closed:
                 return
-            await self._give_up_publisher()
-            self._publisher = await self._connect("publisher")
-            channel = await self._publisher.channel(publisher_confirms=True, on_return_raises=True)
+            self._give_up_publisher()
+            connection = self._publisher = await self._connect("publisher")
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             await declare(channel)
-            self.write_channel = channel
+            if self._publisher is connection:  # It was not given up in the meantime.
+                self.write_channel = channel
 
-    async def _give_up_publisher(self) -> None:
+    def _give_up_publisher(self) -> None:
         connection, self._publisher, self.write_channel = self._publisher, None, None
         if connection is not None:
-            await _close(connection)
+            _close_later(connection)
 
     async def _connect(self, role: str) -> AbstractConnection:
         return await aio_pika.connect(
@@ -177,13 +180,22 @@ class RabbitBroker(AioPikaBroker):
 
     async def _consume(self) -> "_Consumption":
         if self._consumer is not None:
-            await _close(self._consumer)
-        with _translated("RabbitMQ does not deliver"):
-            async with asyncio.timeout(2 * self._timeout):
-                self._consumer = await self._connect("consumer")
-                channel = await self._consumer.channel(publisher_confirms=False)
-                await channel.set_qos(prefetch_count=self._qos)
-                return await _Consumption.begin(await declare(channel))
+            _close_later(self._consumer)
+            self._consumer = None
+        detail = "RabbitMQ does not deliver"
+        connection = await _within(
+            self._timeout, self._connect("consumer"), detail=detail, undo=_close_later
+        )
+        try:
+            consumption = await _within(
+                self._timeout, _Consumption.begin(connection, prefetch=self._qos), detail=detail
+            )
+        except BaseException:
+            # Without its connection, what may have begun nevertheless ends too.
+            _close_later(connection)
+            raise
+        self._consumer = connection
+        return consumption
 
 
 async def declare(channel: AbstractChannel) -> AbstractQueue:
@@ -206,34 +218,38 @@ class _Consumption:
     tag: ConsumerTag
 
     @classmethod
-    async def begin(cls, queue: AbstractQueue) -> "_Consumption":
+    async def begin(cls, connection: AbstractConnection, *, prefetch: int) -> "_Consumption":
         """Let deliveries run into the inbox, and a None when there will be no more."""
+        channel = await connection.channel(publisher_confirms=False)
+        await channel.set_qos(prefetch_count=prefetch)
+        queue = await declare(channel)
         inbox: Inbox = asyncio.Queue()
-        queue.channel.close_callbacks.add(lambda *_: inbox.put_nowait(None))
-        underlay = await queue.channel.get_underlay_channel()
+        channel.close_callbacks.add(lambda *_: inbox.put_nowait(None))
+        underlay = await channel.get_underlay_channel()
         # The server ends a consumer when its queue is deleted or its node leaves.
         underlay.on_consumer_cancel_callbacks.add(lambda _: inbox.put_nowait(None))
         return cls(queue=queue, inbox=inbox, tag=await queue.consume(inbox.put))
 
     async def stop(self) -> None:
         """Take no more deliveries, and give back those that nobody has begun with."""
-        with suppress(Unavailable), _translated("stop"):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self.queue.cancel(self.tag)
-                while not self.inbox.empty():
-                    if delivery := self.inbox.get_nowait():
-                        await delivery.nack(requeue=True)
+        with suppress(Unavailable):
+            await _within(_CLOSE_SECONDS, self._stop(), detail="not stopped")
+
+    async def _stop(self) -> None:
+        await self.queue.cancel(self.tag)
+        while not self.inbox.empty():
+            if delivery := self.inbox.get_nowait():
+                await delivery.nack(requeue=True)
 
 
 async def _settle(delivery: AbstractIncomingMessage, verdict: Verdict | None = None) -> None:
     verdict = verdict or deliveries.verdict()
+    if verdict.fate is Fate.DONE:
+        sending = delivery.ack()
+    else:
+        sending = delivery.reject(requeue=verdict.fate is Fate.BACK)
     try:
-        with _translated("the acknowledgement was not sent"):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                if verdict.fate is Fate.DONE:
-                    await delivery.ack()
-                else:
-                    await delivery.reject(requeue=verdict.fate is Fate.BACK)
+        await _within(_CLOSE_SECONDS, sending, detail="the acknowledgement was not sent")
     except Unavailable:
         # Its channel is gone, so RabbitMQ delivers it again; the row knows what has been done.
         log.info("the connection went before the acknowledgement; the message will come again")
@@ -241,23 +257,59 @@ async def _settle(delivery: AbstractIncomingMessage, verdict: Verdict | None = N
     deliveries.report(verdict, delivery.body)
 
 
-@contextmanager
-def _translated(detail: str) -> Iterator[None]:
-    """Turn all that a connection can die of into `Unavailable`."""
+async def _within(
+    seconds: float,
+    work: Coroutine[Any, Any, T],
+    *,
+    detail: str,
+    undo: Callable[[T], None] | None = None,
+) -> T:
+    """Return the result of `work`; `Unavailable` when its connection dies, or it takes too long.
+
+    It has a task of its own, since neither a timeout nor the end of the caller may depend on how
+    aiormq takes a cancellation: it swallows some, and raises `CancelledError` where it cancelled
+    nobody but its own waiters. `undo` gets the result for which nobody waits any more.
+    """
+    task = asyncio.create_task(work)
     try:
-        yield
-    except (*CONNECTION_EXCEPTIONS, TimeoutError) as error:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise Unavailable(detail) from TimeoutError(f"no answer within {seconds:g} s")
+    finally:
+        if not task.done():
+            _abandon(task, undo)
+    if task.cancelled():
+        raise Unavailable(detail) from ConnectionError("the connection was closed")
+    error = task.exception()
+    if isinstance(error, (*CONNECTION_EXCEPTIONS, TimeoutError)):
         raise Unavailable(detail) from error
-    except asyncio.CancelledError as error:
-        # aiormq cancels whoever waits for an answer on a connection that it closes.
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise Unavailable(detail) from error
+    return task.result()
 
 
-async def _close(connection: AbstractConnection) -> None:
+def _abandon(task: asyncio.Task[T], undo: Callable[[T], None] | None) -> None:
+    task.cancel()
+    _abandoned.add(task)
+
+    def end(task: asyncio.Task[T]) -> None:
+        _abandoned.discard(task)
+        if not task.cancelled() and task.exception() is None and undo is not None:
+            undo(task.result())
+
+    task.add_done_callback(end)
+
+
+_abandoned: set[asyncio.Task[Any]] = set()
+"""The event loop itself does not keep a task from being collected."""
+
+
+def _close_later(connection: AbstractConnection) -> None:
     """Close what may be dead already, without waiting for it."""
-    with suppress(Unavailable), _translated("close"):
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await connection.close()
+
+    async def close() -> None:
+        with suppress(*CONNECTION_EXCEPTIONS, TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await connection.close()
+
+    task = asyncio.create_task(close())
+    _abandoned.add(task)
+    task.add_done_callback(_abandoned.discard)
