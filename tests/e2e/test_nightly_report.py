@@ -27,10 +27,12 @@ async def test_at_midnight_the_day_that_ended_is_reported(stack: Stack) -> None:
         span.starts_at - SECOND / 1_000_000, span.starts_at, quantities=(1, 2, 3)
     )
     await stack.add_orders(span.ends_at - SECOND / 1_000_000, span.ends_at, quantities=())
-    await stack.clock.set(span.ends_at - 2 * SECOND)
+    await stack.clock.set(span.ends_at - timedelta(hours=1))
     await stack.scheduler()
     await stack.worker()
     _, url = await stack.api()
+
+    await stack.clock.set(span.ends_at - SECOND)
 
     line = await stack.until_sealed(day)
 
@@ -50,9 +52,10 @@ async def test_at_midnight_the_day_that_ended_is_reported(stack: Stack) -> None:
     "day", [date(2027, 3, 28), date(2027, 10, 31)], ids=["clocks forward", "clocks back"]
 )
 async def test_a_day_on_which_the_clocks_change_is_reported_once(stack: Stack, day: date) -> None:
-    await stack.clock.set(midnight_after(day - timedelta(days=1), stack) - SECOND)
+    await stack.clock.set(midnight_after(day - timedelta(days=1), stack) - timedelta(hours=1))
     await stack.scheduler()
     await stack.worker()
+    await stack.clock.set(midnight_after(day - timedelta(days=1), stack) - SECOND)
     await stack.until_sealed(day - timedelta(days=1))
 
     await stack.clock.set(midnight_after(day, stack) - SECOND)
@@ -122,12 +125,13 @@ async def test_an_order_that_commits_after_sealing_gets_in_by_itself(stack: Stac
     day = date(2026, 11, 23)
     span = business_day(day, timezone=stack.timezone)
     await stack.add_orders(span.starts_at)
-    await stack.clock.set(span.ends_at - SECOND)
-    async with stack.sessions() as session, session.begin():
+    await stack.clock.set(span.ends_at - timedelta(hours=1))
+    await stack.scheduler()
+    await stack.worker()
+    async with stack.sessions.begin() as session:
         # Begun before midnight, committed after the day was sealed.
         await stack.add_orders_in(session, span.ends_at - SECOND)
-        await stack.scheduler()
-        await stack.worker()
+        await stack.clock.set(span.ends_at - SECOND)
         sealed = await stack.until_sealed(day)
         assert sealed.orders_count == 1
     await stack.clock.set(span.ends_at + timedelta(minutes=3))

@@ -1,4 +1,4 @@
-"""What is due, and what was never picked up? The loop of DESIGN section 7.
+"""What is due, and what was never picked up? One loop for each step.
 
 Each step is a loop of its own: one that waits (for RabbitMQ, for a lock) or fails holds up none of
 the others. Any number of schedulers do all this side by side; what keeps them apart is in the rows.

@@ -181,7 +181,14 @@ class ReportBuilder:
         try:
             async with asyncio.timeout(BUILD_REPORT.timeout.total_seconds()) as limit:
                 async with self._engine.begin() as connection:
-                    return await build_day(connection, day=day, run_id=run.id, fence=run.fence)
+                    return await build_day(
+                        connection,
+                        day=day,
+                        run_id=run.id,
+                        fence=run.fence,
+                        # Who is silent for as long has lost the lease; the next one needs the lock.
+                        idle_timeout=self._lease,
+                    )
         except TimeoutError:
             if limit.expired():
                 raise Overdue(f"not finished within {BUILD_REPORT.timeout}") from None
