@@ -188,7 +188,7 @@ async def test_a_worker_stops_at_once_also_when_rabbitmq_is_away(rabbit: Rabbit)
             await until(lambda: _available(broker.ping), what="consuming")
             proxy.swallow()
             began = time.monotonic()
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
 
 
 async def test_no_more_messages_are_taken_than_can_be_worked_on(rabbit: Rabbit) -> None:

@@ -32,6 +32,9 @@ from tests.integration.worker.runs import (
 from tests.support.processes import Service
 from tests.support.waiting import until
 
+# Less than the default drain deadline: who takes longer has waited it out.
+NOT_DRAINED_SECONDS = 15
+
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.usefixtures("clean")]
 
 Start = Callable[..., Service]
@@ -122,7 +125,7 @@ async def test_a_run_becomes_a_report_and_an_idle_worker_stops_at_once(
     began = time.monotonic()
     worker.send(signal.SIGTERM)
     assert await stopped(worker) == 0
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < NOT_DRAINED_SECONDS
 
 
 async def test_a_busy_worker_takes_nothing_new_and_finishes(
@@ -158,7 +161,7 @@ async def test_a_build_that_does_not_finish_in_time_is_given_back(
         worker.send(signal.SIGTERM)
         assert await stopped(worker) == 0
 
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < NOT_DRAINED_SECONDS
     released = await run(sessions, run_id)
     assert (released.state, released.attempt) == (RunState.PENDING, 0)
 
@@ -243,7 +246,7 @@ async def test_it_is_alive_but_not_ready_without_its_servers(start: Start) -> No
     began = time.monotonic()
     worker.send(signal.SIGTERM)
     assert await stopped(worker) == 0
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < NOT_DRAINED_SECONDS
 
 
 async def test_what_is_wrong_with_its_settings_ends_it_at_once_by_name(start: Start) -> None:
