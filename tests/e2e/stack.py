@@ -69,23 +69,24 @@ class Stack:
 
     async def scheduler(self, **environment: str) -> Service:
         """Start a scheduler, and wait until it is ready."""
-        return await self._start("daybook-scheduler", "DAYBOOK_HEALTH_PORT", environment)
+        port = free_port()
+        return await self._start("daybook-scheduler", "DAYBOOK_HEALTH_PORT", port, environment)
 
     async def worker(self, **environment: str) -> Service:
         """Start a worker, and wait until it is ready."""
-        return await self._start("daybook-worker", "DAYBOOK_HEALTH_PORT", environment)
+        port = free_port()
+        return await self._start("daybook-worker", "DAYBOOK_HEALTH_PORT", port, environment)
 
     async def api(self, **environment: str) -> tuple[Service, str]:
         """Start an api, wait until it is ready, and return it with its URL."""
-        service = await self._start("daybook-api", "DAYBOOK_API_PORT", environment)
-        return service, self._url
+        port = free_port()
+        service = await self._start("daybook-api", "DAYBOOK_API_PORT", port, environment)
+        return service, f"http://127.0.0.1:{port}"
 
     async def _start(
-        self, command: str, port_variable: str, environment: dict[str, str]
+        self, command: str, port_variable: str, port: int, environment: dict[str, str]
     ) -> Service:
         self._count += 1
-        port = free_port()
-        self._url = f"http://127.0.0.1:{port}"
         service = Service(
             [command],
             environment={**self.environment, port_variable: str(port), **environment},
@@ -97,7 +98,7 @@ class Stack:
             async def ready() -> bool:
                 assert service.running, service.said()[-4000:]
                 try:
-                    answer = await client.get(f"{self._url}/readyz")
+                    answer = await client.get(f"http://127.0.0.1:{port}/readyz")
                 except httpx.HTTPError:
                     return False
                 return answer.is_success

@@ -1,5 +1,6 @@
 """Does every night end in exactly one report of the right day, through the real services?"""
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta
 
 import httpx
@@ -28,9 +29,7 @@ async def test_at_midnight_the_day_that_ended_is_reported(stack: Stack) -> None:
     )
     await stack.add_orders(span.ends_at - SECOND / 1_000_000, span.ends_at, quantities=())
     await stack.clock.set(span.ends_at - timedelta(hours=1))
-    await stack.scheduler()
-    await stack.worker()
-    _, url = await stack.api()
+    _, _, (_, url) = await asyncio.gather(stack.scheduler(), stack.worker(), stack.api())
 
     await stack.clock.set(span.ends_at - SECOND)
 
@@ -53,8 +52,7 @@ async def test_at_midnight_the_day_that_ended_is_reported(stack: Stack) -> None:
 )
 async def test_a_day_on_which_the_clocks_change_is_reported_once(stack: Stack, day: date) -> None:
     await stack.clock.set(midnight_after(day - timedelta(days=1), stack) - timedelta(hours=1))
-    await stack.scheduler()
-    await stack.worker()
+    await asyncio.gather(stack.scheduler(), stack.worker())
     await stack.clock.set(midnight_after(day - timedelta(days=1), stack) - SECOND)
     await stack.until_sealed(day - timedelta(days=1))
 
@@ -71,8 +69,8 @@ async def test_every_minute_is_one_run_whoever_is_restarted(stack: Stack) -> Non
     every_minute = {"DAYBOOK_DAILY_CRON": "* * * * *"}
     start = datetime(2026, 11, 24, 9, 0, 0, tzinfo=UTC)
     await stack.clock.set(start + 50 * SECOND)
-    schedulers = [await stack.scheduler(**every_minute) for _ in range(2)]
-    workers = [await stack.worker() for _ in range(2)]
+    schedulers = await asyncio.gather(*(stack.scheduler(**every_minute) for _ in range(2)))
+    workers = await asyncio.gather(*(stack.worker() for _ in range(2)))
 
     for minute in range(1, 5):
         await stack.clock.set(start + timedelta(minutes=minute) - SECOND / 2)
@@ -80,8 +78,11 @@ async def test_every_minute_is_one_run_whoever_is_restarted(stack: Stack) -> Non
         if minute % 2:
             schedulers.pop(0).kill()
             workers.pop(0).stop()
-            schedulers.append(await stack.scheduler(**every_minute))
-            workers.append(await stack.worker())
+            scheduler, worker = await asyncio.gather(
+                stack.scheduler(**every_minute), stack.worker()
+            )
+            schedulers.append(scheduler)
+            workers.append(worker)
         else:
             workers.pop(0).kill()
             workers.append(await stack.worker())
@@ -105,8 +106,7 @@ async def test_every_minute_is_one_run_whoever_is_restarted(stack: Stack) -> Non
 async def test_three_nights_without_a_scheduler_are_made_up_for_in_order(stack: Stack) -> None:
     day = date(2026, 11, 20)
     await stack.clock.set(midnight_after(day, stack) - timedelta(hours=1))
-    scheduler = await stack.scheduler()
-    await stack.worker()
+    scheduler, _ = await asyncio.gather(stack.scheduler(), stack.worker())
     scheduler.stop()
 
     await stack.clock.set(midnight_after(day + timedelta(days=2), stack) + timedelta(hours=9))
@@ -126,8 +126,7 @@ async def test_an_order_that_commits_after_sealing_gets_in_by_itself(stack: Stac
     span = business_day(day, timezone=stack.timezone)
     await stack.add_orders(span.starts_at)
     await stack.clock.set(span.ends_at - timedelta(hours=1))
-    await stack.scheduler()
-    await stack.worker()
+    await asyncio.gather(stack.scheduler(), stack.worker())
     async with stack.sessions.begin() as session:
         # Begun before midnight, committed after the day was sealed.
         await stack.add_orders_in(session, span.ends_at - SECOND)

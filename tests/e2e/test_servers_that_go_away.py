@@ -24,8 +24,7 @@ async def test_a_fire_while_rabbitmq_is_away_runs_after_its_return(stack: Stack)
     span = business_day(DAY, timezone=stack.timezone)
     await stack.add_orders(span.starts_at)
     await stack.clock.set(span.ends_at - timedelta(minutes=1))
-    scheduler = await stack.scheduler()
-    worker = await stack.worker()
+    scheduler, worker = await asyncio.gather(stack.scheduler(), stack.worker())
 
     await asyncio.to_thread(stack.rabbitmq.stop)
     await stack.clock.set(span.ends_at + timedelta(seconds=1))
@@ -48,7 +47,9 @@ async def test_services_outlive_a_restart_of_postgres(stack: Stack) -> None:
     span = business_day(DAY, timezone=stack.timezone)
     await stack.add_orders(span.starts_at)
     await stack.clock.set(span.ends_at - timedelta(minutes=1))
-    services = [await stack.scheduler(), await stack.worker(), (await stack.api())[0]]
+    scheduler, worker, (api, _) = await asyncio.gather(
+        stack.scheduler(), stack.worker(), stack.api()
+    )
 
     await asyncio.to_thread(stack.postgres.stop)
     await asyncio.to_thread(stack.postgres.start)
@@ -56,7 +57,7 @@ async def test_services_outlive_a_restart_of_postgres(stack: Stack) -> None:
 
     await stack.until_sealed(DAY)
     assert [run.state for run in await stack.runs()] == [RunState.SUCCEEDED]
-    assert all(service.running for service in services)
+    assert all(service.running for service in (scheduler, worker, api))
 
 
 async def test_losing_redis_changes_nothing(
@@ -73,8 +74,7 @@ async def test_losing_redis_changes_nothing(
             span = business_day(DAY, timezone=stack.timezone)
             await stack.add_orders(span.starts_at)
             await stack.clock.set(span.ends_at - timedelta(minutes=1))
-            await stack.scheduler()
-            await stack.worker()
+            await asyncio.gather(stack.scheduler(), stack.worker())
             await asyncio.to_thread(valkey.stop)
             await stack.clock.set(span.ends_at + timedelta(seconds=1))
 

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 async def until(
-    condition: Callable[[], Awaitable[T]], *, seconds: float = 10, what: str = "it"
+    condition: Callable[[], Awaitable[T]], *, seconds: float = 30, what: str = "it"
 ) -> T:
     """Ask until the answer is truthy, and return it; fail when it is not so within `seconds`."""
     answer: T | None = None
