@@ -6,9 +6,10 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
+from daybook_domain.reports.calendar import FIRST_DATE, LAST_DATE
+
 EXAMPLE = "2026-11-23"
 _FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_FIRST, _LAST = date(1970, 1, 1), date(9998, 12, 31)
 
 
 def _parse(value: object) -> date:
@@ -25,8 +26,8 @@ def _parse(value: object) -> date:
         day = None
     if day is None:
         raise ValueError(f"{shown} is not a date; {expected}")
-    if not _FIRST <= day <= _LAST:
-        raise ValueError(f"{shown} is out of range; expected {_FIRST} to {_LAST}")
+    if not FIRST_DATE <= day <= LAST_DATE:
+        raise ValueError(f"{shown} is out of range; expected {FIRST_DATE} to {LAST_DATE}")
     return day
 
 

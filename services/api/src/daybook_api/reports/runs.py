@@ -118,8 +118,6 @@ async def request_run(body: RunIn, app: App, response: Response) -> RunRequested
             now=await clock.now(session),
             reason=body.reason,
         )
-        # Delivered by the commit. Nothing is lost with it: a scheduler looks each second anyway.
-        await service.wake_schedulers(session)
     response.headers["Location"] = f"/report/runs/{requested.run.id}"
     run = RunOut.model_validate(requested.run)
     return RunRequested(**run.model_dump(), joined=requested.joined)
