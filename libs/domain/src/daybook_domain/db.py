@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import asyncpg
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -69,6 +69,12 @@ async def _prepare_for_streams(connection: asyncpg.Connection) -> None:
 
 async def _leave_as_is(_: asyncpg.Connection) -> None:
     """Keep the settings; single statements leave nothing behind that had to be reset."""
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """Return when the database answers; raises whatever keeps it from that."""
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
 
 
 def create_sessions(engine: AsyncEngine) -> Sessions:

@@ -7,13 +7,11 @@ from functools import partial
 
 import structlog
 import uvloop
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq import TaskiqScheduler
 
 from daybook_domain import logs
 from daybook_domain.broker import Broker, TaskIQQueue, create_broker
-from daybook_domain.db import create_engine
+from daybook_domain.db import create_engine, ping
 from daybook_domain.health import HealthServer
 from daybook_domain.settings import load
 from daybook_scheduler.loop import Plan, SchedulerLoop
@@ -57,7 +55,7 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
     health = HealthServer(
         host=settings.health_host,
         port=settings.health_port,
-        checks={"postgres": partial(_ask, engine), "broker": broker.ping},
+        checks={"postgres": partial(ping, engine), "broker": broker.ping},
         registry=metrics.registry,
     )
     await broker.startup()
@@ -97,8 +95,3 @@ def _plan(settings: SchedulerSettings) -> Plan:
         dispatch_lease=timedelta(seconds=settings.dispatch_lease_seconds),
         queue_lease=timedelta(seconds=settings.queue_lease_seconds),
     )
-
-
-async def _ask(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))

@@ -17,17 +17,17 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import uvloop
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq import AsyncBroker, TaskiqEvents, TaskiqState
 from taskiq.acks import AcknowledgeType
 
 from daybook_domain import logs
 from daybook_domain.broker import Broker, create_broker, register
-from daybook_domain.db import create_engine
+from daybook_domain.db import create_engine, ping
 from daybook_domain.health import HealthServer
 from daybook_domain.reports.tasks import BUILD_REPORT
 from daybook_domain.settings import load
@@ -60,16 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="what to work on: reports, the only role of this release",
     )
     parser.parse_args(arguments)
-    settings = load(WorkerSettings)
-    logs.configure(log_format=settings.log_format, level=settings.log_level)
-    uvloop.run(serve(settings))
+    uvloop.run(serve(_configure()))
 
 
 def create_worker() -> AsyncBroker:
     """Wire one worker process of TaskIQ's command line; see the head of this module."""
+    return wire(_configure()).broker
+
+
+def _configure() -> WorkerSettings:
     settings = load(WorkerSettings)
     logs.configure(log_format=settings.log_format, level=settings.log_level)
-    return wire(settings).broker
+    return settings
 
 
 def wire(settings: WorkerSettings) -> Worker:
@@ -112,7 +114,7 @@ async def serve(settings: WorkerSettings) -> None:
     health = HealthServer(
         host=settings.health_host,
         port=settings.health_port,
-        checks={"database": lambda: _ask(worker.engine), "broker": worker.broker.ping},
+        checks={"database": partial(ping, worker.engine), "broker": worker.broker.ping},
         registry=worker.metrics.registry,
     )
     async with health:
@@ -164,8 +166,3 @@ async def _drain(worker: Worker, listening: asyncio.Task[None], *, seconds: floa
         listening.result()
     else:
         listening.cancel()
-
-
-async def _ask(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))
