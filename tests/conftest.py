@@ -6,13 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import migrate
 from daybook_domain.db import Sessions, create_engine, create_sessions
-from daybook_domain.tables import metadata
-from tests.support.databases import fresh_database
+from tests.support.databases import empty, fresh_database
 from tests.support.servers import POSTGRES, RABBITMQ, REDIS, Kind, Server, provide
 
 KINDS = (POSTGRES, RABBITMQ, REDIS)
@@ -100,6 +98,4 @@ def sessions(engine: AsyncEngine) -> Sessions:
 @pytest.fixture
 async def clean(engine: AsyncEngine) -> None:
     """Empty all tables before the test."""
-    names = ", ".join(table.name for table in metadata.sorted_tables)
-    async with engine.begin() as connection:
-        await connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+    await empty(engine)

@@ -13,7 +13,6 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain import migrate
-from daybook_domain.catalog.models import Address, Product
 from daybook_domain.db import Sessions, create_engine, create_sessions
 from daybook_domain.reports.calendar import business_day
 from daybook_domain.reports.models import Report, ReportDay, ReportRun, RunState, RunTrigger
@@ -21,9 +20,9 @@ from daybook_domain.reports.service import request
 from daybook_embedded.ports import free_port
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer
-from tests.factories import make_address, make_order, make_product
 from tests.support.databases import fresh_database
 from tests.support.processes import Service
+from tests.support.shop import add_order, open_shop
 from tests.support.waiting import until
 from tests.support.warp import Clock
 
@@ -115,12 +114,9 @@ class Stack:
         self, session: AsyncSession, *instants: datetime, quantities: Sequence[int] = (1, 2)
     ) -> None:
         """Add an order at each of `instants`, in a transaction that the caller ends."""
-        address = (await session.exec(select(Address))).first() or await make_address(session)
-        product = (await session.exec(select(Product))).first() or await make_product(session)
+        connection = await session.connection()
         for instant in instants:
-            await make_order(
-                session, created_at=instant, quantities=quantities, address=address, product=product
-            )
+            await add_order(connection, created_at=instant, quantities=quantities)
 
     async def request(self, day: date) -> UUID:
         """Ask for the report of `day`."""
@@ -213,6 +209,7 @@ async def running(
             await clock.install()
             engine = create_engine(database_url, application="e2e")
             try:
+                await open_shop(engine)
                 yield Stack(
                     postgres=postgres,
                     rabbitmq=rabbitmq,

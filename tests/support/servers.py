@@ -6,9 +6,9 @@ be pulled; a private process of `daybook_embedded`.
 """
 
 import os
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker
@@ -18,6 +18,7 @@ from testcontainers.community.redis import RedisContainer
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
+from daybook_embedded.homes import scratch_folder
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
 from daybook_embedded.valkey import ValkeyServer
@@ -52,7 +53,11 @@ def provide(kind: Kind) -> Server:
         return Server(url=url, provider=kind.variable, stop=lambda: None)
     if has_image(kind.image):
         return kind.contain(kind.image)
-    return kind.embed(Path(tempfile.mkdtemp(prefix=f"daybook-{kind.name}-")))
+    with ExitStack() as stack:
+        server = kind.embed(stack.enter_context(scratch_folder()))
+        stack.callback(server.stop)
+        # Kept until it is stopped, its folder too.
+        return replace(server, stop=stack.pop_all().close)
 
 
 def has_image(image: str) -> bool:

@@ -12,7 +12,7 @@ from sqlmodel import col, select
 from daybook_domain.reports.build import Built, build_day
 from daybook_domain.reports.calendar import BusinessDay
 from daybook_domain.reports.models import ReportDay
-from daybook_domain.tables import metadata
+from tests.support.databases import empty
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,8 @@ class Line:
 
 async def open_shop(engine: AsyncEngine) -> None:
     """Empty all tables, then add a user, an address and a product, each with id 1."""
-    names = ", ".join(table.name for table in metadata.sorted_tables)
+    await empty(engine)
     async with engine.begin() as connection:
-        await connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
         await connection.execute(
             text("INSERT INTO users (username, email) VALUES ('ada', 'ada@example.com')")
         )
