@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from taskiq.receiver import Receiver as TaskiqReceiver
 
+from daybook_domain.broker import create_broker
 from daybook_domain.errors import Unavailable
 from daybook_domain.tasks import Interrupted
 from daybook_domain.transport.redis_streams import DEAD, GROUP, RUNS, StreamBroker
@@ -111,6 +112,27 @@ async def test_consumption_resumes_after_every_cut(redis: Redis, redis_url: str)
                 await proxy.mend()
                 await notes.have(*range(number + 1))
                 await proxy.cut()
+
+
+async def test_a_worker_ends_at_whichever_moment_it_is_told_to(
+    redis: Redis, redis_url: str
+) -> None:
+    async def begin_and_end(*, turns: int) -> bool:
+        broker = create_broker(redis_url, application="tests")
+        broker.is_worker_process = True
+        finish = asyncio.Event()
+        listening = asyncio.create_task(Receiver(broker, max_async_tasks=2).listen(finish))
+        for _ in range(turns):
+            # A turn of the event loop: each leaves the worker at another step of redis-py.
+            await asyncio.sleep(0)
+        finish.set()
+        await asyncio.wait({listening}, timeout=20)
+        await broker.shutdown()
+        return listening.done()
+
+    ended = await asyncio.gather(*(begin_and_end(turns=turns) for turns in range(40)))
+
+    assert [turns for turns, has_ended in enumerate(ended) if not has_ended] == []
 
 
 async def test_consumption_resumes_after_redis_forgot_everything(

@@ -79,7 +79,7 @@ class StreamBroker(RedisStreamBroker):
         try:
             while True:
                 try:
-                    entries = await self._next_entries()
+                    entries = await self._read()
                 except Unavailable as error:
                     self._consuming = self._group_is_known = False
                     pause = next(pauses)
@@ -101,6 +101,23 @@ class StreamBroker(RedisStreamBroker):
                     yield AckableMessage(data=body, ack=settle)
         finally:
             self._consuming = False
+
+    async def _read(self) -> Sequence[Entry]:
+        """Return the next entries, or be cancelled, whatever redis-py makes of a cancellation.
+
+        It swallows one at some steps, and the receiver, told to finish, would wait for ever.
+        """
+        reading = asyncio.create_task(self._next_entries())
+        try:
+            await asyncio.wait({reading})
+        except asyncio.CancelledError:
+            reading.cancel()
+            await asyncio.wait({reading}, timeout=self._timeout)
+            if reading.done() and not reading.cancelled():
+                # Entries that it got after all are stale soon, and another worker's.
+                reading.exception()
+            raise
+        return reading.result()
 
     async def _next_entries(self) -> Sequence[Entry]:
         # One at a time, so that none lies here unstarted.
