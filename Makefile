@@ -5,6 +5,8 @@ UV_VERSION := 0.13.8
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 SOURCES := libs services tests
+# Each test process needs a virtual host of its own, which we cannot make on somebody else's RabbitMQ.
+TEST_PROCESSES := $(if $(DAYBOOK_TEST_RABBITMQ_URL),0,2)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all check format bench migrate images up down clean
@@ -27,7 +29,7 @@ run: setup ## Run all of Daybook here, with a demo shop
 	@$(BIN)/daybook run
 
 test: setup ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 test-all: check test bench ## Checks, tests and benchmarks
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,13 +19,32 @@ SERVERS = pytest.StashKey[dict[str, Server]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers, side by side, unless only unit tests were asked for."""
+    """Start the servers, side by side, unless only unit tests were asked for.
+
+    Where the tests run in several processes, the first one starts them for all.
+    """
     config.stash[SERVERS] = {}
-    if config.option.collectonly or _only_unit_tests(config):
-        return
-    with ThreadPoolExecutor() as pool:
-        servers = dict(zip([kind.name for kind in KINDS], pool.map(provide, KINDS), strict=True))
-    config.stash[SERVERS] = servers
+    if (given := getattr(config, "workerinput", None)) is not None:
+        shares: dict[str, tuple[str, str]] = given["servers"]
+        config.stash[SERVERS] = {
+            name: Server(url=url, provider=provider) for name, (url, provider) in shares.items()
+        }
+    elif not (config.option.collectonly or _only_unit_tests(config)):
+        with ThreadPoolExecutor() as pool:
+            servers = zip([kind.name for kind in KINDS], pool.map(provide, KINDS), strict=True)
+        config.stash[SERVERS] = dict(servers)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give one of several test processes its own part of each server."""
+    servers = node.config.stash[SERVERS]
+    number = int(node.gateway.id.removeprefix("gw"))
+    node.workerinput["servers"] = {
+        kind.name: (kind.part(server, number) if server.url else "", server.provider)
+        for kind in KINDS
+        if (server := servers.get(kind.name)) is not None
+    }
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

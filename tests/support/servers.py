@@ -6,17 +6,19 @@ be pulled; a private process of `daybook_embedded`.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker
+import pytest
 from docker.errors import DockerException, ImageNotFound
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.community.redis import RedisContainer
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+from yarl import URL
 
 from daybook_embedded.homes import scratch_folder
 from daybook_embedded.postgres import PostgresServer
@@ -33,7 +35,9 @@ class Server:
 
     url: str
     provider: str
-    stop: Callable[[], object]
+    stop: Callable[[], object] = lambda: None
+    control: Callable[[Sequence[str]], object] | None = None
+    """Runs the server's own administration command, where it is ours to administer."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,14 @@ class Kind:
     image: str
     contain: Callable[[str], Server]
     embed: Callable[[Path], Server]
+    part: Callable[[Server, int], str]
+    """Returns the URL of the part of a server that the test process of that number has alone."""
 
 
 def provide(kind: Kind) -> Server:
     """Return a server of `kind`, from the first provider that has one."""
     if url := os.environ.get(kind.variable):
-        return Server(url=url, provider=kind.variable, stop=lambda: None)
+        return Server(url=url, provider=kind.variable)
     if has_image(kind.image):
         return kind.contain(kind.image)
     with ExitStack() as stack:
@@ -96,14 +102,21 @@ def _rabbitmq_container(image: str) -> Server:
     )
     container.start()
     host, port = container.get_container_host_ip(), container.get_exposed_port(5672)
-    return Server(f"amqp://guest:guest@{host}:{port}/", f"container {image}", container.stop)
+
+    def control(arguments: Sequence[str]) -> None:
+        ended = container.exec(["rabbitmqctl", *arguments])
+        assert ended.exit_code == 0, ended.output
+
+    return Server(
+        f"amqp://guest:guest@{host}:{port}/", f"container {image}", container.stop, control
+    )
 
 
 def _rabbitmq_process(folder: Path) -> Server:
     if find_rabbitmq() is None:
-        return Server("", "none: no engine, and no rabbitmq-server on the PATH", lambda: None)
+        return Server("", "none: no engine, and no rabbitmq-server on the PATH")
     server = RabbitServer(folder)
-    return Server(server.start(), "private process", server.stop)
+    return Server(server.start(), "private process", server.stop, server.control)
 
 
 def _redis_container(image: str) -> Server:
@@ -118,12 +131,34 @@ def _valkey_process(folder: Path) -> Server:
     return Server(server.start(), "private process (Valkey)", server.stop)
 
 
+def _all_of_it(server: Server, _: int) -> str:
+    """Return the URL as it is: each process makes databases of its own."""
+    return server.url
+
+
+def _virtual_host(server: Server, number: int) -> str:
+    if server.control is None:
+        raise pytest.UsageError(
+            "Tests in several processes need a virtual host each, which cannot be made on a "
+            f"RabbitMQ that is given by {RABBITMQ.variable}: run pytest with -n 0."
+        )
+    url, name = URL(server.url), f"tests-{number}"
+    server.control(["add_vhost", name])
+    server.control(["set_permissions", "-p", name, url.user or "", ".*", ".*", ".*"])
+    return str(url.with_path(f"/{name}"))
+
+
+def _numbered_database(server: Server, number: int) -> str:
+    return str(URL(server.url).with_path(f"/{number}"))
+
+
 POSTGRES = Kind(
     "postgres",
     "DAYBOOK_TEST_POSTGRES_URL",
     os.environ.get("DAYBOOK_TEST_POSTGRES_IMAGE", "postgres:15"),
     _postgres_container,
     _postgres_process,
+    _all_of_it,
 )
 RABBITMQ = Kind(
     "rabbitmq",
@@ -131,6 +166,7 @@ RABBITMQ = Kind(
     os.environ.get("DAYBOOK_TEST_RABBITMQ_IMAGE", "rabbitmq:3.10-management"),
     _rabbitmq_container,
     _rabbitmq_process,
+    _virtual_host,
 )
 REDIS = Kind(
     "redis",
@@ -138,4 +174,5 @@ REDIS = Kind(
     os.environ.get("DAYBOOK_TEST_REDIS_IMAGE", "redis:7.0"),
     _redis_container,
     _valkey_process,
+    _numbered_database,
 )

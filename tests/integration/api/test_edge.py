@@ -123,7 +123,7 @@ async def test_after_a_restart_of_the_database_requests_go_on(
         await connection.execute(
             text(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name LIKE 'daybook-api%'"
+                " WHERE datname = current_database() AND application_name LIKE 'daybook-api%'"
             )
         )
     # The first request may meet a connection whose end is not known yet.

@@ -147,6 +147,8 @@ async def test_the_log_is_json_and_carries_the_request_id(
 ) -> None:
     async with _api(postgres_url, tmp_path) as (service, client):
         await client.get("/report?date=", headers={"X-Request-ID": "mine"})
+        # The line is written after the answer, so only its end tells that all is written.
+        assert await asyncio.to_thread(service.stop) == 0
     lines = [json.loads(line) for line in service.said().splitlines()]
     (line,) = [line for line in lines if line["message"] == "request"]
     assert (line["request_id"], line["status"], line["path"]) == ("mine", 422, "/report")

@@ -48,7 +48,8 @@ def no_reader_left(engine: AsyncEngine) -> Callable[[], Awaitable[bool]]:
             found = await connection.execute(
                 text(
                     "SELECT count(*) FROM pg_stat_activity"
-                    " WHERE application_name = :name AND state <> 'idle'"
+                    " WHERE datname = current_database()"
+                    " AND application_name = :name AND state <> 'idle'"
                 ),
                 {"name": READERS},
             )
@@ -181,7 +182,7 @@ async def test_a_stream_that_loses_its_database_is_not_completed(
         await connection.execute(
             text(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = :name"
+                " WHERE datname = current_database() AND application_name = :name"
             ),
             {"name": READERS},
         )

@@ -9,12 +9,13 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from daybook_embedded.children import PATH, Program
 from daybook_embedded.errors import EmbeddedError
 from daybook_embedded.greetings import accepts, rabbitmq_answers
-from daybook_embedded.homes import Home
+from daybook_embedded.homes import Home, open_home
 from daybook_embedded.ports import free_port
 from daybook_embedded.servers import Server
 
@@ -76,7 +77,7 @@ class RabbitServer(Server):
         environment = _environment(home, names_port=names_port, node_port=node_port)
         self._control = Program(
             name="rabbitmqctl",
-            command=[str(script.with_name("rabbitmqctl")), "eval", ELECT],
+            command=[str(script.with_name("rabbitmqctl"))],
             environment=environment,
         )
         _configure(home, port=port)
@@ -88,7 +89,15 @@ class RabbitServer(Server):
 
     def mend(self, home: Home) -> None:
         """Give every quorum queue a leader."""
-        self.run(self._control, home)
+        self._run_control(["eval", ELECT], home)
+
+    def control(self, arguments: Sequence[str]) -> None:
+        """Run `rabbitmqctl` with these arguments on the running server."""
+        self._run_control(arguments, open_home(self.data_dir))
+
+    def _run_control(self, arguments: Sequence[str], home: Home) -> None:
+        program = replace(self._control, command=[*self._control.command, *arguments])
+        self.run(program, home)
 
     def answers(self, home: Home, *, port: int, pid: int) -> bool:
         """Say whether our user can log in."""
