@@ -4,6 +4,7 @@ UV_VERSION := 0.13.8
 # A uv on the PATH will do; else one is installed into this folder.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
+COMPOSE := docker compose -f infra/compose.yaml
 SOURCES := libs services tests
 # Each test process needs a virtual host of its own, which we cannot make on somebody else's RabbitMQ.
 TEST_PROCESSES := $(if $(DAYBOOK_TEST_RABBITMQ_URL),0,2)
@@ -49,18 +50,14 @@ bench: setup ## Print the benchmark tables
 migrate: setup ## Bring the database at DAYBOOK_DATABASE_URL up to the newest schema
 	@$(BIN)/daybook migrate
 
-images: ## Build the images of the services
-	@for service in api scheduler worker; do \
-		docker build --quiet -f infra/Dockerfile --build-arg SERVICE=$$service \
-			$${DAYBOOK_BASE_IMAGE:+--build-arg BASE_IMAGE=$$DAYBOOK_BASE_IMAGE} \
-			-t daybook-$$service . || exit 1; \
-	done
+images: ## Build the images of the services and of the daybook command
+	@$(COMPOSE) build
 
 up: ## Run the compose stack
-	@docker compose -f infra/compose.yaml up --build --wait
+	@$(COMPOSE) up --build --wait
 
 down: ## Stop the compose stack; its data stays
-	@docker compose -f infra/compose.yaml down
+	@$(COMPOSE) down
 
 clean: ## Remove what was installed and all private data
 	@rm -rf .venv .uv .daybook

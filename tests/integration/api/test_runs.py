@@ -68,6 +68,7 @@ async def test_schedulers_are_woken_once_the_run_can_be_seen(
         ({}, "#/date", "is required"),
         ({"date": "2026-03-01", "force": True}, "#/force", "is not known here"),
         ({"date": "2026-03-01", "reason": "x" * 501}, "#/reason", "500"),
+        ({"date": "2026-03-01", "reason": "a\0b"}, "#/reason", "U+0000"),
         ({"from": "2026-03-01", "to": "2026-03-02"}, "#", "a single `date`"),
         (["2026-03-01"], "#", "a JSON object"),
         ("2026-03-01", "#", "a JSON object"),

@@ -26,6 +26,8 @@ class Note(BaseModel):
     number: int
 
 
+STOP_SECONDS = 20
+
 NOTE = Task(name="tests.note", payload=Note, timeout=timedelta(seconds=5))
 
 
@@ -109,7 +111,7 @@ async def working(
     redis_url: str = "",
     prefetch: int = 2,
 ) -> AsyncIterator[Broker]:
-    """Run a worker that binds `handler` to `NOTE`."""
+    """Run a worker that binds `handler` to `NOTE`; fail when its end takes long."""
     broker = create_broker(url, application="tests", redis_url=redis_url, prefetch=prefetch)
     broker.is_worker_process = True
     register(broker, NOTE, handler)
@@ -121,8 +123,10 @@ async def working(
         yield broker
     finally:
         finish.set()
-        await asyncio.wait_for(listening, timeout=5)
-        await broker.shutdown()
+        # Its own timeouts add up to a few seconds, a dead connection is noticed after many.
+        async with asyncio.timeout(STOP_SECONDS):
+            await listening
+            await broker.shutdown()
 
 
 @asynccontextmanager

@@ -64,7 +64,9 @@ class TaskIQQueue:
             await kicker.kiq(payload.model_dump(mode="json"))
         except SendTaskError as error:
             if isinstance(error.__cause__, Unavailable):
-                raise error.__cause__ from error
+                # With its own cause: `from error` would make the two each other's, a chain without
+                # an end for whoever follows it, and the reason would be gone.
+                raise error.__cause__ from error.__cause__.__cause__
             raise
 
 

@@ -6,6 +6,7 @@ Each service has one frozen class, built once in its `main.py` from the fragment
 import sys
 from datetime import timedelta
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -20,11 +21,19 @@ def _url(*schemes: str, example: str, optional: bool = False) -> AfterValidator:
         if optional and not url:
             return value
         scheme, separator, rest = url.partition("://")
-        if not separator or not rest or scheme not in schemes:
+        if not separator or not rest or scheme not in schemes or not _is_readable(url):
             raise ValueError(f"expected {example}")
         return value
 
     return AfterValidator(check)
+
+
+def _is_readable(url: str) -> bool:
+    try:
+        # The port is read when it is asked for; a word in its place, too.
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _zone(value: str) -> str:

@@ -18,6 +18,7 @@ from pydantic import (
 from daybook_api.dates import Day
 from daybook_api.deps import App
 from daybook_api.reports import cursors
+from daybook_api.texts import Text
 from daybook_domain import clock
 from daybook_domain.reports import queries, service
 from daybook_domain.reports.calendar import business_day
@@ -32,7 +33,7 @@ class RunIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     date: Day
-    reason: Annotated[str | None, Field(max_length=500)] = None
+    reason: Annotated[Text | None, Field(max_length=500)] = None
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,65 @@
+"""Is a URL that cannot lead anywhere refused by name, before anybody connects?"""
+
+import pytest
+
+from daybook_domain.settings import (
+    BrokerSettings,
+    DatabaseSettings,
+    RedisSettings,
+    Settings,
+    load,
+)
+
+DATABASE = ("DAYBOOK_DATABASE_URL", DatabaseSettings)
+BROKER = ("DAYBOOK_BROKER_URL", BrokerSettings)
+REDIS = ("DAYBOOK_REDIS_URL", RedisSettings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        (DATABASE, "mysql://u:secret@h/d"),
+        (DATABASE, "postgresql://"),
+        (DATABASE, "postgresql://u:secret@h:port/d"),
+        (DATABASE, "postgresql://u:secret@h:70000/d"),
+        # A slash in a password ends the host, unless it is written as %2F.
+        (DATABASE, "postgresql://u:sec/ret@h/d"),
+        (DATABASE, "postgresql://u:secret@[::1/d"),
+        (BROKER, "amqp://u:secret@h:port/"),
+        (REDIS, "redis://:secret@h:port/0"),
+    ],
+)
+def test_a_broken_url_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    setting: tuple[str, type[Settings]],
+    value: str,
+) -> None:
+    name, settings = setting
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        load(settings)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith(f"{name}: expected ")
+    assert "sec" not in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        (DATABASE, "postgresql://u:p%2Fw@h/d"),
+        (DATABASE, "postgresql://u@[::1]:5432/d"),
+        (DATABASE, "postgresql:///d?host=/run/postgresql"),
+        (BROKER, "amqps://u:p@h/"),
+        (BROKER, "redis://h"),
+        (REDIS, ""),
+    ],
+)
+def test_a_good_url_is_taken_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, setting: tuple[str, type[Settings]], value: str
+) -> None:
+    name, settings = setting
+    monkeypatch.setenv(name, value)
+    (url,) = load(settings).model_dump().values()
+    assert url.get_secret_value() == value
