@@ -42,7 +42,7 @@ ProductDescription = Annotated[
 ]
 Price = Annotated[
     Decimal,
-    Field(gt=0, le=LARGEST_AMOUNT, max_digits=12, decimal_places=2),
+    Field(gt=0, le=LARGEST_AMOUNT, decimal_places=2),
     # `1e3` and `5` are prices as well; they are kept, compared and shown as 1000.00 and 5.00.
     AfterValidator(lambda value: value.quantize(CENT)),
 ]
