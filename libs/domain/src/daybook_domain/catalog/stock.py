@@ -51,7 +51,10 @@ class Held:
 
 
 async def hold(session: AsyncSession, product_ids: Iterable[int]) -> dict[int, Held]:
-    """Return the products that exist; nobody else changes them before the transaction ends."""
+    """Return the products that exist; nobody else changes them before the transaction ends.
+
+    The rest of the transaction is planned without reading tables from end to end.
+    """
     found = (await session.execute(_HOLD, {"ids": sorted(set(product_ids))})).all()
     return {row.id: Held(price=row.price, left=row.stock_quantity) for row in found}
 
