@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -146,9 +147,12 @@ async def test_the_log_is_json_and_carries_the_request_id(
     postgres_url: str, tmp_path: Path
 ) -> None:
     async with _api(postgres_url, tmp_path) as (service, client):
+
+        async def logged() -> list[dict[str, Any]]:
+            lines = [json.loads(line) for line in service.said().splitlines()]
+            return [line for line in lines if line["message"] == "request"]
+
         await client.get("/report?date=", headers={"X-Request-ID": "mine"})
-        # The line is written after the answer, so only its end tells that all is written.
-        assert await asyncio.to_thread(service.stop) == 0
-    lines = [json.loads(line) for line in service.said().splitlines()]
-    (line,) = [line for line in lines if line["message"] == "request"]
+        # The line is written after the answer, which the client may have before.
+        (line,) = await until(logged, what="a line about the request")
     assert (line["request_id"], line["status"], line["path"]) == ("mine", 422, "/report")
