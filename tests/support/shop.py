@@ -137,3 +137,22 @@ async def kept_day(engine: AsyncEngine, day: date) -> ReportDay | None:
             await connection.execute(select(ReportDay).where(col(ReportDay.report_date) == day))
         ).one_or_none()
     return None if row is None else ReportDay(**row._mapping)
+
+
+async def set_stock(engine: AsyncEngine, pieces: int) -> None:
+    """Let so many teas be left."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE products SET stock_quantity = :pieces WHERE id = 1"), {"pieces": pieces}
+        )
+
+
+async def stock_left(engine: AsyncEngine, product_id: int = 1) -> int:
+    """Return how many pieces of a product are left."""
+    async with engine.connect() as connection:
+        left: int = (
+            await connection.execute(
+                text("SELECT stock_quantity FROM products WHERE id = :id"), {"id": product_id}
+            )
+        ).scalar_one()
+    return left

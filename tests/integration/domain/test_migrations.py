@@ -59,13 +59,34 @@ async def test_up_down_and_up_again_leave_the_same_schema(
     await migrate.check(empty)
 
 
-async def test_each_step_can_be_taken_back_by_itself(empty: str, empty_engine: AsyncEngine) -> None:
-    await migrate.upgrade(empty, revision="0001")
+@pytest.mark.parametrize(("step", "before"), [("0002", "0001"), ("0003", "0002")])
+async def test_each_step_can_be_taken_back_by_itself(
+    empty: str, empty_engine: AsyncEngine, step: str, before: str
+) -> None:
+    await migrate.upgrade(empty, revision=before)
     first = await contents(empty_engine)
-    await migrate.upgrade(empty, revision="0002")
-    await migrate.downgrade(empty, revision="0001")
+    await migrate.upgrade(empty, revision=step)
+    await migrate.downgrade(empty, revision=before)
 
     assert await contents(empty_engine) == first
+
+
+async def test_of_several_primary_addresses_the_newest_stays(
+    empty: str, empty_engine: AsyncEngine
+) -> None:
+    await migrate.upgrade(empty, revision="0002")
+    async with empty_engine.begin() as connection:
+        for statement in (
+            "INSERT INTO users (username, email) SELECT n, n FROM generate_series(1, 2) AS n",
+            "INSERT INTO addresses (user_id, street, city, zip_code, country, is_primary)"
+            " SELECT 1 + n % 2, 'Quay', 'Bergen', '5003', 'NO', n < 5 FROM generate_series(0, 5) n",
+        ):
+            await connection.execute(text(statement))
+    await migrate.upgrade(empty, revision="0003")
+
+    async with empty_engine.connect() as connection:
+        primary = text("SELECT user_id, id FROM addresses WHERE is_primary ORDER BY user_id")
+        assert [tuple(row) for row in await connection.execute(primary)] == [(1, 5), (2, 4)]
 
 
 async def test_a_difference_between_code_and_database_is_found(

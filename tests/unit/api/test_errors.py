@@ -34,6 +34,15 @@ def test_a_refusal_gets_the_status_of_its_meaning(error: DaybookError, status: i
     assert problem.request_id == "r"
 
 
+@pytest.mark.parametrize("kind", [Conflict, Invalid])
+def test_a_refusal_points_at_its_field(kind: type[DaybookError]) -> None:
+    scope = {"type": "http", "method": "POST", "state": {"request_id": "r"}}
+    answer = errors.refusal(scope, kind("too many", field="items/0/quantity"))
+    (told,) = errors.Problem.model_validate_json(bytes(answer.body)).errors
+    assert (told.location, told.pointer) == ("body", "#/items/0/quantity")
+    assert told.detail == "too many"
+
+
 def _wrapped(error: Exception) -> DBAPIError:
     return DBAPIError("SELECT 1", None, error)
 

@@ -11,13 +11,18 @@ from typing import ClassVar
 
 
 class DaybookError(Exception):
-    """A refusal with a meaning; `code` is stable, for callers to match on."""
+    """A refusal with a meaning; `code` is stable, for callers to match on.
+
+    `field` names the culprit within what was asked, where there is one: `date`,
+    `items/0/product_id`.
+    """
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.field = field
 
 
 class NotFound(DaybookError):
@@ -33,13 +38,9 @@ class Conflict(DaybookError):
 
 
 class Invalid(DaybookError):
-    """The request breaks a business rule; `field` names the culprit where there is one."""
+    """The request breaks a business rule."""
 
     code = "invalid"
-
-    def __init__(self, detail: str, *, field: str | None = None) -> None:
-        super().__init__(detail)
-        self.field = field
 
 
 class Unavailable(DaybookError):

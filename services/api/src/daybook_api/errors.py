@@ -119,11 +119,10 @@ def refusal(scope: Scope, error: DaybookError) -> Response:
     """Return the answer to a refusal of the domain."""
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     errors = []
-    if isinstance(error, Invalid) and error.field is not None:
+    if error.field is not None:
         location = "body" if scope["method"] in {"POST", "PUT", "PATCH"} else "query"
-        errors = [
-            ProblemError(location=location, pointer=_pointer([error.field]), detail=error.detail)
-        ]
+        pointer = _pointer(error.field.split("/"))
+        errors = [ProblemError(location=location, pointer=pointer, detail=error.detail)]
     headers = RETRY_AFTER if status is HTTPStatus.SERVICE_UNAVAILABLE else None
     return problem(
         scope, status=status, code=error.code, detail=error.detail, errors=errors, headers=headers

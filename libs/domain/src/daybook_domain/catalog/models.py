@@ -3,7 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import CheckConstraint
+from sqlalchemy import CheckConstraint, Index, text
 from sqlmodel import Field
 
 from daybook_domain.types import Table, created_at, identity, money, reference, updated_at
@@ -13,6 +13,7 @@ class User(Table, table=True):
     """Somebody who orders."""
 
     __tablename__ = "users"
+    __table_args__ = (Index("ix_users_created_at", "created_at", "id"),)
 
     id: int | None = identity()
     username: str = Field(max_length=100, unique=True)
@@ -26,9 +27,13 @@ class Address(Table, table=True):
     """A place that a user has things delivered to."""
 
     __tablename__ = "addresses"
+    __table_args__ = (
+        Index("ix_addresses_user_id", "user_id", "created_at", "id"),
+        Index("uq_addresses_primary", "user_id", unique=True, postgresql_where=text("is_primary")),
+    )
 
     id: int | None = identity()
-    user_id: int = reference("users.id", index=True)
+    user_id: int = reference("users.id")
     street: str = Field(max_length=200)
     city: str = Field(max_length=100)
     state: str | None = Field(default=None, max_length=100)
@@ -46,6 +51,7 @@ class Product(Table, table=True):
     __table_args__ = (
         CheckConstraint("price > 0", name="price_positive"),
         CheckConstraint("stock_quantity >= 0", name="stock_not_negative"),
+        Index("ix_products_created_at", "created_at", "id"),
     )
 
     id: int | None = identity()

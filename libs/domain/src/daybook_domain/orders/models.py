@@ -36,11 +36,16 @@ class Order(Table, table=True):
         CheckConstraint("total_price >= 0", name="total_price_not_negative"),
         # The build asks for a day's orders and their ids: an index-only scan.
         Index("ix_orders_created_at", "created_at", postgresql_include=["id"]),
+        # Lists, newest first.
+        Index("ix_orders_user_id", "user_id", "created_at", "id"),
+        Index("ix_orders_status", "status", "created_at", "id"),
     )
 
     id: int | None = identity()
     external_id: str | None = Field(default=None, max_length=200, unique=True)
-    user_id: int = reference("users.id", index=True)
+    request_digest: str | None = Field(default=None, max_length=64)
+    """Of the content that an order with an external id was placed with; see allotment.py."""
+    user_id: int = reference("users.id")
     delivery_address_id: int = reference("addresses.id", index=True)
     total_price: Decimal = Field(sa_type=money())
     status: OrderStatus = Field(

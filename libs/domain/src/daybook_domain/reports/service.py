@@ -76,7 +76,7 @@ async def request(
         available_at=now,
         requested_by=requested_by,
     )
-    requested = await _add_or_join(session, run)
+    requested = await add_or_join(session, run)
     await wake_schedulers(session)
     return requested
 
@@ -301,7 +301,8 @@ async def wake_schedulers(session: AsyncSession) -> None:
     await session.execute(select(func.pg_notify(RUNS_CHANNEL, "")))
 
 
-async def _add_or_join(session: AsyncSession, run: ReportRun) -> Requested:
+async def add_or_join(session: AsyncSession, run: ReportRun) -> Requested:
+    """Let a run wait for its date, or join the one that does; that one is locked then."""
     statement = (
         insert(ReportRun)
         .values(**_row(run))

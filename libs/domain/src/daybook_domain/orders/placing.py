@@ -1,0 +1,186 @@
+"""How does a batch of orders become rows, with its stock taken?
+
+A handful of statements, however many orders there are; REST places a batch of one. What is looked
+at is held until the transaction ends, in the order that catalog/stock.py tells, so that `allot`
+decides in peace: a pure function from the orders and what the database said to one outcome each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.catalog import stock
+from daybook_domain.errors import DaybookError
+from daybook_domain.orders.allotment import (
+    Allotted,
+    Earlier,
+    Known,
+    NewItem,
+    NewOrder,
+    Outcome,
+    Repeated,
+    allot,
+)
+
+__all__ = ["NewItem", "NewOrder", "Placed", "place"]
+
+_HOLD_USERS = text(
+    "SELECT id FROM users WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR KEY SHARE"
+)
+_HOLD_ADDRESSES = text(
+    "SELECT id, user_id FROM addresses WHERE id = ANY(CAST(:ids AS bigint[]))"
+    " ORDER BY id FOR KEY SHARE"
+)
+_EARLIER = text(
+    """
+    SELECT external_id, id, total_price, request_digest FROM orders
+    WHERE external_id = ANY(CAST(:external_ids AS text[]))
+    """
+)
+# Ids in the order of the batch, rows in the order of their external ids: two batches that share
+# several wait for each other at the first that they share, and not crosswise.
+_WRITE = text(
+    """
+    WITH placed AS MATERIALIZED (
+        SELECT nextval(pg_get_serial_sequence('orders', 'id')) AS id, asked.*
+        FROM unnest(
+            CAST(:external_ids AS text[]), CAST(:digests AS text[]), CAST(:users AS bigint[]),
+            CAST(:addresses AS bigint[]), CAST(:totals AS numeric[])
+        ) WITH ORDINALITY AS asked(external_id, digest, user_id, address_id, total, place)
+    ), written AS (
+        INSERT INTO orders (id, external_id, request_digest, user_id, delivery_address_id,
+            total_price, status)
+        OVERRIDING SYSTEM VALUE
+        SELECT id, external_id, digest, user_id, address_id, total, 'pending'
+        FROM placed ORDER BY external_id
+        ON CONFLICT (external_id) DO NOTHING
+        RETURNING id
+    ), items AS (
+        INSERT INTO order_items (order_id, product_id, quantity, price_at_order)
+        SELECT placed.id, item.product_id, item.quantity, item.price
+        FROM unnest(
+            CAST(:places AS bigint[]), CAST(:products AS bigint[]), CAST(:quantities AS integer[]),
+            CAST(:prices AS numeric[])
+        ) WITH ORDINALITY AS item(place, product_id, quantity, price, line)
+        JOIN placed USING (place)
+        JOIN written ON written.id = placed.id
+        ORDER BY item.line
+    )
+    SELECT placed.id FROM placed JOIN written USING (id) ORDER BY placed.place
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An order that exists; `duplicate`: it did already, of the same content."""
+
+    order_id: int
+    total_price: Decimal
+    duplicate: bool
+
+
+class _Overtaken(Exception):
+    """Another transaction placed an order of the same external id after we had looked."""
+
+
+async def place(session: AsyncSession, orders: Sequence[NewOrder]) -> list[Placed | DaybookError]:
+    """Place the orders that can be placed; one outcome for each, in their order.
+
+    A refusal is a value, not raised, so that it costs no other order its place: `OutOfStock`,
+    `ExternalIdTaken`, `UnknownReference`, `ForeignAddress`, `NoItems`, `TotalTooLarge`.
+    """
+    users, addresses, products = await _hold(session, orders)
+    while True:
+        earlier = await _earlier(session, orders)
+        known = Known(users=users, addresses=addresses, products=products, earlier=earlier)
+        outcomes = allot(orders, known)
+        allotted = [outcome for outcome in outcomes if isinstance(outcome, Allotted)]
+        if not allotted:
+            return _told(outcomes, ids=[])
+        try:
+            async with session.begin_nested():
+                ids = await _write(session, allotted)
+        except _Overtaken:
+            # It has committed, so that the next look finds its order.
+            continue
+        return _told(outcomes, ids=ids)
+
+
+async def _hold(
+    session: AsyncSession, orders: Sequence[NewOrder]
+) -> tuple[set[int], dict[int, int], dict[int, stock.Held]]:
+    wanted = {"ids": sorted({order.user_id for order in orders})}
+    users = set((await session.execute(_HOLD_USERS, wanted)).scalars())
+    wanted = {"ids": sorted({order.delivery_address_id for order in orders})}
+    addresses = {row.id: row.user_id for row in await session.execute(_HOLD_ADDRESSES, wanted)}
+    products = await stock.hold(
+        session, (item.product_id for order in orders for item in order.items)
+    )
+    return users, addresses, products
+
+
+async def _earlier(session: AsyncSession, orders: Sequence[NewOrder]) -> dict[str, Earlier]:
+    wanted = [order.external_id for order in orders if order.external_id is not None]
+    if not wanted:
+        return {}
+    found = await session.execute(_EARLIER, {"external_ids": wanted})
+    return {
+        row.external_id: Earlier(
+            order_id=row.id, total_price=row.total_price, digest=row.request_digest
+        )
+        for row in found
+    }
+
+
+async def _write(session: AsyncSession, allotted: Sequence[Allotted]) -> list[int]:
+    items = [
+        (place, item.product_id, item.quantity, price)
+        for place, one in enumerate(allotted, start=1)
+        for item, price in zip(one.order.items, one.prices, strict=True)
+    ]
+    places, products, quantities, prices = zip(*items, strict=True)
+    written = await session.execute(
+        _WRITE,
+        {
+            "external_ids": [one.order.external_id for one in allotted],
+            "digests": [one.digest for one in allotted],
+            "users": [one.order.user_id for one in allotted],
+            "addresses": [one.order.delivery_address_id for one in allotted],
+            "totals": [one.total_price for one in allotted],
+            "places": places,
+            "products": products,
+            "quantities": quantities,
+            "prices": prices,
+        },
+    )
+    ids = list(written.scalars())
+    if len(ids) != len(allotted):
+        raise _Overtaken
+    taken: dict[int, int] = {}
+    for _, product_id, quantity, _ in items:
+        taken[product_id] = taken.get(product_id, 0) + quantity
+    await stock.take(session, taken)
+    return ids
+
+
+def _told(outcomes: Sequence[Outcome], *, ids: Sequence[int]) -> list[Placed | DaybookError]:
+    """Return the outcomes with the ids that the written orders got."""
+    fresh = iter(ids)
+    told: list[Placed | DaybookError] = []
+    for outcome in outcomes:
+        match outcome:
+            case Allotted():
+                told.append(Placed(next(fresh), outcome.total_price, duplicate=False))
+            case Earlier():
+                told.append(Placed(outcome.order_id, outcome.total_price, duplicate=True))
+            case Repeated():
+                first = told[outcome.of]
+                assert isinstance(first, Placed)
+                told.append(Placed(first.order_id, first.total_price, duplicate=True))
+            case DaybookError():
+                told.append(outcome)
+    return told

@@ -1,0 +1,181 @@
+"""Orders become rows once, with their stock taken, and refusals cost nobody else a place."""
+
+import asyncio
+from collections.abc import Sequence
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain.db import Sessions
+from daybook_domain.errors import DaybookError
+from daybook_domain.orders.errors import ExternalIdTaken, OutOfStock, UnknownReference
+from daybook_domain.orders.placing import NewItem, NewOrder, Placed, place
+from tests.support.locks import somebody_waits
+from tests.support.shop import open_shop, set_stock, stock_left
+
+
+@pytest.fixture(autouse=True)
+async def shop(engine: AsyncEngine) -> None:
+    """Begin with ada, her address and a thousand teas at 3.50, each with id 1."""
+    await open_shop(engine)
+
+
+def tea(quantity: int = 1, *, external_id: str | None = None, user_id: int = 1) -> NewOrder:
+    return NewOrder(user_id, 1, (NewItem(1, quantity),), external_id)
+
+
+async def placed(sessions: Sessions, orders: Sequence[NewOrder]) -> list[Placed | DaybookError]:
+    async with sessions.begin() as session:
+        return await place(session, orders)
+
+
+async def rows(engine: AsyncEngine, query: str) -> list[tuple[object, ...]]:
+    async with engine.connect() as connection:
+        return [tuple(row) for row in await connection.execute(text(query))]
+
+
+async def test_an_order_has_its_items_its_total_and_its_stock_taken(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    order = NewOrder(1, 1, (NewItem(1, 2), NewItem(1, 3)), "shop-17")
+    outcomes = await placed(sessions, [order])
+
+    assert outcomes == [Placed(1, Decimal("17.50"), duplicate=False)]
+    assert await rows(engine, "SELECT external_id, total_price, status FROM orders") == [
+        ("shop-17", Decimal("17.50"), "pending")
+    ]
+    assert await rows(
+        engine, "SELECT order_id, product_id, quantity, price_at_order FROM order_items ORDER BY id"
+    ) == [(1, 1, 2, Decimal("3.50")), (1, 1, 3, Decimal("3.50"))]
+    assert await stock_left(engine) == 995
+
+
+async def test_the_outcomes_of_a_batch_come_in_its_order(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    await set_stock(engine, 10)
+    outcomes = await placed(
+        sessions,
+        [
+            tea(4, external_id="z"),
+            tea(user_id=99),
+            tea(7),
+            tea(4, external_id="a"),
+            tea(4, external_id="z"),
+            tea(5, external_id="z"),
+            tea(2),
+            tea(1),
+        ],
+    )
+
+    assert [type(outcome) for outcome in outcomes] == [
+        Placed,
+        UnknownReference,
+        OutOfStock,
+        Placed,
+        Placed,
+        ExternalIdTaken,
+        Placed,
+        OutOfStock,
+    ]
+    ids = [one.order_id for one in outcomes if isinstance(one, Placed)]
+    assert ids == [1, 2, 1, 3]
+    assert await stock_left(engine) == 0
+    assert await rows(engine, "SELECT id, external_id FROM orders ORDER BY id") == [
+        (1, "z"),
+        (2, "a"),
+        (3, None),
+    ]
+
+
+async def test_a_later_delivery_of_the_same_order_changes_nothing(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    split = NewOrder(1, 1, (NewItem(1, 2), NewItem(1, 3)), "shop-17")
+    (first,) = await placed(sessions, [split])
+    await set_stock(engine, 0)
+    (again,) = await placed(sessions, [tea(5, external_id="shop-17")])
+    (other,) = await placed(sessions, [tea(6, external_id="shop-17")])
+
+    assert isinstance(first, Placed)
+    assert again == Placed(first.order_id, first.total_price, duplicate=True)
+    assert isinstance(other, ExternalIdTaken)
+    assert other.field == "external_id"
+    assert await rows(engine, "SELECT count(*) FROM orders") == [(1,)]
+    assert await stock_left(engine) == 0
+
+
+async def test_an_order_that_another_transaction_places_meanwhile_is_found(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    """The other one holds no product of ours, so that only its external id stands in the way."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("INSERT INTO products (name, price, stock_quantity) VALUES ('pot', 9.00, 5)")
+        )
+    pot = NewOrder(1, 1, (NewItem(2, 1),), "shop-17")
+    async with sessions.begin() as session:
+        await place(session, [pot])
+        second = asyncio.create_task(
+            placed(sessions, [tea(3), tea(2, external_id="shop-17"), tea(4)])
+        )
+        await somebody_waits(engine)
+
+    outcomes = await second
+    assert [type(outcome) for outcome in outcomes] == [Placed, ExternalIdTaken, Placed]
+    assert await stock_left(engine) == 993
+    assert await rows(engine, "SELECT count(*), count(external_id) FROM orders") == [(3, 1)]
+    assert await rows(engine, "SELECT count(*) FROM order_items") == [(3,)]
+
+
+async def test_the_same_order_delivered_by_many_at_once_exists_once(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    batches = await asyncio.gather(
+        *(placed(sessions, [tea(1), tea(2, external_id="shop-17")]) for _ in range(12))
+    )
+
+    outcomes = [outcome for _, outcome in batches]
+    assert len({outcome.order_id for outcome in outcomes if isinstance(outcome, Placed)}) == 1
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Placed)] == []
+    assert sorted(outcome.duplicate for outcome in outcomes if isinstance(outcome, Placed)) == [
+        False,
+        *[True] * 11,
+    ]
+    assert await stock_left(engine) == 1000 - 12 - 2
+
+
+async def test_batches_that_share_external_ids_crosswise_do_not_lock_each_other_out(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    keys = [f"shop-{n}" for n in range(20)]
+    batches = await asyncio.gather(
+        *(
+            placed(
+                sessions, [tea(external_id=key) for key in (keys if turn % 2 else reversed(keys))]
+            )
+            for turn in range(10)
+        )
+    )
+
+    fresh = [one for batch in batches for one in batch if isinstance(one, Placed)]
+    assert len(fresh) == 200
+    assert sum(not one.duplicate for one in fresh) == 20
+    assert await stock_left(engine) == 980
+
+
+async def test_nothing_is_placed_when_the_transaction_is_not_committed(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    async with sessions() as session:
+        await place(session, [tea(5)])
+        await session.rollback()
+
+    assert await rows(engine, "SELECT count(*) FROM orders") == [(0,)]
+    assert await stock_left(engine) == 1000
+
+
+async def test_an_empty_batch_is_no_work(sessions: Sessions) -> None:
+    assert await placed(sessions, []) == []
