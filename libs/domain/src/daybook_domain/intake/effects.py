@@ -4,7 +4,7 @@ One outcome for each message, whatever the others are: what the domain refuses a
 way that nobody has foreseen are outcomes, too. Only an outage of the database is raised.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from daybook_domain.catalog import service as catalog
 from daybook_domain.catalog import stock
 from daybook_domain.catalog.errors import ProductNotFound
 from daybook_domain.errors import DaybookError
-from daybook_domain.intake.errors import Unforeseen
+from daybook_domain.intake.errors import Postponed, Unforeseen
 from daybook_domain.intake.messages import (
     AnyMessage,
     OrderItemData,
@@ -25,6 +25,7 @@ from daybook_domain.intake.messages import (
     OrderUpdateMessage,
     ProductMessage,
     ProductUpdateMessage,
+    subject,
 )
 from daybook_domain.orders import service as orders
 from daybook_domain.orders.errors import OrderNotFound, UnknownReference
@@ -60,19 +61,14 @@ Effect = Applied | DaybookError
 
 def awaited(refusal: DaybookError, message: AnyMessage) -> str | None:
     """Return what may still come and let `message` succeed, such as `product:7`; None: nothing."""
-    if isinstance(refusal, ProductNotFound) and isinstance(message, ProductUpdateMessage):
-        return f"product:{message.product_id}"
-    if isinstance(refusal, OrderNotFound) and isinstance(message, OrderUpdateMessage):
-        return f"order:{message.order_id}"
+    if isinstance(refusal, ProductNotFound | OrderNotFound | Postponed):
+        return subject(message)
     if isinstance(refusal, UnknownReference):
         return _reference(refusal.field or "", message)
     return None
 
 
-def _reference(field: str, message: AnyMessage) -> str:
-    if isinstance(message, OrderUpdateMessage):
-        # Updates of one order keep their turn, whatever one of them waits for.
-        return f"order:{message.order_id}"
+def _reference(field: str, message: AnyMessage) -> str | None:
     match field.split("/"):
         case ["items", place, "product_id"] if isinstance(message, OrderMessage):
             return f"product:{message.items[int(place)].product_id}"
@@ -80,7 +76,8 @@ def _reference(field: str, message: AnyMessage) -> str:
             return f"user:{message.user_id}"
         case ["delivery_address_id"] if isinstance(message, OrderMessage):
             return f"address:{message.delivery_address_id}"
-    return field[:50]
+    # Updates keep their turn by what they are about, whatever one of them waits for.
+    return subject(message)
 
 
 async def apply(session: AsyncSession, messages: Sequence[AnyMessage]) -> list[Effect]:
@@ -128,9 +125,9 @@ async def _apply(session: AsyncSession, messages: Sequence[AnyMessage]) -> list[
         await _hold(session, product_updates, new_orders, order_updates)
     return [
         *await _add_products(session, products),
-        *[await _change_product(session, message) for message in product_updates],
+        *await _in_turn(session, product_updates, _change_product),
         *await _place(session, new_orders),
-        *[await _change_order(session, message) for message in order_updates],
+        *await _in_turn(session, order_updates, _change_order),
     ]
 
 
@@ -174,15 +171,42 @@ async def _add_products(
     return [Applied(f"product:{product_id}") for product_id in ids]
 
 
-async def _change_product(session: AsyncSession, message: ProductUpdateMessage) -> Effect:
-    data = message.product_data
-    changes = catalog.ProductChanges(**{name: getattr(data, name) for name in data.model_fields_set})  # type: ignore[typeddict-item]
-    try:
-        async with session.begin_nested():
-            await catalog.change_product(session, message.product_id, changes=changes)
-    except DaybookError as refusal:
-        return refusal
-    return Applied()
+async def _in_turn(
+    session: AsyncSession,
+    messages: Sequence[M],
+    change: Callable[[AsyncSession, M], Awaitable[None]],
+) -> Sequence[Effect]:
+    """Apply updates one by one; where one has to wait, those of the same subject wait behind it."""
+    effects: list[Effect] = []
+    waiting: set[str | None] = set()
+    for message in messages:
+        effect: Effect = Applied()
+        try:
+            if subject(message) in waiting:
+                raise Postponed("an earlier update of the same waits, too")
+            async with session.begin_nested():
+                await change(session, message)
+        except DaybookError as refusal:
+            effect = refusal
+            if awaited(refusal, message):
+                waiting.add(subject(message))
+        effects.append(effect)
+    return effects
+
+
+async def _change_product(session: AsyncSession, message: ProductUpdateMessage) -> None:
+    data, changes = message.product_data, catalog.ProductChanges()
+    for name in data.model_fields_set:
+        match name:
+            case "name":
+                changes["name"] = data.name
+            case "description":
+                changes["description"] = data.description
+            case "price":
+                changes["price"] = data.price
+            case "stock_quantity":
+                changes["stock_quantity"] = data.stock_quantity
+    await catalog.change_product(session, message.product_id, changes=changes)
 
 
 async def _place(session: AsyncSession, messages: Sequence[OrderMessage]) -> Sequence[Effect]:
@@ -205,9 +229,8 @@ async def _place(session: AsyncSession, messages: Sequence[OrderMessage]) -> Seq
     ]
 
 
-async def _change_order(session: AsyncSession, message: OrderUpdateMessage) -> Effect:
-    data = message.order_data
-    changes: orders.OrderChanges = {}
+async def _change_order(session: AsyncSession, message: OrderUpdateMessage) -> None:
+    data, changes = message.order_data, orders.OrderChanges()
     for name in data.model_fields_set:
         match name:
             case "status":
@@ -216,12 +239,7 @@ async def _change_order(session: AsyncSession, message: OrderUpdateMessage) -> E
                 changes["delivery_address_id"] = data.delivery_address_id
             case "items":
                 changes["items"] = _items(data.items)
-    try:
-        async with session.begin_nested():
-            await orders.change(session, message.order_id, changes=changes)
-    except DaybookError as refusal:
-        return refusal
-    return Applied()
+    await orders.change(session, message.order_id, changes=changes)
 
 
 def _items(items: Sequence[OrderItemData]) -> tuple[NewItem, ...]:

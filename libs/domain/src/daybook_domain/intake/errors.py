@@ -1,6 +1,6 @@
 """What can be refused about messages and dead letters?"""
 
-from daybook_domain.errors import Conflict, Invalid, NotFound
+from daybook_domain.errors import Conflict, Invalid, NotFound, Unavailable
 
 
 class Malformed(Invalid):
@@ -21,6 +21,12 @@ class MessageIdReused(Conflict):
     code = "message_id_reused"
 
 
+class Postponed(Conflict):
+    """An earlier update of the same thing waits, so this one waits behind it."""
+
+    code = "postponed"
+
+
 class Unforeseen(Conflict):
     """What the message asks for fails in a way that nobody has foreseen: a bug of ours."""
 
@@ -31,6 +37,12 @@ class DeliveryLimit(Conflict):
     """Workers ended while they had the message, so often that it is suspected of it."""
 
     code = "delivery_limit"
+
+
+class NotOurs(Unavailable):
+    """RabbitMQ may have given the deliveries to another worker; nothing was committed."""
+
+    code = "not_ours"
 
 
 class LetterNotFound(NotFound):

@@ -41,7 +41,8 @@ _RECORD = text(
     """
 )
 _FORGET = text(
-    "DELETE FROM intake_receipts WHERE consumer = :consumer AND number = ANY(CAST(:numbers AS bigint[]))"
+    "DELETE FROM intake_receipts"
+    " WHERE consumer = :consumer AND number = ANY(CAST(:numbers AS bigint[]))"
 )
 _FIND_RECEIPTS = text(
     """
@@ -79,7 +80,7 @@ _EXPIRE_MESSAGES = text(
         SELECT queue, message_id FROM intake_messages
         WHERE created_at < now() - CAST(:age AS interval) ORDER BY created_at LIMIT :limit
         FOR UPDATE SKIP LOCKED
-    )
+    ) RETURNING 1
     """
 )
 _EXPIRE_RECEIPTS = text(
@@ -166,7 +167,12 @@ async def remember(session: AsyncSession, digests: Mapping[Key, bytes]) -> Mappi
 
 async def expire(
     session: AsyncSession, *, messages_after: timedelta, receipts_after: timedelta, limit: int
-) -> None:
-    """Forget at most `limit` messages, and the receipts of consumers that are long gone."""
-    await session.execute(_EXPIRE_MESSAGES, {"age": messages_after, "limit": limit})
+) -> bool:
+    """Forget at most `limit` messages, and the receipts of consumers that are long gone.
+
+    True when there may be more to forget.
+    """
     await session.execute(_EXPIRE_RECEIPTS, {"age": receipts_after})
+    values = {"age": messages_after, "limit": limit}
+    forgotten = (await session.execute(_EXPIRE_MESSAGES, values)).all()
+    return len(forgotten) == limit
