@@ -1,7 +1,8 @@
 """What do the tests of the intake share? A shop, and a way to hand batches in."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,8 +15,8 @@ from daybook_domain.intake.letters import Patience
 from daybook_domain.intake.service import Batch, Outcome, Settled
 from tests.support.shop import open_shop
 
-Take = Callable[..., Awaitable[list[Outcome] | None]]
-Retry = Callable[..., Awaitable[list[Outcome]]]
+Take = Callable[..., Coroutine[Any, Any, list[Outcome] | None]]
+Retry = Callable[..., Coroutine[Any, Any, list[Outcome]]]
 
 AT_ONCE = Patience(first=timedelta(0), longest=timedelta(0))
 """Letters that wait are due at once."""

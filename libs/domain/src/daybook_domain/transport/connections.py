@@ -15,6 +15,7 @@ from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from yarl import URL
 
 from daybook_domain.errors import Unavailable
+from daybook_domain.transport import properties
 
 CLOSE_SECONDS = 1.0
 
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 async def connect(url: str, *, name: str, timeout: float) -> AbstractConnection:
     """Return a plain connection, shown to the server as `name`; it does not mend itself."""
+    properties.tolerate()
     address = URL(url)
     if "heartbeat" not in address.query:
         address = address.update_query(heartbeat=HEARTBEAT_SECONDS)

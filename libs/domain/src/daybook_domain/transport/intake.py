@@ -74,7 +74,7 @@ async def declare(channel: AbstractChannel) -> None:
     await _declare_queue(channel, DEAD, DEAD_ARGUMENTS)
     await (await channel.get_queue(DEAD, ensure=False)).bind(graveyard, routing_key=DEAD)
     for queue in Queue:
-        await _declare_queue(channel, queue, ARGUMENTS)
+        await _declare_queue(channel, queue.value, ARGUMENTS)
 
 
 async def _declare_queue(
@@ -139,7 +139,7 @@ class Consumption:
         # The server ends a consumer when its queue is deleted or its node leaves.
         self._channel.on_consumer_cancel_callbacks.add(lambda _: self._break())
         await self._channel.basic_qos(prefetch_count=_AT_FIRST)
-        for queue in (*Queue, DEAD):
+        for queue in (*(queue.value for queue in Queue), DEAD):
             self._narrow.add(queue)
             self._tags[queue] = await self._consume(queue)
         self._hear()
