@@ -1,7 +1,7 @@
 """What may an endpoint ask for?"""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -19,6 +19,7 @@ class Wiring:
     sessions: db.Sessions
     reports: Reports
     timezone: str
+    idempotency_retention: timedelta
     registry: CollectorRegistry
 
     async def today(self) -> date:

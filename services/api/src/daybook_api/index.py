@@ -14,4 +14,7 @@ async def index() -> dict[str, str]:
         "report": "/report",
         "days": "/report/days",
         "runs": "/report/runs",
+        "users": "/users",
+        "products": "/products",
+        "orders": "/orders",
     }

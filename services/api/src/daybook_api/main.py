@@ -17,7 +17,9 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from daybook_api import deps, errors, health, index
+from daybook_api.catalog import addresses, products, users
 from daybook_api.middleware import Edge
+from daybook_api.orders import routes as orders
 from daybook_api.reports import days, document, runs
 from daybook_api.settings import ApiSettings
 from daybook_api.streams import Reports
@@ -53,8 +55,8 @@ def build_app(settings: ApiSettings) -> FastAPI:
     errors.install(app)
     # The document of the whole API needs the shape of a problem, which no endpoint returns.
     app.openapi = partial(errors.document, app)  # type: ignore[method-assign]
-    for router in (document.router, runs.router, days.router, health.router, index.router):
-        app.include_router(router)
+    for feature in (document, runs, days, users, addresses, products, orders, health, index):
+        app.include_router(feature.router)
     return app
 
 
@@ -76,6 +78,7 @@ def _lifespan(
                 sessions=create_sessions(engine),
                 reports=Reports(pool, patience=settings.stream_timeout),
                 timezone=settings.timezone,
+                idempotency_retention=settings.idempotency_retention,
                 registry=registry,
             )
             log.info("ready")

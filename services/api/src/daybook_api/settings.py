@@ -21,6 +21,8 @@ class ApiSettings(DatabaseSettings, CalendarSettings, LogSettings):
     api_port: Port = 8000
     query_timeout: Seconds = timedelta(seconds=30)
     """A request whose database does not answer for so long is refused."""
+    idempotency_retention: Seconds = timedelta(days=1)
+    """For how long a request that comes again with its `Idempotency-Key` is known."""
     stream_timeout: Seconds = timedelta(seconds=60)
     """A reader of a report who takes nothing for so long is cut off: it holds a snapshot."""
     stream_limit: Annotated[int, Field(ge=1, le=1000)] = 16

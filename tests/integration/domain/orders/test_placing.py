@@ -150,20 +150,32 @@ async def test_the_same_order_delivered_by_many_at_once_exists_once(
 async def test_batches_that_share_external_ids_crosswise_do_not_lock_each_other_out(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
-    keys = [f"shop-{n}" for n in range(20)]
+    """Each names a product of its own, so that nothing but the external ids keeps them apart."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO products (name, price, stock_quantity)"
+                " SELECT 'pot', 9.00, 1000 FROM generate_series(2, 10)"
+            )
+        )
+    keys = [f"shop-{n}" for n in range(200)]
     batches = await asyncio.gather(
         *(
             placed(
-                sessions, [tea(external_id=key) for key in (keys if turn % 2 else reversed(keys))]
+                sessions,
+                [
+                    NewOrder(1, 1, (NewItem(product, 1),), key)
+                    for key in (keys if product % 2 else reversed(keys))
+                ],
             )
-            for turn in range(10)
+            for product in range(1, 11)
         )
     )
 
-    fresh = [one for batch in batches for one in batch if isinstance(one, Placed)]
-    assert len(fresh) == 200
-    assert sum(not one.duplicate for one in fresh) == 20
-    assert await stock_left(engine) == 980
+    outcomes = [one for batch in batches for one in batch]
+    assert sum(isinstance(one, Placed) for one in outcomes) == 200
+    assert sum(isinstance(one, ExternalIdTaken) for one in outcomes) == 1800
+    assert await rows(engine, "SELECT 10000 - sum(stock_quantity) FROM products") == [(200,)]
 
 
 async def test_nothing_is_placed_when_the_transaction_is_not_committed(

@@ -11,38 +11,27 @@ CENT = Decimal("0.01")
 LARGEST_AMOUNT = Decimal("9999999999.99")
 """What NUMERIC(12,2) holds."""
 
-# White space around a text for people does not count.
-Username = Annotated[
-    str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), Storable
-]
+
+def _text(*, at_most: int, at_least: int = 1) -> StringConstraints:
+    # These are for people: white space around them does not count.
+    return StringConstraints(min_length=at_least, max_length=at_most, strip_whitespace=True)
+
+
+Username = Annotated[str, _text(at_most=100), Storable]
 Email = Annotated[EmailStr, Field(max_length=320)]
-UserDescription = Annotated[str, StringConstraints(max_length=500, strip_whitespace=True), Storable]
+UserDescription = Annotated[str, _text(at_most=500, at_least=0), Storable]
 
-Street = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), Storable
-]
-City = Annotated[
-    str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), Storable
-]
-State = Annotated[
-    str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), Storable
-]
-ZipCode = Annotated[
-    str, StringConstraints(min_length=1, max_length=20, strip_whitespace=True), Storable
-]
-Country = Annotated[
-    str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), Storable
-]
+Street = Annotated[str, _text(at_most=200), Storable]
+City = Annotated[str, _text(at_most=100), Storable]
+State = Annotated[str, _text(at_most=100), Storable]
+ZipCode = Annotated[str, _text(at_most=20), Storable]
+Country = Annotated[str, _text(at_most=100), Storable]
 
-ProductName = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), Storable
-]
-ProductDescription = Annotated[
-    str, StringConstraints(max_length=1000, strip_whitespace=True), Storable
-]
+ProductName = Annotated[str, _text(at_most=200), Storable]
+ProductDescription = Annotated[str, _text(at_most=1000, at_least=0), Storable]
 Price = Annotated[
     Decimal,
-    Field(gt=0, le=LARGEST_AMOUNT, max_digits=12, decimal_places=2),
+    Field(gt=0, le=LARGEST_AMOUNT, decimal_places=2),
     # `1e3` and `5` are prices as well; they are kept, compared and shown as 1000.00 and 5.00.
     AfterValidator(lambda value: value.quantize(CENT)),
 ]

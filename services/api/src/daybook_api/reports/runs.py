@@ -17,6 +17,7 @@ from pydantic import (
 
 from daybook_api.dates import Day
 from daybook_api.deps import App
+from daybook_api.idempotency import CREATED, Idempotent
 from daybook_api.reports import cursors
 from daybook_domain import clock
 from daybook_domain.reports import queries, service
@@ -105,12 +106,15 @@ class RunsQuery(BaseModel):
 @router.post(
     "",
     status_code=HTTPStatus.ACCEPTED,
-    responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
+    response_model=RunRequested,
+    responses={202: CREATED},
 )
-async def request_run(body: RunIn, app: App, response: Response) -> RunRequested:
+async def request_run(body: RunIn, app: App, once: Idempotent) -> Response:
     """Ask for the report of a day; joins the run that waits for that day, if one does."""
     day = business_day(body.date, timezone=app.timezone)
     async with app.sessions.begin() as session:
+        if (known := await once.replay(session, body)) is not None:
+            return known
         requested = await service.request(
             session,
             day=day,
@@ -118,9 +122,13 @@ async def request_run(body: RunIn, app: App, response: Response) -> RunRequested
             now=await clock.now(session),
             reason=body.reason,
         )
-    response.headers["Location"] = f"/report/runs/{requested.run.id}"
-    run = RunOut.model_validate(requested.run)
-    return RunRequested(**run.model_dump(), joined=requested.joined)
+        run = RunOut.model_validate(requested.run)
+        return await once.keep(
+            session,
+            RunRequested(**run.model_dump(), joined=requested.joined),
+            location=f"/report/runs/{run.id}",
+            status=HTTPStatus.ACCEPTED,
+        )
 
 
 @router.get("")

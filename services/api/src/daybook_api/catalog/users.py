@@ -1,0 +1,98 @@
+"""/users: who orders."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict
+
+from daybook_api.deps import App
+from daybook_api.idempotency import CREATED, Idempotent
+from daybook_api.lists import PageQuery, PathId
+from daybook_domain.catalog import queries, service
+from daybook_domain.catalog.fields import Email, UserDescription, Username
+from daybook_domain.catalog.service import NewUser, UserChanges
+from daybook_domain.fields import left_out
+
+router = APIRouter(prefix="/users", tags=["users"])
+
+
+class UserIn(BaseModel):
+    """A user to add."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    username: Username
+    email: Email
+    description: UserDescription | None = None
+
+
+class UserPatch(BaseModel):
+    """What is to be different about a user; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    username: Username = left_out()
+    email: Email = left_out()
+    description: UserDescription | None = None
+
+
+class UserOut(BaseModel):
+    """Somebody who orders."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    username: str
+    email: str
+    description: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Users(BaseModel):
+    """A page of users, newest first."""
+
+    users: list[UserOut]
+    total: int
+
+
+@router.get("")
+async def list_users(query: Annotated[PageQuery, Query()], app: App) -> Users:
+    """List users, newest first."""
+    async with app.sessions() as session:
+        found, total = await queries.users(session, limit=query.count, offset=query.offset)
+    return Users(users=[UserOut.model_validate(user) for user in found], total=total)
+
+
+@router.post("", status_code=HTTPStatus.CREATED, response_model=UserOut, responses={201: CREATED})
+async def add_user(body: UserIn, app: App, once: Idempotent) -> Response:
+    """Add a user; name and email are nobody else's."""
+    async with app.sessions.begin() as session:
+        if (known := await once.replay(session, body)) is not None:
+            return known
+        user = await service.add_user(session, NewUser(**body.model_dump()))
+        return await once.keep(session, UserOut.model_validate(user), location=f"/users/{user.id}")
+
+
+@router.get("/{user_id}")
+async def get_user(user_id: PathId, app: App) -> UserOut:
+    """Show a user."""
+    async with app.sessions() as session:
+        return UserOut.model_validate(await queries.get_user(session, user_id))
+
+
+@router.put("/{user_id}")
+async def change_user(user_id: PathId, body: UserPatch, app: App) -> UserOut:
+    """Change what the body names."""
+    changes = cast("UserChanges", body.model_dump(exclude_unset=True))
+    async with app.sessions.begin() as session:
+        return UserOut.model_validate(await service.change_user(session, user_id, changes=changes))
+
+
+@router.delete("/{user_id}", status_code=HTTPStatus.NO_CONTENT)
+async def delete_user(user_id: PathId, app: App) -> None:
+    """Delete a user without orders, and the addresses."""
+    async with app.sessions.begin() as session:
+        await service.delete_user(session, user_id)

@@ -1,0 +1,96 @@
+"""How is a request that comes twice answered once?
+
+An endpoint that creates something asks `replay` before it does, and hands its answer to `keep`,
+both in the transaction of the effect:
+
+    async with app.sessions.begin() as session:
+        return await once.replay(session, body) or await once.keep(session, await add(...))
+
+Without the header both do nothing. A refusal is not kept: its transaction leaves no trace.
+"""
+
+import hashlib
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_api.deps import App
+from daybook_domain.idempotency import service
+from daybook_domain.idempotency.service import Answer
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Names this request, whatever connection it comes by: sent again with the same"
+        " key it has no second effect, and is answered as the first time.",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x21-\x7e]+$",
+    ),
+]
+
+REPLAYED = "Idempotency-Replayed"
+
+
+class Once:
+    """The key of one request, if it has one."""
+
+    def __init__(self, request: Request, app: App, key: Key = None) -> None:
+        self._operation = f"{request.method} {request.scope['path']}"
+        self._key = key
+        self._retention = app.idempotency_retention
+
+    async def replay(self, session: AsyncSession, body: BaseModel) -> Response | None:
+        """Return the answer that this request has got before, if it has.
+
+        Raises `KeyReused` when the key came with another body.
+        """
+        if self._key is None:
+            return None
+        digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+        answer = await service.claim(
+            session,
+            operation=self._operation,
+            key=self._key,
+            digest=digest,
+            retention=self._retention,
+        )
+        return None if answer is None else _response(answer, headers={REPLAYED: "true"})
+
+    async def keep(
+        self, session: AsyncSession, created: BaseModel, *, location: str, status: int = 201
+    ) -> Response:
+        """Return the answer that tells what was created, and remember it."""
+        body = created.model_dump_json().encode()
+        answer = Answer(status=status, location=location, body=body)
+        if self._key is not None:
+            await service.keep(session, answer, operation=self._operation, key=self._key)
+        return _response(answer, headers={})
+
+
+def _response(answer: Answer, *, headers: dict[str, str]) -> Response:
+    if answer.location is not None:
+        headers = {"Location": answer.location, **headers}
+    return Response(
+        answer.body, status_code=answer.status, media_type="application/json", headers=headers
+    )
+
+
+Idempotent = Annotated[Once, Depends()]
+
+CREATED = {
+    "headers": {
+        "Location": {
+            "description": "Where what was created is found.",
+            "schema": {"type": "string"},
+        },
+        REPLAYED: {
+            "description": "`true` when the same request was answered before.",
+            "schema": {"type": "string"},
+        },
+    }
+}
+"""What an answer of these endpoints carries, for the OpenAPI document."""

@@ -1,0 +1,87 @@
+"""Which values are taken, and is a refusal told in words that help?"""
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from daybook_domain.catalog.fields import Email, Price, ProductName, Stock, UserDescription
+from daybook_domain.fields import Id, left_out
+from daybook_domain.orders.fields import ExternalId, Quantity
+
+TAKEN: list[tuple[Any, Any, Any]] = [
+    (Price, 19.9, Decimal("19.90")),
+    (Price, "19.90", Decimal("19.90")),
+    (Price, 5, Decimal("5.00")),
+    (Price, "1e3", Decimal("1000.00")),
+    (Price, 0.01, Decimal("0.01")),
+    (Price, 9999999999.99, Decimal("9999999999.99")),
+    (Stock, 0, 0),
+    (Stock, 2**31 - 1, 2**31 - 1),
+    (Quantity, 1, 1),
+    (Id, 2**63 - 1, 2**63 - 1),
+    (ProductName, "  Öl ", "Öl"),
+    (ProductName, "x" * 200, "x" * 200),
+    (UserDescription, "", ""),
+    (ExternalId, " shop 17 ", " shop 17 "),
+    (Email, "ada@Example.com", "ada@example.com"),
+]
+REFUSED: list[tuple[Any, Any, str]] = [
+    (Price, 0, "greater than 0"),
+    (Price, -1, "greater than 0"),
+    (Price, 19.999, "2 decimal places"),
+    (Price, "19.999", "2 decimal places"),
+    (Price, 10**10, "9999999999.99"),
+    (Price, float("nan"), "finite"),
+    (Price, "Infinity", "finite"),
+    (Price, True, "Decimal"),
+    (Price, "cheap", "decimal"),
+    (Stock, -1, "greater than or equal to 0"),
+    (Stock, 2**31, "2147483647"),
+    (Stock, True, "integer"),
+    (Stock, "3", "integer"),
+    (Stock, 1.0, "integer"),
+    (Quantity, 0, "greater than or equal to 1"),
+    (Id, 0, "greater than or equal to 1"),
+    (Id, 2**63, "9223372036854775807"),
+    (ProductName, "  ", "at least 1 character"),
+    (ProductName, "x" * 201, "at most 200 characters"),
+    (ProductName, "a\0b", "NUL"),
+    (ProductName, "\ud800", "unicode"),
+    (ProductName, 7, "string"),
+    (ExternalId, "a\0b", "NUL"),
+    (ExternalId, "", "at least 1 character"),
+    (Email, "ada", "@-sign"),
+    (Email, "ada@" + "x" * 400 + ".com", "too long"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "kept"), TAKEN)
+def test_a_value_is_taken(field: Any, value: Any, kept: Any) -> None:
+    found = TypeAdapter(field).validate_python(value)
+    assert found == kept
+    assert str(found) == str(kept)
+
+
+@pytest.mark.parametrize(("field", "value", "hint"), REFUSED)
+def test_a_value_is_refused(field: Any, value: Any, hint: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        TypeAdapter(field).validate_python(value)
+    assert hint in refusal.value.errors()[0]["msg"]
+
+
+class Partial(BaseModel):
+    name: ProductName = left_out()
+    stock: Annotated[Stock | None, "may be null"] = None
+
+
+def test_a_partial_body_may_leave_out_but_not_be_null() -> None:
+    assert Partial.model_validate({}).model_dump(exclude_unset=True) == {}
+    assert Partial.model_validate({"name": "pot"}).model_dump(exclude_unset=True) == {"name": "pot"}
+    with pytest.raises(ValidationError):
+        Partial.model_validate({"name": None})
+
+
+def test_a_partial_body_documents_no_default() -> None:
+    assert "default" not in Partial.model_json_schema()["properties"]["name"]
