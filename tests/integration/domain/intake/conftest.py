@@ -1,7 +1,7 @@
 """What do the tests of the intake share? A shop, and a way to hand batches in."""
 
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -9,17 +9,16 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.db import Sessions
-from daybook_domain.intake import letters, service
+from daybook_domain.intake import service
 from daybook_domain.intake.deliveries import Delivery
 from daybook_domain.intake.letters import Patience
 from daybook_domain.intake.service import Batch, Outcome, Settled
+from tests.support import letters
+from tests.support.letters import AT_ONCE
 from tests.support.shop import open_shop
 
 Take = Callable[..., Coroutine[Any, Any, list[Outcome] | None]]
-Retry = Callable[..., Coroutine[Any, Any, list[Outcome]]]
-
-AT_ONCE = Patience(first=timedelta(0), longest=timedelta(0))
-"""Letters that wait are due at once."""
+Retry = Callable[..., Coroutine[Any, Any, Sequence[Outcome]]]
 
 
 @pytest.fixture
@@ -51,13 +50,7 @@ def take(sessions: Sessions, shop: None) -> Take:
 def retry(sessions: Sessions) -> Retry:
     """Return a way to try all letters again that are due."""
 
-    async def retry(*, patience: Patience = AT_ONCE) -> list[Outcome]:
-        async with sessions.begin() as session:
-            ids = await letters.take_up(session, limit=100)
-        async with sessions.begin() as session:
-            return _outcomes(await service.retry(session, ids, patience=patience))
-
-    return retry
+    return partial(letters.retry, sessions)
 
 
 def _outcomes(settled: Sequence[Settled]) -> list[Outcome]:

@@ -15,7 +15,8 @@ from daybook_domain.intake import service
 from daybook_domain.intake.deliveries import DEAD, examine
 from daybook_domain.intake.errors import NotOurs
 from daybook_domain.intake.service import Batch, Outcome
-from tests.integration.domain.intake.conftest import AT_ONCE, Take
+from tests.integration.domain.intake.conftest import Take
+from tests.support.letters import AT_ONCE
 from tests.support.locks import somebody_waits
 from tests.support.messages import books, order, order_update, product, product_update
 

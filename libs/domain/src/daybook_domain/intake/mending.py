@@ -10,12 +10,10 @@ makes redriving exact. A message sent again would be one that may come twice.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, literal, update
-from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy import ColumnElement, Float, func, literal, update
 from sqlmodel import col, insert, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -93,13 +91,14 @@ async def redrive_all(
         .cte("chosen")
     )
     turn = select(chosen.c.id, func.row_number().over(order_by=chosen.c.id).label("n")).cte("turn")
-    pause = timedelta(seconds=1 / rate if rate else 0)
+    pause = 1 / rate if rate else 0.0
     changed = await session.execute(
         update(DeadLetter)
         .where(col(DeadLetter.id) == turn.c.id)
         .values(
             state=LetterState.WAITING,
-            available_at=func.clock_timestamp() + literal(pause, INTERVAL) * (turn.c.n - 1),
+            available_at=func.clock_timestamp()
+            + func.make_interval(0, 0, 0, 0, 0, 0, (turn.c.n - 1) * literal(pause, Float)),
             give_up_at=None,
             begun=0,
             actor=actor,

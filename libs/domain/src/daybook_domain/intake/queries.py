@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, LargeBinary, func, literal
+from sqlalchemy.orm import defer
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.intake.errors import LetterNotFound
 from daybook_domain.intake.models import DeadLetter, DeadLetterAction, LetterState
+
+EXCERPT_BYTES = 200
 
 CLOSED = (LetterState.REDRIVEN, LetterState.DISCARDED)
 """The states in which nothing more can happen to a letter."""
@@ -56,13 +59,22 @@ async def get(session: AsyncSession, letter_id: int, *, to_change: bool = False)
 
 async def letters(
     session: AsyncSession, wanted: LetterFilter, *, before: int | None = None, limit: int
-) -> Sequence[DeadLetter]:
-    """Return letters, newest first; `before` is the id of the last one seen."""
-    statement = select(DeadLetter).where(*wanted.conditions())
+) -> Sequence[tuple[DeadLetter, bytes]]:
+    """Return letters, newest first, each with the beginning of its body, which is not loaded.
+
+    `before` is the id of the last one seen.
+    """
+    beginning = func.substring(col(DeadLetter.body), 1, EXCERPT_BYTES)
+    statement = (
+        select(DeadLetter, beginning)
+        .options(defer(DeadLetter.body, raiseload=True))  # type: ignore[arg-type]
+        .where(*wanted.conditions())
+        .order_by(col(DeadLetter.id).desc())
+        .limit(limit)
+    )
     if before is not None:
         statement = statement.where(col(DeadLetter.id) < before)
-    statement = statement.order_by(col(DeadLetter.id).desc()).limit(limit)
-    return (await session.exec(statement)).all()
+    return [(letter, bytes(excerpt)) for letter, excerpt in await session.exec(statement)]
 
 
 async def actions(session: AsyncSession, letter_id: int) -> Sequence[DeadLetterAction]:
