@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
 def order(
@@ -52,25 +52,27 @@ class Books:
 async def books(engine: AsyncEngine) -> Books:
     """Return what is in the database."""
     async with engine.connect() as connection:
+        return await books_seen(connection)
 
-        async def rows(statement: str) -> Sequence[Any]:
-            return (await connection.execute(text(statement))).all()
 
-        letters: dict[str, list[tuple[str, str]]] = {}
-        for state, queue, code in await rows(
-            "SELECT state, queue, reason_code FROM dead_letters ORDER BY id"
-        ):
-            letters.setdefault(state, []).append((queue, code))
-        return Books(
-            orders=(await rows("SELECT count(*) FROM orders"))[0][0],
-            sold={
-                product: int(pieces)
-                for product, pieces in await rows(
-                    "SELECT product_id, sum(quantity) FROM order_items"
-                    " JOIN orders ON orders.id = order_id WHERE status <> 'cancelled'"
-                    " GROUP BY product_id ORDER BY product_id"
-                )
-            },
-            stock=dict(await rows("SELECT id, stock_quantity FROM products ORDER BY id")),
-            letters=letters,
-        )
+async def books_seen(connection: AsyncConnection) -> Books:
+    """Return what is in the database as `connection` sees it."""
+
+    async def rows(statement: str) -> Sequence[Any]:
+        return (await connection.execute(text(statement))).all()
+
+    letters: dict[str, list[tuple[str, str]]] = {}
+    for state, queue, code in await rows(
+        "SELECT state, queue, reason_code FROM dead_letters ORDER BY id"
+    ):
+        letters.setdefault(state, []).append((queue, code))
+    sold = await rows(
+        "SELECT product_id, sum(quantity) FROM order_items JOIN orders ON orders.id = order_id"
+        " WHERE status <> 'cancelled' GROUP BY product_id ORDER BY product_id"
+    )
+    return Books(
+        orders=(await rows("SELECT count(*) FROM orders"))[0][0],
+        sold={product: int(pieces) for product, pieces in sold},
+        stock=dict(await rows("SELECT id, stock_quantity FROM products ORDER BY id")),
+        letters=letters,
+    )
