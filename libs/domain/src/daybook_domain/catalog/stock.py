@@ -16,8 +16,9 @@ locks of all of them first: those of the orders, then those of the products.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any, cast
 
-from sqlalchemy import text
+from sqlalchemy import CursorResult, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 # NO KEY UPDATE lets others insert items that refer to the product, which needs but its key.
@@ -37,7 +38,6 @@ _MOVE = text(
     UPDATE products AS p SET stock_quantity = p.stock_quantity - taken.pieces, updated_at = now()
     FROM unnest(CAST(:ids AS bigint[]), CAST(:pieces AS bigint[])) AS taken(id, pieces)
     WHERE p.id = taken.id AND p.stock_quantity >= taken.pieces
-    RETURNING p.id
     """
 )
 
@@ -51,8 +51,11 @@ class Held:
 
 
 async def hold(session: AsyncSession, product_ids: Iterable[int]) -> dict[int, Held]:
-    """Return the products that exist; nobody else changes them before the transaction ends."""
-    found = await session.execute(_HOLD, {"ids": sorted(set(product_ids))})
+    """Return the products that exist; nobody else changes them before the transaction ends.
+
+    The rest of the transaction is planned without reading tables from end to end.
+    """
+    found = (await session.execute(_HOLD, {"ids": sorted(set(product_ids))})).all()
     return {row.id: Held(price=row.price, left=row.stock_quantity) for row in found}
 
 
@@ -65,6 +68,6 @@ async def take(session: AsyncSession, pieces: Mapping[int, int]) -> None:
     if not moved:
         return
     values = {"ids": list(moved), "pieces": list(moved.values())}
-    touched = (await session.execute(_MOVE, values)).all()
-    if len(touched) != len(moved):
+    touched = cast("CursorResult[Any]", await session.execute(_MOVE, values)).rowcount
+    if touched != len(moved):
         raise AssertionError(f"stock of {sorted(moved)} was moved without being held")

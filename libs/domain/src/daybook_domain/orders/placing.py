@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.catalog import stock
@@ -25,6 +26,7 @@ from daybook_domain.orders.allotment import (
     Repeated,
     allot,
 )
+from daybook_domain.violations import broken_constraint
 
 __all__ = ["NewItem", "NewOrder", "Placed", "place"]
 
@@ -50,7 +52,7 @@ _EARLIER = text(
 # Ids in the order of the batch, rows in the order of their external ids: two batches that share
 # several wait for each other at the first that they share, and not crosswise. Items find the id of
 # their order by its place in an array: a join would be planned once, for a batch of one, and kept
-# for a batch of a thousand. Where an external id turns out to be taken, no item is written.
+# for a batch of a thousand.
 _WRITE = text(
     """
     WITH placed AS MATERIALIZED (
@@ -65,11 +67,8 @@ _WRITE = text(
         OVERRIDING SYSTEM VALUE
         SELECT id, external_id, digest, user_id, address_id, total, 'pending'
         FROM placed ORDER BY external_id
-        ON CONFLICT (external_id) DO NOTHING
-        RETURNING id
     ), batch AS MATERIALIZED (
         SELECT array_agg(id ORDER BY place) AS ids FROM placed
-        HAVING count(*) = (SELECT count(*) FROM written)
     ), items AS (
         INSERT INTO order_items (order_id, product_id, quantity, price_at_order)
         SELECT (SELECT ids FROM batch)[item.place], item.product_id, item.quantity, item.price
@@ -77,7 +76,6 @@ _WRITE = text(
             CAST(:places AS integer[]), CAST(:products AS bigint[]), CAST(:quantities AS integer[]),
             CAST(:prices AS numeric[])
         ) AS item(place, product_id, quantity, price)
-        WHERE EXISTS (SELECT FROM batch)
     )
     SELECT ids FROM batch
     """
@@ -91,10 +89,6 @@ class Placed:
     order_id: int
     total_price: Decimal
     duplicate: bool
-
-
-class _Overtaken(Exception):
-    """Another transaction placed an order of the same external id after we had looked."""
 
 
 async def place(session: AsyncSession, orders: Sequence[NewOrder]) -> list[Placed | DaybookError]:
@@ -115,8 +109,11 @@ async def place(session: AsyncSession, orders: Sequence[NewOrder]) -> list[Place
         try:
             async with session.begin_nested() if named else nullcontext():
                 ids = await _write(session, allotted)
-        except _Overtaken:
-            # It has committed, so that the next look finds its order.
+        except IntegrityError as error:
+            if broken_constraint(error) != "uq_orders_external_id":
+                raise
+            # Another transaction has placed an order of the same external id since we looked, and
+            # has committed: the next look finds it. What we hold we still hold.
             continue
         return _told(outcomes, ids=ids)
 
@@ -171,12 +168,11 @@ async def _write(session: AsyncSession, allotted: Sequence[Allotted]) -> list[in
             "prices": prices,
         },
     )
-    ids: list[int] | None = written.scalar_one_or_none()
-    if ids is None:
-        raise _Overtaken
+    ids: list[int] = written.scalar_one()
     taken: dict[int, int] = {}
-    for _, product_id, quantity, _ in items:
-        taken[product_id] = taken.get(product_id, 0) + quantity
+    for one in allotted:
+        for product_id, wanted in one.pieces.items():
+            taken[product_id] = taken.get(product_id, 0) + wanted
     await stock.take(session, taken)
     return ids
 
