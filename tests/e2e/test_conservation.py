@@ -93,7 +93,7 @@ async def _publish(stack: Stack, messages: Sequence[Message], confirming: asynci
         async with confirming, Producer.connected(stack.rabbitmq.url) as producer:
             await asyncio.gather(
                 *(
-                    producer.send("order", message.body, message_id=message.message_id)
+                    producer.send("order", message.body, **message.properties)
                     for message in messages[first : first + PUBLISHED_AT_ONCE]
                 )
             )

@@ -6,11 +6,21 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, DeliveryMode
+from aio_pika.abc import AbstractChannel
+from aiormq import spec
 
 from daybook_domain.intake.deliveries import DEAD
 from daybook_domain.intake.messages import Queue
 from daybook_domain.transport.intake import declare
+
+
+class _Plain(spec.Basic.Properties):
+    """Properties without a message id: aiormq gives every message one, other clients do not."""
+
+    def marshal(self) -> bytes:
+        """Return what is sent."""
+        self.message_id = None
+        return super().marshal()
 
 
 @dataclass
@@ -33,8 +43,11 @@ class Producer:
 
     async def send(self, queue: str, body: bytes, **properties: Any) -> None:
         """Send one message; returns when RabbitMQ has it."""
-        message = aio_pika.Message(body, delivery_mode=DeliveryMode.PERSISTENT, **properties)
-        await self.channel.default_exchange.publish(message, routing_key=queue)
+        kind = spec.Basic.Properties if "message_id" in properties else _Plain
+        underlay = await self.channel.get_underlay_channel()
+        await underlay.basic_publish(
+            body, routing_key=queue, properties=kind(delivery_mode=2, **properties)
+        )
 
     async def send_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
         """Send many, in order."""

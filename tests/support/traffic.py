@@ -20,6 +20,11 @@ class Message:
     body: bytes
     message_id: str | None = None
 
+    @property
+    def properties(self) -> dict[str, str]:
+        """What is sent beside the body."""
+        return {} if self.message_id is None else {"message_id": self.message_id}
+
 
 @dataclass(frozen=True)
 class Traffic:
