@@ -101,7 +101,9 @@ async def test_odd_properties_are_no_obstacle(
         await producer.send("order", order(), message_id="a\0b")
         odd = {"numbers": [1.5, bytearray(b"\xff"), {"x": None}], "text": "\0"}
         await producer.send("order", b"?", headers=odd)
-        await producer.send("order", order(), content_type="text/plain", priority=9, message_type="?")
+        await producer.send(
+            "order", order(), content_type="text/plain", priority=9, message_type="?"
+        )
         await until_books(engine, orders=1, letters=2)
 
 
