@@ -68,25 +68,30 @@ def traffic(count: int, *, seed: int) -> Traffic:
             letters["out_of_stock"] += 1
         else:
             early = chance > 1 - EARLY
-            product, quantity = LATE if early else PLENTY, random.randint(1, 3)
-            message = _order(number, product, quantity)
+            product = LATE if early else PLENTY
+            message, pieces = _order(number, product)
             messages.append(message)
             applied += 1
-            sold[product] += quantity
+            sold[product] += pieces
             if not early and (message.message_id or b"external_id" in message.body):
                 known.append(message)
     return Traffic(messages, applied, duplicates, letters, dict(sold))
 
 
-def _order(number: int, product: int, quantity: int) -> Message:
+def _order(number: int, product: int) -> tuple[Message, int]:
+    """Return an order, and how many pieces it is of."""
+    # Written in items of one to ten pieces, so that each body is another: of two that are equal
+    # and have no id, nobody can tell which of them came again.
+    quantities = [1 + int(digit) for digit in str(number)]
+    items = [{"product_id": product, "quantity": quantity} for quantity in quantities]
+    pieces = sum(quantities)
     match number % 3:
         case 0:
-            # Nothing tells it from others like it.
-            return Message(order(product=product, quantity=quantity))
+            return Message(order(product=product, items=items)), pieces
         case 1:
-            return Message(order(product=product, quantity=quantity, external_id=f"e{number}"))
+            return Message(order(product=product, items=items, external_id=f"e{number}")), pieces
         case _:
-            return Message(order(product=product, quantity=quantity), message_id=f"m{number}")
+            return Message(order(product=product, items=items), message_id=f"m{number}"), pieces
 
 
 def described(traffic: Traffic) -> str:

@@ -107,25 +107,22 @@ class Intake:
             await consumption.close()
 
     async def _consume(self, consumption: Consumption) -> None:
-        number, proven = 0, list[int]()
+        number = 0
         while not self._stopping.is_set():
             arrivals = await consumption.gather(
                 most=self._most, linger=self._linger, patience=_IDLE_SECONDS
             )
-            if arrivals:
-                number += 1
-                batch = Batch(
-                    consumer=consumption.consumer,
-                    number=number,
-                    deliveries=[arrival.delivery for arrival in arrivals],
-                    proven=tuple(proven),
-                )
-                await self._settle(consumption, batch)
-                await consumption.acknowledge(arrivals)
-                proven = [number]
-            elif proven:
-                await self._forget(consumption, proven)
-                proven = []
+            if not arrivals:
+                continue
+            number += 1
+            batch = Batch(
+                consumer=consumption.consumer,
+                number=number,
+                deliveries=[arrival.delivery for arrival in arrivals],
+            )
+            await self._settle(consumption, batch)
+            await consumption.acknowledge(arrivals)
+            await self._forget(batch)
 
     async def _settle(self, consumption: Consumption, batch: Batch) -> None:
         """Commit a batch, waiting for a database that is away; raises `Interrupted` on leaving."""
@@ -154,14 +151,16 @@ class Intake:
             # In the meantime the deliveries may have gone to another worker.
             await consumption.require()
 
-    async def _forget(self, consumption: Consumption, numbers: Sequence[int]) -> None:
-        """Take receipts back that the next batch would take back, for none comes."""
+    async def _forget(self, batch: Batch) -> None:
+        """Take back the receipt of a batch that RabbitMQ knows to be acknowledged."""
         try:
             async with self._sessions.begin() as session:
-                await memory.forget(session, consumption.consumer, numbers=numbers)
+                await memory.forget(session, batch.consumer, number=batch.number)
         except Exception as error:
             if not is_outage(error):
                 raise
+            # It is left behind until it is expired.
+            log.warning("a receipt could not be taken back", reason=repr(error)[:200])
 
     def _count(self, batch: Batch, settled: Sequence[Settled] | None, *, seconds: float) -> None:
         self._metrics.batch_seconds.observe(seconds)

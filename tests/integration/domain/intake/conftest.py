@@ -35,10 +35,9 @@ def take(sessions: Sessions, shop: None) -> Take:
         *deliveries: Delivery,
         consumer: UUID | None = None,
         number: int = 1,
-        proven: Sequence[int] = (),
         patience: Patience = AT_ONCE,
     ) -> list[Outcome] | None:
-        batch = Batch(consumer or uuid4(), number, deliveries, proven)
+        batch = Batch(consumer or uuid4(), number, deliveries)
         async with sessions.begin() as session:
             settled = await service.take(session, batch, patience=patience, ours=lambda: True)
         return None if settled is None else _outcomes(settled)

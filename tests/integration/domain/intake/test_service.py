@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.db import Sessions
-from daybook_domain.intake import service
+from daybook_domain.intake import memory, service
 from daybook_domain.intake.deliveries import DEAD, examine
 from daybook_domain.intake.errors import NotOurs
 from daybook_domain.intake.service import Batch, Outcome
@@ -137,10 +137,14 @@ async def test_a_dead_letter_that_comes_again_is_not_written_twice(
     assert len((await books(engine)).letters["kept"]) == 1
 
 
-async def test_a_proven_batch_leaves_nothing_behind(take: Take, engine: AsyncEngine) -> None:
+async def test_a_proven_batch_leaves_nothing_behind(
+    take: Take, sessions: Sessions, engine: AsyncEngine
+) -> None:
     consumer = uuid4()
     await take(examine("order", order()), consumer=consumer, number=1)
-    await take(examine("order", order(quantity=2)), consumer=consumer, number=2, proven=[1])
+    await take(examine("order", order(quantity=2)), consumer=consumer, number=2)
+    async with sessions.begin() as session:
+        await memory.forget(session, consumer, number=1)
 
     assert await take(examine("order", order(), again=True)) == [APPLIED]
     assert await take(examine("order", order(quantity=2), again=True)) == [DUPLICATE]

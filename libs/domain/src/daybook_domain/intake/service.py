@@ -55,8 +55,6 @@ class Batch:
     number: int
     """Which batch of this consumer it is: trying it again is known by that."""
     deliveries: Sequence[Delivery]
-    proven: Sequence[int] = ()
-    """Batches of this consumer whose acknowledgement RabbitMQ is known to have."""
 
 
 async def take(
@@ -78,7 +76,6 @@ async def take(
         batch.consumer,
         number=batch.number,
         digests=[delivery.digest for delivery in plain],
-        proven=batch.proven,
     )
     if not recorded:
         return None
