@@ -10,7 +10,7 @@ SOURCES := libs services tests
 TEST_PROCESSES := $(if $(DAYBOOK_TEST_RABBITMQ_URL),0,2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check format bench migrate images up down clean
+.PHONY: help setup run test test-all check format bench migrate asyncapi images up down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: setup ## Print the benchmark tables
 
 migrate: setup ## Bring the database at DAYBOOK_DATABASE_URL up to the newest schema
 	@$(BIN)/daybook migrate
+
+asyncapi: setup ## Write docs/asyncapi.json, what producers send, anew
+	@$(BIN)/daybook asyncapi > docs/asyncapi.json
 
 images: ## Build the images of the services and of the daybook command
 	@$(COMPOSE) build

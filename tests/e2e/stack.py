@@ -69,27 +69,28 @@ class Stack:
     async def scheduler(self, **environment: str) -> Service:
         """Start a scheduler, and wait until it is ready."""
         port = free_port()
-        return await self._start("daybook-scheduler", "DAYBOOK_HEALTH_PORT", port, environment)
+        return await self._start(["daybook-scheduler"], "DAYBOOK_HEALTH_PORT", port, environment)
 
-    async def worker(self, **environment: str) -> Service:
+    async def worker(self, role: str = "reports", **environment: str) -> Service:
         """Start a worker, and wait until it is ready."""
         port = free_port()
-        return await self._start("daybook-worker", "DAYBOOK_HEALTH_PORT", port, environment)
+        command = ["daybook-worker", role]
+        return await self._start(command, "DAYBOOK_HEALTH_PORT", port, environment)
 
     async def api(self, **environment: str) -> tuple[Service, str]:
         """Start an api, wait until it is ready, and return it with its URL."""
         port = free_port()
-        service = await self._start("daybook-api", "DAYBOOK_API_PORT", port, environment)
+        service = await self._start(["daybook-api"], "DAYBOOK_API_PORT", port, environment)
         return service, f"http://127.0.0.1:{port}"
 
     async def _start(
-        self, command: str, port_variable: str, port: int, environment: dict[str, str]
+        self, command: Sequence[str], port_variable: str, port: int, environment: dict[str, str]
     ) -> Service:
         self._count += 1
         service = Service(
-            [command],
+            command,
             environment={**self.environment, port_variable: str(port), **environment},
-            log=self._folder / f"{self._count}-{command}.log",
+            log=self._folder / f"{self._count}-{command[0]}.log",
         )
         self._keep.enter_context(service)
         async with httpx.AsyncClient(timeout=2) as client:
@@ -102,7 +103,7 @@ class Stack:
                     return False
                 return answer.is_success
 
-            await until(ready, seconds=READY_SECONDS, what=f"{command} ready")
+            await until(ready, seconds=READY_SECONDS, what=f"{command[0]} ready")
         return service
 
     async def add_orders(self, *instants: datetime, quantities: Sequence[int] = (1, 2)) -> None:

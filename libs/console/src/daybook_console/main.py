@@ -1,6 +1,7 @@
 """What can be typed after `daybook`?"""
 
 import asyncio
+import json
 import signal
 import sys
 from typing import Annotated
@@ -8,11 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from daybook_console import dead_letters, publish, shop
 from daybook_console import run as running
-from daybook_console import shop
 from daybook_console.settings import DemoSettings, MigrateSettings, RunSettings
 from daybook_domain import clock, migrate
 from daybook_domain.db import create_engine, create_sessions
+from daybook_domain.intake import asyncapi
 from daybook_domain.settings import load
 from daybook_embedded.errors import EmbeddedError
 
@@ -24,6 +26,8 @@ app = typer.Typer(
 )
 demo = typer.Typer(help="The demo shop.", no_args_is_help=True)
 app.add_typer(demo, name="demo")
+demo.command(name="publish")(publish.publish)
+app.add_typer(dead_letters.app, name="dead-letters")
 
 
 @app.command()
@@ -44,6 +48,12 @@ def migrate_command() -> None:
     settings = load(MigrateSettings)
     asyncio.run(migrate.upgrade(settings.database_url.get_secret_value()))
     typer.echo("The schema is up to date.")
+
+
+@app.command(name="asyncapi")
+def asyncapi_command() -> None:
+    """Print the AsyncAPI document of the queues that producers send to."""
+    typer.echo(json.dumps(asyncapi.document(), indent=2, ensure_ascii=False))
 
 
 @demo.command(name="load")

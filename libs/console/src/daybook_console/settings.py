@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from pydantic import SecretStr, field_validator
+
 from daybook_domain.settings import (
+    BrokerSettings,
     BrokerUrl,
     CalendarSettings,
     DatabaseSettings,
@@ -28,3 +31,18 @@ class MigrateSettings(DatabaseSettings):
 
 class DemoSettings(DatabaseSettings, CalendarSettings):
     """Which database gets the demo shop, and what is a day there?"""
+
+
+class PublishSettings(DatabaseSettings, BrokerSettings):
+    """Which database has the demo shop, and which RabbitMQ gets its orders?"""
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_rabbitmq(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith("amqp"):
+            raise ValueError("expected amqp://…: orders are sent through RabbitMQ")
+        return value
+
+
+class DeadLettersSettings(DatabaseSettings):
+    """Which database has the dead letters?"""

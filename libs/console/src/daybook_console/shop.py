@@ -136,7 +136,7 @@ async def load(session: AsyncSession, *, seed: int, days: int, timezone: str, no
 
     Creates the shop first where there is none. Returns how many orders were added.
     """
-    shop = await _find_shop(session, seed) or await _create_shop(session, seed)
+    shop = await ensure(session, seed)
     today = local_date(now, timezone=timezone)
     added = 0
     for back in range(days, -1, -1):
@@ -144,6 +144,11 @@ async def load(session: AsyncSession, *, seed: int, days: int, timezone: str, no
         if not await _has_orders(session, day):
             added += await _add_orders(session, list(orders(seed, shop, day, until=now)))
     return added
+
+
+async def ensure(session: AsyncSession, seed: int) -> Shop:
+    """Return the shop of `seed`, which is created where there is none."""
+    return await _find_shop(session, seed) or await _create_shop(session, seed)
 
 
 async def _find_shop(session: AsyncSession, seed: int) -> Shop | None:

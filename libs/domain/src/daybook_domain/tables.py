@@ -2,6 +2,7 @@
 
 from daybook_domain.catalog import models as catalog
 from daybook_domain.idempotency import models as idempotency
+from daybook_domain.intake import models as intake
 from daybook_domain.orders import models as orders
 from daybook_domain.reports import models as reports
 from daybook_domain.schedules import models as schedules
@@ -9,4 +10,4 @@ from daybook_domain.types import Table
 
 metadata = Table.metadata
 
-__all__ = ["catalog", "idempotency", "metadata", "orders", "reports", "schedules"]
+__all__ = ["catalog", "idempotency", "intake", "metadata", "orders", "reports", "schedules"]

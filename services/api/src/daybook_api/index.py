@@ -17,4 +17,6 @@ async def index() -> dict[str, str]:
         "users": "/users",
         "products": "/products",
         "orders": "/orders",
+        "dead_letters": "/dead-letters",
+        "asyncapi": "/asyncapi",
     }

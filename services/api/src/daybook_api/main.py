@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from daybook_api import deps, errors, health, index
+from daybook_api import asyncapi, dead_letters, deps, errors, health, index
 from daybook_api.catalog import addresses, products, users
 from daybook_api.middleware import Edge
 from daybook_api.orders import routes as orders
@@ -55,7 +55,8 @@ def build_app(settings: ApiSettings) -> FastAPI:
     errors.install(app)
     # The document of the whole API needs the shape of a problem, which no endpoint returns.
     app.openapi = partial(errors.document, app)  # type: ignore[method-assign]
-    for feature in (document, runs, days, users, addresses, products, orders, health, index):
+    features = (document, runs, days, users, addresses, products, orders, dead_letters, asyncapi)
+    for feature in (*features, health, index):
         app.include_router(feature.router)
     return app
 

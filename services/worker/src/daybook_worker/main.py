@@ -15,6 +15,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,49 +24,56 @@ import structlog
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq import AsyncBroker, TaskiqEvents, TaskiqState
-from taskiq.acks import AcknowledgeType
 
 from daybook_domain import logs
 from daybook_domain.broker import Broker, create_broker, register
 from daybook_domain.db import create_engine, ping
-from daybook_domain.health import HealthServer
+from daybook_domain.health import Check, HealthServer
 from daybook_domain.reports.tasks import BUILD_REPORT
 from daybook_domain.settings import load
 from daybook_worker.metrics import Metrics
-from daybook_worker.receiver import Receiver
 from daybook_worker.reports import ReportBuilder
+from daybook_worker.roles import IntakeWork, ReportWork, Work
 from daybook_worker.settings import WorkerSettings
 
 log = structlog.stdlib.get_logger(__name__)
 
 
+ROLES = ("reports", "intake")
+
+
 @dataclass(frozen=True)
-class Worker:
-    """The parts of a worker, wired."""
+class Reports:
+    """What builds reports, wired."""
 
     broker: Broker
-    engine: AsyncEngine
     builder: ReportBuilder
-    metrics: Metrics
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a worker until SIGTERM or SIGINT: `daybook-worker [reports]`."""
-    parser = argparse.ArgumentParser(prog="daybook-worker", description="Builds reports.")
-    parser.add_argument(
-        "role",
-        nargs="?",
-        choices=["reports"],
-        default="reports",
-        help="what to work on: reports, the only role of this release",
+    """Run a worker until SIGTERM or SIGINT: `daybook-worker [reports|intake]`."""
+    parser = argparse.ArgumentParser(
+        prog="daybook-worker", description="Builds reports, and takes products and orders in."
     )
-    parser.parse_args(arguments)
-    uvloop.run(serve(_configure()))
+    parser.add_argument(
+        "role", nargs="?", choices=ROLES, help="what to work on; without it: on everything"
+    )
+    role: str | None = parser.parse_args(arguments).role
+    settings = _configure()
+    uvloop.run(serve(settings, roles=_roles(settings, role)))
 
 
 def create_worker() -> AsyncBroker:
     """Wire one worker process of TaskIQ's command line; see the head of this module."""
-    return wire(_configure()).broker
+    settings = _configure()
+    engine = _create_engine(settings, roles=["reports"])
+    reports = wire_reports(settings, engine, Metrics())
+
+    async def dispose(_: TaskiqState) -> None:
+        await engine.dispose()
+
+    reports.broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, dispose)
+    return reports.broker
 
 
 def _configure() -> WorkerSettings:
@@ -74,15 +82,32 @@ def _configure() -> WorkerSettings:
     return settings
 
 
-def wire(settings: WorkerSettings) -> Worker:
-    """Return the parts of a worker; nothing is connected yet."""
-    metrics = Metrics()
-    engine = create_engine(
+def _roles(settings: WorkerSettings, role: str | None) -> Sequence[str]:
+    """Return what can be worked on: without RabbitMQ nothing can be taken in."""
+    if settings.broker_url.get_secret_value().startswith("amqp"):
+        return [role] if role else ROLES
+    if role == "intake":
+        sys.stderr.write(
+            "DAYBOOK_BROKER_URL: expected amqp://… for the role intake: producers use RabbitMQ\n"
+        )
+        raise SystemExit(2)
+    if role is None:
+        log.warning("products and orders are not taken in: DAYBOOK_BROKER_URL names no RabbitMQ")
+    return ["reports"]
+
+
+def _create_engine(settings: WorkerSettings, *, roles: Sequence[str]) -> AsyncEngine:
+    return create_engine(
         settings.database_url.get_secret_value(),
         application="daybook-worker",
-        # Each build has its own connection and one for its heartbeat; readiness asks, too.
-        pool_size=2 * settings.concurrency + 1,
+        # Each build has its own connection and one for its heartbeat; the intake has one for
+        # messages and one for letters, and asks whether the database is there; readiness asks, too.
+        pool_size=1 + (2 * settings.concurrency if "reports" in roles else 0) + 3,
     )
+
+
+def wire_reports(settings: WorkerSettings, engine: AsyncEngine, metrics: Metrics) -> Reports:
+    """Return what builds reports; nothing is connected yet."""
     broker = create_broker(
         settings.broker_url.get_secret_value(),
         application="daybook-worker",
@@ -100,48 +125,54 @@ def wire(settings: WorkerSettings) -> Worker:
 
     async def leave(_: TaskiqState) -> None:
         await builder.leave()
-        await engine.dispose()
 
     broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, leave)
-    return Worker(broker=broker, engine=engine, builder=builder, metrics=metrics)
+    return Reports(broker=broker, builder=builder)
 
 
-async def serve(settings: WorkerSettings) -> None:
+async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
     """Work until a signal comes, then drain."""
-    worker = wire(settings)
-    worker.broker.is_worker_process = True
-    stopping = _stop_on_signals(worker)
+    metrics = Metrics()
+    engine = _create_engine(settings, roles=roles)
+    work: list[Work] = []
+    if "reports" in roles:
+        reports = wire_reports(settings, engine, metrics)
+        work.append(ReportWork(reports.broker, reports.builder, at_once=settings.concurrency))
+    if "intake" in roles:
+        work.append(IntakeWork(engine, settings, metrics=metrics))
+    checks: dict[str, Check] = {"database": partial(ping, engine)}
+    for each in work:
+        checks |= each.checks
     health = HealthServer(
         host=settings.health_host,
         port=settings.health_port,
-        checks={"database": partial(ping, worker.engine), "broker": worker.broker.ping},
-        registry=worker.metrics.registry,
+        checks=checks,
+        registry=metrics.registry,
     )
+    stopping = _stop_on_signals(work)
     async with health:
-        finish = asyncio.Event()
-        receiver = Receiver(
-            worker.broker,
-            max_async_tasks=settings.concurrency,
-            ack_type=AcknowledgeType.WHEN_SAVED,
-        )
-        listening = asyncio.create_task(receiver.listen(finish))
+        working = [asyncio.create_task(each.run()) for each in work]
         try:
-            await _first_of(listening, asyncio.create_task(stopping.wait()))
-            finish.set()
-            await _drain(worker, listening, seconds=settings.drain_seconds)
+            await _first_of(*working, asyncio.create_task(stopping.wait()))
+            for each in work:
+                each.stop()
+            await _drain(work, working, seconds=settings.drain_seconds)
         finally:
-            await worker.broker.shutdown()
+            for each in work:
+                await each.close()
+            await engine.dispose()
     log.info("stopped")
 
 
-def _stop_on_signals(worker: Worker) -> asyncio.Event:
+def _stop_on_signals(work: Sequence[Work]) -> asyncio.Event:
     """Return an event that the first signal sets; a second one breaks off what is under way."""
     stopping = asyncio.Event()
 
     def on_signal() -> None:
-        if stopping.is_set():
-            worker.builder.abandon()
-        worker.builder.stop()
+        for each in work:
+            if stopping.is_set():
+                each.abandon()
+            each.stop()
         stopping.set()
 
     loop = asyncio.get_running_loop()
@@ -154,15 +185,18 @@ async def _first_of(*tasks: asyncio.Task[object]) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _drain(worker: Worker, listening: asyncio.Task[None], *, seconds: float) -> None:
-    """Let running builds finish within `seconds`, then give them back."""
+async def _drain(
+    work: Sequence[Work], working: Sequence[asyncio.Task[None]], *, seconds: float
+) -> None:
+    """Let what is under way finish within `seconds`, then give it back."""
     log.info("draining", seconds=seconds)
-    await asyncio.wait({listening}, timeout=seconds)
-    if not listening.done():
+    _, unfinished = await asyncio.wait(working, timeout=seconds)
+    if unfinished:
         log.warning("breaking off what is not finished")
-        await worker.builder.leave()
-        await asyncio.wait({listening}, timeout=1)
-    if listening.done():
-        listening.result()
-    else:
-        listening.cancel()
+        await asyncio.gather(*(each.leave() for each in work))
+        await asyncio.wait(working, timeout=1)
+    for task in working:
+        if task.done():
+            task.result()
+        else:
+            task.cancel()

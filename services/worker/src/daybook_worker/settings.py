@@ -12,6 +12,7 @@ from daybook_domain.settings import (
     HealthSettings,
     LogSettings,
     RedisSettings,
+    Seconds,
 )
 
 
@@ -26,6 +27,15 @@ class WorkerSettings(
     """A run whose worker was not heard of for so long is given to another."""
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
     """A worker that is told to stop lets builds finish for so long, then gives them back."""
+
+    intake_batch: Annotated[int, Field(ge=1, le=5000)] = 500
+    """How many messages are committed in one transaction at most."""
+    intake_linger: Seconds = timedelta(milliseconds=5)
+    """How long a message waits for company before its transaction begins."""
+    intake_patience: Seconds = timedelta(minutes=10)
+    """How long a message is tried again that refers to something that is not there."""
+    intake_remember: Seconds = timedelta(days=7)
+    """How long a message with an id is known, so that a second one has no effect."""
 
     @property
     def lease(self) -> timedelta:

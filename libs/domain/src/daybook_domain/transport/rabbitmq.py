@@ -1,13 +1,12 @@
 """How do run messages travel through RabbitMQ?"""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import aio_pika
 import structlog
 from aio_pika import ExchangeType
 from aio_pika.abc import (
@@ -17,13 +16,12 @@ from aio_pika.abc import (
     AbstractQueue,
     ConsumerTag,
 )
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
-from yarl import URL
 
 from daybook_domain.errors import Unavailable
 from daybook_domain.transport import backoff, deliveries
+from daybook_domain.transport.connections import CLOSE_SECONDS, close_later, connect, within
 from daybook_domain.transport.deliveries import Fate, Verdict
 
 log = structlog.stdlib.get_logger(__name__)
@@ -49,11 +47,6 @@ DEAD_ARGUMENTS: dict[str, str | int] = {
     "x-delivery-limit": 1_000_000,
 }
 
-_HEARTBEAT_SECONDS = 15
-_CLOSE_SECONDS = 1.0
-
-T = TypeVar("T")
-
 Inbox = asyncio.Queue[AbstractIncomingMessage | None]
 """Deliveries as they come; None: no more will come over this channel."""
 
@@ -74,9 +67,7 @@ class RabbitBroker(AioPikaBroker):
             exchange=Exchange(name=RUNS, type=ExchangeType.DIRECT),
             task_queues=[Queue(name=RUNS)],
         )
-        self._address = URL(url)
-        if "heartbeat" not in self._address.query:
-            self._address = self._address.update_query(heartbeat=_HEARTBEAT_SECONDS)
+        self._address = url
         self._application = application
         self._timeout = timeout
         self._publisher: AbstractConnection | None = None
@@ -100,7 +91,7 @@ class RabbitBroker(AioPikaBroker):
             self._publisher = self._consumer = self.write_channel = None
             for connection in filter(None, (publisher, consumer)):
                 with suppress(Unavailable):
-                    await _within(_CLOSE_SECONDS, connection.close(), detail="not closed")
+                    await within(CLOSE_SECONDS, connection.close(), detail="not closed")
 
     async def ping(self) -> None:
         """Return when RabbitMQ answers and, in a worker, delivers; raises `Unavailable`."""
@@ -114,7 +105,7 @@ class RabbitBroker(AioPikaBroker):
 
     async def _publish(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await _within(self._timeout, work, detail="RabbitMQ did not take the message")
+            await within(self._timeout, work, detail="RabbitMQ did not take the message")
         except Unavailable:
             self._give_up_publisher()
             raise
@@ -138,13 +129,11 @@ class RabbitBroker(AioPikaBroker):
     def _give_up_publisher(self) -> None:
         connection, self._publisher, self.write_channel = self._publisher, None, None
         if connection is not None:
-            _close_later(connection)
+            close_later(connection)
 
     async def _connect(self, role: str) -> AbstractConnection:
-        return await aio_pika.connect(
-            self._address,
-            timeout=self._timeout,
-            client_properties={"connection_name": f"{self._application} {role}"},
+        return await connect(
+            self._address, name=f"{self._application} {role}", timeout=self._timeout
         )
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
@@ -180,19 +169,19 @@ class RabbitBroker(AioPikaBroker):
 
     async def _consume(self) -> "_Consumption":
         if self._consumer is not None:
-            _close_later(self._consumer)
+            close_later(self._consumer)
             self._consumer = None
         detail = "RabbitMQ does not deliver"
-        connection = await _within(
-            self._timeout, self._connect("consumer"), detail=detail, undo=_close_later
+        connection = await within(
+            self._timeout, self._connect("consumer"), detail=detail, undo=close_later
         )
         try:
-            consumption = await _within(
+            consumption = await within(
                 self._timeout, _Consumption.begin(connection, prefetch=self._qos), detail=detail
             )
         except BaseException:
             # Without its connection, what may have begun nevertheless ends too.
-            _close_later(connection)
+            close_later(connection)
             raise
         self._consumer = connection
         return consumption
@@ -233,7 +222,7 @@ class _Consumption:
     async def stop(self) -> None:
         """Take no more deliveries, and give back those that nobody has begun with."""
         with suppress(Unavailable):
-            await _within(_CLOSE_SECONDS, self._stop(), detail="not stopped")
+            await within(CLOSE_SECONDS, self._stop(), detail="not stopped")
 
     async def _stop(self) -> None:
         await self.queue.cancel(self.tag)
@@ -249,67 +238,9 @@ async def _settle(delivery: AbstractIncomingMessage, verdict: Verdict | None = N
     else:
         sending = delivery.reject(requeue=verdict.fate is Fate.BACK)
     try:
-        await _within(_CLOSE_SECONDS, sending, detail="the acknowledgement was not sent")
+        await within(CLOSE_SECONDS, sending, detail="the acknowledgement was not sent")
     except Unavailable:
         # Its channel is gone, so RabbitMQ delivers it again; the row knows what has been done.
         log.info("the connection went before the acknowledgement; the message will come again")
         return
     deliveries.report(verdict, delivery.body)
-
-
-async def _within(
-    seconds: float,
-    work: Coroutine[Any, Any, T],
-    *,
-    detail: str,
-    undo: Callable[[T], None] | None = None,
-) -> T:
-    """Return the result of `work`; `Unavailable` when its connection dies, or it takes too long.
-
-    It has a task of its own, since neither a timeout nor the end of the caller may depend on how
-    aiormq takes a cancellation: it swallows some, and raises `CancelledError` where it cancelled
-    nobody but its own waiters. `undo` gets the result for which nobody waits any more.
-    """
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-        if not task.done():
-            raise Unavailable(detail) from TimeoutError(f"no answer within {seconds:g} s")
-    finally:
-        if not task.done():
-            _abandon(task, undo)
-    if task.cancelled():
-        raise Unavailable(detail) from ConnectionError("the connection was closed")
-    error = task.exception()
-    if isinstance(error, (*CONNECTION_EXCEPTIONS, TimeoutError)):
-        raise Unavailable(detail) from error
-    return task.result()
-
-
-def _abandon(task: asyncio.Task[T], undo: Callable[[T], None] | None) -> None:
-    task.cancel()
-    _abandoned.add(task)
-
-    def end(task: asyncio.Task[T]) -> None:
-        _abandoned.discard(task)
-        if not task.cancelled() and task.exception() is None and undo is not None:
-            undo(task.result())
-
-    task.add_done_callback(end)
-
-
-_abandoned: set[asyncio.Task[Any]] = set()
-"""The event loop itself does not keep a task from being collected."""
-
-
-def _close_later(connection: AbstractConnection) -> None:
-    """Close what may be dead already, without waiting for it."""
-
-    async def close() -> None:
-        with suppress(*CONNECTION_EXCEPTIONS, TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await connection.close()
-
-    task = asyncio.create_task(close())
-    _abandoned.add(task)
-    task.add_done_callback(_abandoned.discard)

@@ -1,0 +1,91 @@
+"""When are dead letters tried again that wait, and when is what the intake remembers forgotten?"""
+
+import asyncio
+import time
+from collections import Counter
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain.db import create_sessions
+from daybook_domain.intake import letters, memory, queries, service
+from daybook_domain.intake.letters import Patience
+from daybook_domain.outages import is_outage
+from daybook_domain.transport import backoff
+from daybook_worker.metrics import Metrics
+from daybook_worker.settings import WorkerSettings
+
+log = structlog.stdlib.get_logger(__name__)
+
+_TICK_SECONDS = 0.5
+_AT_ONCE = 100
+_HOUSEKEEPING_SECONDS = 30.0
+_FORGET_AT_ONCE = 10_000
+
+_KEEP_RECEIPTS = timedelta(days=7)
+"""RabbitMQ delivers again what a worker had when it comes back, however long it was away."""
+
+
+class LetterRounds:
+    """Tries letters again as they come due, until told to stop."""
+
+    def __init__(self, engine: AsyncEngine, settings: WorkerSettings, *, metrics: Metrics) -> None:
+        """Connects to nothing yet; see `run`."""
+        self._sessions = create_sessions(engine)
+        self._patience = Patience(total=settings.intake_patience)
+        self._remember = settings.intake_remember
+        self._metrics = metrics
+        self._stopping = asyncio.Event()
+        self._tidy_at = 0.0
+
+    def stop(self) -> None:
+        """Begin with no more letters; those under way are finished."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Go round after round until `stop`, waiting for a database that is away."""
+        pauses = backoff.delays()
+        while not self._stopping.is_set():
+            pause = _TICK_SECONDS
+            try:
+                while await self._try_some() and not self._stopping.is_set():
+                    pass
+                await self._tidy()
+                pauses = backoff.delays()
+            except Exception as error:
+                pause = next(pauses)
+                if is_outage(error):
+                    log.warning("cannot try dead letters again", reason=repr(error)[:200])
+                else:
+                    log.error("the round of dead letters met a bug", exc_info=error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+
+    async def _try_some(self) -> bool:
+        async with self._sessions.begin() as session:
+            ids = await letters.take_up(session, limit=_AT_ONCE)
+        if not ids:
+            return False
+        async with self._sessions.begin() as session:
+            settled = await service.retry(session, ids, patience=self._patience)
+        outcomes = Counter(each.outcome for each in settled)
+        log.info("dead letters tried again", **{str(key): n for key, n in outcomes.items()})
+        return True
+
+    async def _tidy(self) -> None:
+        async with self._sessions() as session:
+            self._metrics.waiting.set(await queries.waiting(session))
+        if time.monotonic() < self._tidy_at:
+            return
+        async with self._sessions.begin() as session:
+            more = await memory.expire(
+                session,
+                messages_after=self._remember,
+                receipts_after=_KEEP_RECEIPTS,
+                limit=_FORGET_AT_ONCE,
+            )
+        if not more:
+            self._tidy_at = time.monotonic() + _HOUSEKEEPING_SECONDS

@@ -1,0 +1,174 @@
+"""How many orders a second get from RabbitMQ into Postgres, next to what either can do alone?
+
+Published before, of three items each, one process: a plain aio-pika consumer that only acknowledges
+is the limit of the one side, and an order a transaction, object by object, is what services tend to
+do on the other.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from itertools import count
+from random import Random
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractIncomingMessage
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain import migrate
+from daybook_domain.db import create_engine
+from daybook_worker.intake import Intake
+from daybook_worker.metrics import Metrics
+from daybook_worker.settings import WorkerSettings
+from tests.benchmarks import days
+from tests.benchmarks.test_orders import Till
+from tests.support.bench import Way, interleaved, ratio, seconds, setting, table
+from tests.support.databases import fresh_database
+from tests.support.messages import body
+from tests.support.producer import Producer
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.rabbitmq, pytest.mark.timeout(1800)]
+
+ROUNDS = 5
+MESSAGES = 6000
+ORM_ORDERS = 150
+PREFETCH = 1000
+CONFIRMED_AT_ONCE = 500
+
+
+@pytest.fixture(scope="module")
+async def shop_url(postgres_server_url: str) -> AsyncIterator[str]:
+    """A shop of a thousand users and products, in a database of its own."""
+    name = f"daybook_bench_intake_{os.getpid()}"
+    async with fresh_database(postgres_server_url, name=name) as url:
+        await migrate.upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def shop(shop_url: str) -> AsyncIterator[AsyncEngine]:
+    """The same, with its goods."""
+    engine = create_engine(shop_url, application="bench")
+    async with engine.begin() as connection:
+        for statement in days.PEOPLE.split(";"):
+            await connection.execute(text(statement))
+        await connection.execute(text("UPDATE products SET stock_quantity = 1000000000"))
+        await connection.execute(text("ANALYZE"))
+    yield engine
+    await engine.dispose()
+
+
+class Traffic:
+    """Fills the queue of orders, and empties it in several ways."""
+
+    def __init__(self, producer: Producer, url: str, database_url: str) -> None:
+        self._producer = producer
+        self._url = url
+        self._database_url = database_url
+        self._random = Random(1)
+        self._numbers = count()
+
+    async def _fill(self, *, external_ids: bool) -> None:
+        for first in range(0, MESSAGES, CONFIRMED_AT_ONCE):
+            number = min(CONFIRMED_AT_ONCE, MESSAGES - first)
+            orders = [self._order(external_ids=external_ids) for _ in range(number)]
+            await asyncio.gather(*(self._producer.send("order", order) for order in orders))
+
+    def _order(self, *, external_ids: bool) -> bytes:
+        user = self._random.randint(1, 1000)
+        order = {
+            "user_id": user,
+            "delivery_address_id": user,
+            "items": [
+                {"product_id": product, "quantity": self._random.randint(1, 5)}
+                for product in self._random.sample(range(1, 1001), k=3)
+            ],
+        }
+        return body(order | ({"external_id": str(next(self._numbers))} if external_ids else {}))
+
+    async def raw(self) -> float:
+        """Only acknowledge."""
+        await self._fill(external_ids=False)
+        return await seconds(self._acknowledge(read=False)) / MESSAGES
+
+    async def read(self) -> float:
+        """Acknowledge after reading the JSON."""
+        await self._fill(external_ids=False)
+        return await seconds(self._acknowledge(read=True)) / MESSAGES
+
+    async def _acknowledge(self, *, read: bool) -> None:
+        connection = await aio_pika.connect(self._url)
+        channel = await connection.channel(publisher_confirms=False)
+        await channel.set_qos(prefetch_count=PREFETCH)
+        queue = await channel.get_queue("order")
+        seen, done = count(1), asyncio.Event()
+
+        async def take(message: AbstractIncomingMessage) -> None:
+            if read:
+                json.loads(message.body)
+            await message.ack()
+            if next(seen) == MESSAGES:
+                done.set()
+
+        await queue.consume(take)
+        await done.wait()
+        await connection.close()
+
+    def ours(self, *, external_ids: bool) -> Way:
+        async def way() -> float:
+            await self._fill(external_ids=external_ids)
+            return await seconds(self._take_in()) / MESSAGES
+
+        return way
+
+    async def _take_in(self) -> None:
+        settings = WorkerSettings.model_validate(
+            {"database_url": self._database_url, "broker_url": self._url}
+        )
+        engine = create_engine(self._database_url, application="bench intake")
+        metrics = Metrics()
+        intake = Intake(engine, settings, metrics=metrics)
+        running = asyncio.create_task(intake.run())
+        labels = {"queue": "order", "outcome": "applied"}
+
+        async def done() -> bool:
+            taken = metrics.registry.get_sample_value("daybook_intake_messages_total", labels)
+            return (taken or 0) >= MESSAGES
+
+        await until(done, seconds=600)
+        intake.stop()
+        await running
+        await engine.dispose()
+
+
+async def test_orders_a_second_from_queue_to_committed(
+    shop: AsyncEngine, shop_url: str, rabbitmq_url: str
+) -> None:
+    till = Till(shop, ids=count(10_000_000), external_ids=False)
+    async with Producer.connected(rabbitmq_url) as producer:
+        await producer.purge()
+        traffic = Traffic(producer, rabbitmq_url, shop_url)
+        ways: dict[str, Way] = {
+            "consumer that only acknowledges": traffic.raw,
+            "… and reads the JSON": traffic.read,
+            "intake, plain messages": traffic.ours(external_ids=False),
+            "intake, with external ids": traffic.ours(external_ids=True),
+            "ORM one by one, without a queue": till.orm(ORM_ORDERS),
+        }
+        taken = await interleaved(ways, rounds=ROUNDS)
+    raw, orm = "consumer that only acknowledges", "ORM one by one, without a queue"
+    rows = [
+        [
+            way,
+            f"{1 / taken.median(way):,.0f}",
+            ratio(taken.ratio(raw, to=way)),
+            ratio(taken.ratio(orm, to=way)),
+        ]
+        for way in ways
+    ]
+    title = f"{await setting(shop)}; {MESSAGES:,} orders of three items, from RabbitMQ"
+    print(table(title, ["orders", "/ s", "/ raw consumer", "/ ORM"], rows))

@@ -1,0 +1,116 @@
+"""Is nothing lost and nothing counted twice when workers and servers are killed in the middle?"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from sqlalchemy import text
+
+from tests.e2e.stack import Stack
+from tests.support.messages import Books, books_seen
+from tests.support.processes import Service
+from tests.support.producer import Producer
+from tests.support.traffic import LATE, PLENTY, SOLD_OUT, Message, described, traffic
+from tests.support.waiting import until
+
+MESSAGES = int(os.environ.get("DAYBOOK_TEST_CHAOS_MESSAGES", "2000"))
+"""20,000 take some minutes; `make test` is content with fewer."""
+
+KILLS = 6
+PUBLISHED_AT_ONCE = 100
+STOCK = 1_000_000
+
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(120 + MESSAGES // 20)]
+
+
+async def test_what_was_published_is_applied_a_duplicate_or_a_dead_letter(stack: Stack) -> None:
+    random = Random(MESSAGES)
+    expected = traffic(MESSAGES, seed=MESSAGES)
+    await _open_shop(stack)
+    async with Producer.connected(stack.rabbitmq.url) as producer:
+        await producer.purge()
+    workers = [await _worker(stack), await _worker(stack)]
+    # Whether RabbitMQ had a message when it went is the producer's question, not ours.
+    confirming = asyncio.Lock()
+    publishing = asyncio.create_task(_publish(stack, expected.messages, confirming))
+
+    for number in range(KILLS):
+        await _until_applied(stack, (number + 1) * expected.applied // (KILLS + 2))
+        workers.pop(random.randrange(len(workers))).kill()
+        if number == 1:
+            await asyncio.to_thread(stack.postgres.stop)
+            await asyncio.to_thread(stack.postgres.start)
+        if number == 3:
+            async with confirming:
+                await asyncio.to_thread(stack.rabbitmq.stop)
+                await asyncio.to_thread(stack.rabbitmq.start)
+        if number == 4:
+            await _add_product(stack, LATE, stock=STOCK)
+        workers.append(await _worker(stack))
+    await publishing
+
+    async def settled() -> bool:
+        found = await _books(stack)
+        return (
+            found.orders >= expected.applied
+            and "waiting" not in found.letters
+            and len(found.letters.get("kept", [])) >= expected.letters.total()
+            and await _depths(stack) == 0
+        )
+
+    await until(settled, seconds=60 + MESSAGES / 50, what=described(expected))
+    assert [await asyncio.to_thread(worker.stop) for worker in workers] == [0, 0]
+    assert await _depths(stack) == 0
+    expected.check(await _books(stack), stock={PLENTY: STOCK, SOLD_OUT: 0, LATE: STOCK})
+
+
+async def _worker(stack: Stack) -> Service:
+    return await stack.worker("intake", DAYBOOK_INTAKE_BATCH="100")
+
+
+async def _open_shop(stack: Stack) -> None:
+    async with stack.sessions.begin() as session:
+        await session.execute(text("UPDATE products SET stock_quantity = :stock"), {"stock": STOCK})
+    await _add_product(stack, SOLD_OUT, stock=0)
+
+
+async def _add_product(stack: Stack, product_id: int, *, stock: int) -> None:
+    async with stack.sessions.begin() as session:
+        await session.execute(
+            text(
+                "INSERT INTO products (id, name, price, stock_quantity)"
+                " OVERRIDING SYSTEM VALUE VALUES (:id, 'late', 1, :stock)"
+            ),
+            {"id": product_id, "stock": stock},
+        )
+
+
+async def _publish(stack: Stack, messages: Sequence[Message], confirming: asyncio.Lock) -> None:
+    """Publish all, so many at a time, each time over a connection of its own."""
+    for first in range(0, len(messages), PUBLISHED_AT_ONCE):
+        async with confirming, Producer.connected(stack.rabbitmq.url) as producer:
+            await asyncio.gather(
+                *(
+                    producer.send("order", message.body, **message.properties)
+                    for message in messages[first : first + PUBLISHED_AT_ONCE]
+                )
+            )
+
+
+async def _until_applied(stack: Stack, orders: int) -> None:
+    async def applied() -> bool:
+        return (await _books(stack)).orders >= orders
+
+    await until(applied, seconds=60 + MESSAGES / 100, what=f"{orders} orders")
+
+
+async def _books(stack: Stack) -> Books:
+    async with stack.sessions() as session:
+        return await books_seen(await session.connection())
+
+
+async def _depths(stack: Stack) -> int:
+    async with Producer.connected(stack.rabbitmq.url) as producer:
+        return await producer.depths()

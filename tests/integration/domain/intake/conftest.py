@@ -1,0 +1,56 @@
+"""What do the tests of the intake share? A shop, and a way to hand batches in."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain.db import Sessions
+from daybook_domain.intake import service
+from daybook_domain.intake.deliveries import Delivery
+from daybook_domain.intake.letters import Patience
+from daybook_domain.intake.service import Batch, Outcome, Settled
+from tests.support import letters
+from tests.support.letters import AT_ONCE
+from tests.support.shop import open_shop
+
+Take = Callable[..., Coroutine[Any, Any, list[Outcome] | None]]
+Retry = Callable[..., Coroutine[Any, Any, Sequence[Outcome]]]
+
+
+@pytest.fixture
+async def shop(engine: AsyncEngine) -> None:
+    """Begin with user 1, address 1 and product 1, of which there are 1,000."""
+    await open_shop(engine)
+
+
+@pytest.fixture
+def take(sessions: Sessions, shop: None) -> Take:
+    """Return a way to commit a batch as a consumer, a new one each time unless it is named."""
+
+    async def take(
+        *deliveries: Delivery,
+        consumer: UUID | None = None,
+        number: int = 1,
+        patience: Patience = AT_ONCE,
+    ) -> list[Outcome] | None:
+        batch = Batch(consumer or uuid4(), number, deliveries)
+        async with sessions.begin() as session:
+            settled = await service.take(session, batch, patience=patience, ours=lambda: True)
+        return None if settled is None else _outcomes(settled)
+
+    return take
+
+
+@pytest.fixture
+def retry(sessions: Sessions) -> Retry:
+    """Return a way to try all letters again that are due."""
+
+    return partial(letters.retry, sessions)
+
+
+def _outcomes(settled: Sequence[Settled]) -> list[Outcome]:
+    return [each.outcome for each in settled]

@@ -1,0 +1,284 @@
+"""Does each message of a batch get the outcome that it deserves, whatever the others are?"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain.db import Sessions
+from daybook_domain.intake import memory, service
+from daybook_domain.intake.deliveries import DEAD, examine
+from daybook_domain.intake.errors import NotOurs
+from daybook_domain.intake.service import Batch, Outcome
+from tests.integration.domain.intake.conftest import Take
+from tests.support.letters import AT_ONCE
+from tests.support.locks import somebody_waits
+from tests.support.messages import books, order, order_update, product, product_update
+
+APPLIED, DUPLICATE = Outcome.APPLIED, Outcome.DUPLICATE
+WAITING, KEPT = Outcome.WAITING, Outcome.KEPT
+
+
+async def test_a_batch_of_all_kinds_takes_effect_in_the_order_of_kinds(
+    take: Take, engine: AsyncEngine
+) -> None:
+    outcomes = await take(
+        examine("order_update", order_update(1, status="paid")),
+        examine("order", order(product=2, quantity=3)),
+        examine("product_update", product_update(2, stock_quantity=5)),
+        examine("product", product(stock=1)),
+    )
+
+    assert outcomes == [APPLIED] * 4
+    found = await books(engine)
+    assert (found.sold, found.stock) == ({2: 3}, {1: 1000, 2: 2})
+
+
+async def test_what_breaks_a_rule_is_kept_and_costs_no_other_its_place(
+    take: Take, engine: AsyncEngine
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("INSERT INTO users (username, email) VALUES ('bob', 'bob@example.com')")
+        )
+
+    outcomes = await take(
+        examine("order", b"nonsense"),
+        examine("order", order(quantity=1001)),
+        examine("order", order(user=2)),
+        examine("order_update", order_update(1, status="delivered")),
+        examine("order", order()),
+    )
+
+    assert outcomes == [KEPT, KEPT, KEPT, KEPT, APPLIED]
+    found = await books(engine)
+    assert found.stock == {1: 999}
+    assert found.letters["kept"] == [
+        ("order", "malformed"),
+        ("order", "out_of_stock"),
+        ("order", "foreign_address"),
+        ("order_update", "status_forbids"),
+    ]
+
+
+async def test_every_letter_has_the_body_the_headers_and_a_reason(
+    take: Take, engine: AsyncEngine
+) -> None:
+    body = b"\x00\xff not JSON"
+    headers = {"n\0te": b"\xff", "when": [1, None, float("nan"), {"deep": "\0"}]}
+
+    await take(examine("product", body, message_id="m\0", headers=headers))
+
+    async with engine.connect() as connection:
+        (letter,) = (await connection.execute(text("SELECT * FROM dead_letters"))).all()
+    assert (letter.queue, letter.body, letter.message_id) == ("product", body, "m\ufffd")
+    assert letter.headers == {"n\ufffdte": "/w==", "when": [1, None, "nan", {"deep": "\ufffd"}]}
+    assert letter.reason
+    assert letter.attempts == 1
+    assert letter.first_failed_at == letter.last_failed_at
+
+
+async def test_one_order_of_many_deliveries_exists_once(take: Take, engine: AsyncEngine) -> None:
+    again = examine("order", order(external_id="a", quantity=2))
+
+    assert await take(again, examine("order", order()), again) == [APPLIED, APPLIED, DUPLICATE]
+    assert await take(again) == [DUPLICATE]
+    other = examine("order", order(external_id="a", quantity=3))
+    assert await take(other) == [KEPT]
+
+    found = await books(engine)
+    assert (found.sold, found.letters) == ({1: 3}, {"kept": [("order", "external_id_taken")]})
+
+
+async def test_a_message_id_counts_once_in_its_queue(take: Take, engine: AsyncEngine) -> None:
+    first = examine("product", product(), message_id="7")
+
+    assert await take(first, first) == [APPLIED, DUPLICATE]
+    assert await take(first) == [DUPLICATE]
+    assert await take(examine("product", product(stock=11), message_id="7")) == [KEPT]
+    assert await take(examine("order", order(), message_id="7")) == [APPLIED]
+
+    found = await books(engine)
+    assert len(found.stock) == 2
+    assert found.letters == {"kept": [("product", "message_id_reused")]}
+
+
+async def test_two_plain_messages_of_one_body_are_both_meant(
+    take: Take, engine: AsyncEngine
+) -> None:
+    assert await take(examine("order", order()), examine("order", order())) == [APPLIED] * 2
+    assert (await books(engine)).orders == 2
+
+
+async def test_a_plain_message_that_comes_again_counts_as_often_as_it_was_not_committed(
+    take: Take, engine: AsyncEngine
+) -> None:
+    fresh = examine("order", order())
+    again = examine("order", order(), again=True)
+    await take(fresh, fresh)  # Its acknowledgement is never proven: the worker was killed.
+
+    assert await take(again, again, again) == [DUPLICATE, DUPLICATE, APPLIED]
+    # That consumer's acknowledgements are not proven either, so all three may come once more.
+    assert await take(again, again, again, again) == [DUPLICATE] * 3 + [APPLIED]
+    assert (await books(engine)).orders == 4
+
+
+async def test_a_dead_letter_that_comes_again_is_not_written_twice(
+    take: Take, engine: AsyncEngine
+) -> None:
+    await take(examine("order", b"nonsense"))
+
+    assert await take(examine("order", b"nonsense", again=True)) == [DUPLICATE]
+    assert len((await books(engine)).letters["kept"]) == 1
+
+
+async def test_a_proven_batch_leaves_nothing_behind(
+    take: Take, sessions: Sessions, engine: AsyncEngine
+) -> None:
+    consumer = uuid4()
+    await take(examine("order", order()), consumer=consumer, number=1)
+    await take(examine("order", order(quantity=2)), consumer=consumer, number=2)
+    async with sessions.begin() as session:
+        await memory.forget(session, consumer, number=1)
+
+    assert await take(examine("order", order(), again=True)) == [APPLIED]
+    assert await take(examine("order", order(quantity=2), again=True)) == [DUPLICATE]
+
+
+async def test_a_batch_whose_commit_was_not_answered_is_not_committed_twice(
+    take: Take, engine: AsyncEngine
+) -> None:
+    consumer = uuid4()
+    assert await take(examine("order", order()), consumer=consumer, number=1) == [APPLIED]
+
+    assert await take(examine("order", order()), consumer=consumer, number=1) is None
+    assert (await books(engine)).orders == 1
+
+
+async def test_what_comes_again_waits_for_whoever_may_be_committing_it(
+    take: Take, sessions: Sessions, engine: AsyncEngine
+) -> None:
+    batch = Batch(uuid4(), 1, [examine("order", order())])
+    async with sessions.begin() as session:
+        await service.take(session, batch, patience=AT_ONCE, ours=lambda: True)
+        second = asyncio.create_task(take(examine("order", order(), again=True)))
+        await somebody_waits(engine)
+
+    assert await second == [DUPLICATE]
+    assert (await books(engine)).orders == 1
+
+
+async def test_a_worker_that_may_have_lost_its_deliveries_commits_nothing(
+    sessions: Sessions, shop: None, engine: AsyncEngine
+) -> None:
+    batch = Batch(uuid4(), 1, [examine("order", order())])
+
+    with pytest.raises(NotOurs):
+        async with sessions.begin() as session:
+            await service.take(session, batch, patience=AT_ONCE, ours=lambda: False)
+
+    assert (await books(engine)).orders == 0
+
+
+async def test_a_failure_that_nobody_has_foreseen_costs_only_its_message(
+    take: Take, engine: AsyncEngine
+) -> None:
+    async with _refusing(engine, "products", "NEW.name = 'cursed'"):
+        outcomes = await take(
+            *[examine("product", product(name=f"p{n}")) for n in range(7)],
+            examine("product", product(name="cursed")),
+            *[examine("order", order()) for _ in range(5)],
+        )
+
+    assert outcomes == [APPLIED] * 7 + [KEPT] + [APPLIED] * 5
+    found = await books(engine)
+    assert found.letters == {"kept": [("product", "unforeseen")]}
+    assert (len(found.stock), found.orders) == (8, 5)
+
+
+async def test_an_outage_is_nobodys_fault(take: Take, engine: AsyncEngine) -> None:
+    async with _refusing(engine, "products", "true", sqlstate="57P01"):
+        with pytest.raises(DBAPIError):
+            await take(examine("product", product()))
+
+    assert (await books(engine)).letters == {}
+
+
+async def test_what_rabbitmq_gave_up_is_written_down_once(take: Take, engine: AsyncEngine) -> None:
+    death = {"queue": "order", "reason": "delivery_limit", "count": 1, "time": None}
+    letter = examine(DEAD, order(), headers={"x-death": [death]})
+
+    assert await take(letter) == [KEPT]
+    assert await take(letter) == [DUPLICATE]
+    assert (await books(engine)).letters == {"kept": [("order", "delivery_limit")]}
+
+
+async def test_what_was_committed_before_rabbitmq_gave_it_up_is_no_letter(
+    take: Take, engine: AsyncEngine
+) -> None:
+    death = {"queue": "order", "reason": "delivery_limit", "count": 1, "time": None}
+    await take(examine("order", order()), examine("order", order(), message_id="7"))
+
+    outcomes = await take(
+        examine(DEAD, order(), headers={"x-death": [death]}),
+        examine(DEAD, order(), headers={"x-death": [death]}, message_id="7"),
+    )
+
+    assert outcomes == [DUPLICATE, DUPLICATE]
+    assert (await books(engine)).letters == {}
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-death": []}, {"x-death": "?"}, {"x-death": [{}]}])
+async def test_a_stranger_in_the_queue_of_the_dead_is_a_letter(
+    take: Take, engine: AsyncEngine, headers: dict[str, object]
+) -> None:
+    assert await take(examine(DEAD, b"?", headers=headers)) == [KEPT]
+    assert (await books(engine)).letters == {"kept": [(DEAD, "delivery_limit")]}
+
+
+async def test_concurrent_batches_of_the_same_ids_and_products_lose_nothing(
+    take: Take, engine: AsyncEngine
+) -> None:
+    deliveries = [
+        *(examine("order", order(quantity=1), message_id=str(n)) for n in range(20)),
+        *(examine("order", order(quantity=1, external_id=str(n))) for n in range(20)),
+        *(examine("product_update", product_update(1, name=str(n))) for n in range(3)),
+    ]
+
+    outcomes = await asyncio.gather(
+        *(take(*(deliveries if n % 2 else reversed(deliveries))) for n in range(6))
+    )
+
+    assert sum((each or []).count(APPLIED) for each in outcomes) == 40 + 6 * 3
+    found = await books(engine)
+    assert (found.orders, found.stock) == (40, {1: 960})
+
+
+@asynccontextmanager
+async def _refusing(
+    engine: AsyncEngine, table: str, condition: str, *, sqlstate: str = "XX001"
+) -> AsyncIterator[None]:
+    """Let Postgres refuse new rows that fulfil a condition, as no code of ours expects."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                f" RAISE EXCEPTION 'cursed' USING ERRCODE = '{sqlstate}'; END $$"
+            )
+        )
+        await connection.execute(
+            text(
+                f"CREATE TRIGGER refuse BEFORE INSERT ON {table}"
+                f" FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION refuse()"
+            )
+        )
+    try:
+        yield
+    finally:
+        async with engine.begin() as connection:
+            await connection.execute(text("DROP FUNCTION refuse CASCADE"))

@@ -1,0 +1,299 @@
+"""Does every message find its end exactly once, whoever goes away meanwhile?"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import aio_pika
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain.intake.deliveries import DEAD
+from daybook_domain.intake.messages import Queue
+from daybook_domain.transport.intake import ARGUMENTS
+from tests.integration.worker.intake import consuming, taking_in
+from tests.support.locks import somebody_waits
+from tests.support.messages import Books, books, order, order_update, product, product_update
+from tests.support.producer import Producer
+from tests.support.proxy import Proxy
+from tests.support.shop import open_shop
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.rabbitmq
+
+
+@pytest.fixture
+async def producer(rabbitmq_url: str, engine: AsyncEngine) -> AsyncIterator[Producer]:
+    """Give a producer, empty queues, and a shop with 1,000 pieces of product 1."""
+    await open_shop(engine)
+    async with Producer.connected(rabbitmq_url) as producer:
+        await producer.purge()
+        yield producer
+
+
+async def until_books(engine: AsyncEngine, *, orders: int, letters: int = 0) -> Books:
+    """Wait until so many orders and letters are there, and return the books."""
+
+    async def found() -> Books | None:
+        seen = await books(engine)
+        there = sum(map(len, seen.letters.values()))
+        return seen if (seen.orders, there) == (orders, letters) else None
+
+    seen = await until(found, what=f"{orders} orders and {letters} letters")
+    assert seen is not None
+    return seen
+
+
+async def test_a_plain_client_sells_what_it_has_just_added(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    async with taking_in(postgres_url, rabbitmq_url):
+        await producer.send("product", product(stock=7))
+        await producer.send("order", order(product=2, quantity=3))
+        await producer.send("order_update", order_update(1, status="paid"))
+        await producer.send("product_update", product_update(2, name="zest"))
+
+        async def done() -> bool:
+            async with engine.connect() as connection:
+                found = await connection.execute(
+                    text("SELECT (SELECT status FROM orders), (SELECT max(name) FROM products)")
+                )
+                return tuple(found.one()) == ("paid", "zest")
+
+        await until(done)
+        await until(lambda: _is_empty(producer))
+
+    seen = await books(engine)
+    assert (seen.sold, seen.stock) == ({2: 3}, {1: 1000, 2: 4})
+
+
+async def test_what_cannot_be_taken_in_is_kept_and_blocks_nothing(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    garbage = [
+        b"",
+        b"nonsense",
+        b"\xff\x00\xfe",
+        b"[" * 200_000,
+        b'{"name": "x", "price": NaN}',
+        product(name="a\0b"),
+        order(user=10**300),
+        order(quantity=10**9),
+        order(colour="red"),
+        order(external_id="x" * 10_000_000),
+    ]
+    async with taking_in(postgres_url, rabbitmq_url):
+        for queue in Queue:
+            for body in garbage:
+                await producer.send(queue, body)
+        await producer.send("order", order())
+        seen = await until_books(engine, orders=1, letters=len(garbage) * len(Queue))
+
+    assert seen.letters.keys() == {"kept"}
+    assert await producer.depths() == 0
+
+
+async def test_odd_properties_are_no_obstacle(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    async with taking_in(postgres_url, rabbitmq_url):
+        await producer.send("order", order(), message_id="a\0b")
+        odd = {"numbers": [1.5, bytearray(b"\xff"), {"x": None}], "text": "\0"}
+        await producer.send("order", b"?", headers=odd)
+        await producer.send(
+            "order", order(), content_type="text/plain", priority=9, message_type="?"
+        )
+        await until_books(engine, orders=1, letters=2)
+
+
+async def test_messages_that_were_not_acknowledged_do_not_count_twice(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    async with Proxy(rabbitmq_url) as proxy, taking_in(postgres_url, proxy.url) as intake:
+        async with engine.begin() as connection:
+            # The batch can begin, and not end.
+            await connection.execute(text("LOCK TABLE orders IN EXCLUSIVE MODE"))
+            await producer.send_all(("order", order()) for _ in range(50))
+            await producer.send("order", b"nonsense")
+            await somebody_waits(engine)
+            proxy.swallow()
+        await until(lambda: _has_orders(engine), what="a batch that cannot be acknowledged")
+        await proxy.cut()
+        await proxy.mend()
+        await until(lambda: consuming(intake), what="consuming again")
+        await until_books(engine, orders=50, letters=1)
+        await until(lambda: _is_empty(producer))
+
+    assert (await books(engine)).stock == {1: 950}
+    assert await producer.depths() == 0
+
+
+async def test_postgres_may_go_and_come_back(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    async with Proxy(postgres_url) as proxy, taking_in(proxy.url, rabbitmq_url) as intake:
+        await producer.send("order", order())
+        await until_books(engine, orders=1)
+        await proxy.cut()
+        await producer.send_all(("order", order()) for _ in range(100))
+        await producer.send("order", b"nonsense")
+
+        async def taken() -> bool:
+            return await producer.depth("order") == 0
+
+        await until(taken, what="the messages being held")
+        assert await consuming(intake)
+        await proxy.mend()
+        await until_books(engine, orders=101, letters=1)
+
+    assert await producer.depths() == 0
+    async with engine.connect() as connection:
+        headers = (await connection.execute(text("SELECT headers FROM dead_letters"))).scalar_one()
+    assert "x-delivery-count" not in headers, "it was held, not sent back and forth"
+
+
+async def test_a_commit_whose_answer_is_lost_counts_once(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    async with Proxy(postgres_url) as proxy, taking_in(proxy.url, rabbitmq_url):
+        for _ in range(10):
+            await producer.send_all(("order", order()) for _ in range(20))
+            # Wherever the batch may be just now.
+            await proxy.cut()
+            await proxy.mend()
+        await until_books(engine, orders=200)
+
+    assert (await books(engine)).stock == {1: 800}
+
+
+async def test_many_workers_share_the_queues(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    async with (
+        taking_in(postgres_url, rabbitmq_url, intake_batch=10),
+        taking_in(postgres_url, rabbitmq_url, intake_batch=10),
+    ):
+        for n in range(250):
+            await producer.send("order", order(external_id=str(n)), message_id=str(n))
+            if n % 5 == 0:  # The same message again, and the same order in another one.
+                await producer.send("order", order(external_id=str(n)), message_id=str(n))
+                await producer.send("order", order(external_id=str(n)))
+        seen = await until_books(engine, orders=250)
+        await until(lambda: _is_empty(producer))
+
+    assert seen.stock == {1: 750}
+    assert (await books(engine)).letters == {}
+
+
+async def test_the_last_pieces_are_sold_once(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    await producer.send("product", product(stock=10))
+    async with (
+        taking_in(postgres_url, rabbitmq_url, intake_batch=3),
+        taking_in(postgres_url, rabbitmq_url, intake_batch=3),
+    ):
+        await until(lambda: _has_product(engine, 2))
+        await asyncio.gather(*(producer.send("order", order(product=2)) for _ in range(50)))
+        seen = await until_books(engine, orders=10, letters=40)
+
+    assert seen.stock[2] == 0
+    assert set(seen.letters["kept"]) == {("order", "out_of_stock")}
+
+
+async def test_what_ends_every_consumer_lands_in_the_table(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    await producer.send("order", order(quantity=3))
+    queue = await producer.channel.get_queue("order")
+    for _ in range(int(ARGUMENTS["x-delivery-limit"]) + 1):
+        message = await until(lambda: queue.get(fail=False), what="the message")
+        assert message is not None
+        await message.nack(requeue=True)
+
+    async def buried() -> bool:
+        return await producer.depth(DEAD) == 1
+
+    await until(buried)
+    async with taking_in(postgres_url, rabbitmq_url):
+        seen = await until_books(engine, orders=0, letters=1)
+
+    assert seen.letters == {"kept": [("order", "delivery_limit")]}
+    async with engine.connect() as connection:
+        letter = (await connection.execute(text("SELECT * FROM dead_letters"))).one()
+    assert json.loads(bytes(letter.body)) == json.loads(order(quantity=3))
+    assert letter.headers["x-death"][0]["reason"] == "delivery_limit"
+
+
+async def test_suspects_come_one_by_one_and_do_not_stop_the_others(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    await producer.send_all(("order", order()) for _ in range(20))
+    for _ in range(4):  # As if four workers had ended with all of them in hand.
+        connection = await aio_pika.connect(rabbitmq_url)
+        queue = await (await connection.channel()).get_queue("order")
+        for _ in range(20):
+            await until(lambda q=queue: q.get(fail=False), what="a message")  # type: ignore[misc]
+        await connection.close()
+    await producer.send_all(("order", order()) for _ in range(20))
+
+    async with taking_in(postgres_url, rabbitmq_url):
+        await until_books(engine, orders=40)
+
+    assert await producer.depths() == 0
+
+
+async def test_a_queue_that_was_declared_otherwise_is_named_and_waited_for(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    await producer.channel.queue_delete("order")
+    await producer.channel.declare_queue("order", durable=True)
+    try:
+        async with taking_in(postgres_url, rabbitmq_url, ready=False) as intake:
+
+            async def explained() -> bool:
+                try:
+                    await intake.ping()
+                except Exception as error:
+                    return "'order' exists with other arguments" in str(error)
+                return False
+
+            await until(explained, what="a word about the queue")
+            await producer.channel.queue_delete("order")
+            await until(lambda: consuming(intake), what="consuming, with the queue as it should be")
+            await producer.send("order", order())
+            await until_books(engine, orders=1)
+    finally:
+        await producer.channel.queue_delete("order")
+
+
+async def test_a_stop_gives_back_what_was_not_begun(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("LOCK TABLE orders IN EXCLUSIVE MODE"))
+        async with taking_in(postgres_url, rabbitmq_url, intake_batch=5) as intake:
+            await producer.send_all(("order", order()) for _ in range(20))
+            await somebody_waits(engine)
+            intake.stop()
+            await connection.commit()
+    taken = (await books(engine)).orders
+
+    async def rest() -> bool:
+        return await producer.depth("order") == 20 - taken
+
+    await until(rest)
+    assert 1 <= taken <= 5
+
+
+async def _has_product(engine: AsyncEngine, product_id: int) -> bool:
+    return product_id in (await books(engine)).stock
+
+
+async def _has_orders(engine: AsyncEngine) -> bool:
+    return (await books(engine)).orders > 0
+
+
+async def _is_empty(producer: Producer) -> bool:
+    return await producer.depths() == 0

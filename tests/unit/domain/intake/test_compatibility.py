@@ -1,0 +1,142 @@
+"""Is every change caught that would refuse what producers send today, and no other?"""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daybook_domain.intake.asyncapi import document
+from daybook_domain.intake.compatibility import breaks
+
+DOCS = Path(__file__).parents[4] / "docs"
+Change = Callable[[dict[str, Any]], object]
+
+
+def changed(change: Change) -> dict[str, Any]:
+    new = copy.deepcopy(document())
+    change(new)
+    return new
+
+
+def schemas(new: dict[str, Any]) -> Any:
+    return new["components"]["schemas"]
+
+
+def fields(new: dict[str, Any], model: str) -> Any:
+    return schemas(new)[model]["properties"]
+
+
+BREAKS: dict[str, tuple[Change, str]] = {
+    "a queue is removed": (lambda d: d["channels"].pop("order"), "queue order is gone"),
+    "a queue gets another address": (
+        lambda d: d["channels"]["order"].update(address="orders"),
+        "queue order: address changed",
+    ),
+    "a field is removed": (
+        lambda d: fields(d, "OrderMessage").pop("external_id"),
+        "order/external_id: is gone",
+    ),
+    "a field is renamed": (
+        lambda d: fields(d, "ProductMessage").update(title=fields(d, "ProductMessage").pop("name")),
+        "product/name: is gone",
+    ),
+    "a field becomes required": (
+        lambda d: schemas(d)["OrderMessage"]["required"].append("external_id"),
+        "order/external_id: is required now",
+    ),
+    "a new field is required": (
+        lambda d: (
+            fields(d, "OrderMessage").update(currency={"type": "string"}),
+            schemas(d)["OrderMessage"]["required"].append("currency"),
+        ),
+        "order/currency: is required now",
+    ),
+    "a type changes": (
+        lambda d: fields(d, "OrderMessage")["user_id"].update(type="string"),
+        "order/user_id: string instead of integer",
+    ),
+    "null is refused": (
+        lambda d: fields(d, "OrderMessage").update(external_id={"type": "string"}),
+        "order/external_id: ",
+    ),
+    "one of two types is refused": (
+        lambda d: fields(d, "ProductMessage")["price"]["anyOf"].pop(),
+        "product/price: number instead of string",
+    ),
+    "a text gets shorter": (
+        lambda d: fields(d, "ProductMessage")["name"].update(maxLength=100),
+        "product/name: maxLength 200 became 100",
+    ),
+    "a number gets a higher floor": (
+        lambda d: fields(d, "OrderItemData")["quantity"].update(minimum=2),
+        "order/items/*/quantity: minimum 1 became 2",
+    ),
+    "a limit is added": (
+        lambda d: fields(d, "ProductMessage")["name"].update(pattern="^[a-z]*$"),
+        "product/name: pattern None became",
+    ),
+    "a list gets shorter": (
+        lambda d: fields(d, "OrderMessage")["items"].update(maxItems=10),
+        "order/items: maxItems 1000 became 10",
+    ),
+    "a status is refused": (
+        lambda d: schemas(d)["OrderStatus"]["enum"].remove("paid"),
+        "order_update/order_data/status: enum",
+    ),
+}
+HARMLESS: dict[str, Change] = {
+    "nothing": lambda d: d,
+    "a new queue": lambda d: (
+        d["channels"].update(user={"address": "user"}),
+        d["components"]["messages"].update(user={"payload": {}}),
+    ),
+    "a new optional field": lambda d: fields(d, "OrderMessage").update(note={"type": "string"}),
+    "a field is not required any more": lambda d: schemas(d)["ProductMessage"]["required"].remove(
+        "price"
+    ),
+    "a longer text": lambda d: fields(d, "ProductMessage")["name"].update(maxLength=300),
+    "a limit falls": lambda d: fields(d, "ProductMessage")["name"].pop("maxLength"),
+    "another type is taken, too": lambda d: fields(d, "OrderMessage").update(
+        user_id={"anyOf": [fields(d, "OrderMessage")["user_id"], {"type": "string"}]}
+    ),
+    "a new status": lambda d: schemas(d)["OrderStatus"]["enum"].append("lost"),
+    "unknown fields are taken": lambda d: schemas(d)["OrderMessage"].pop("additionalProperties"),
+    "other words": lambda d: d["info"].update(title="x", version="1.0.1"),
+    "a model is called otherwise": lambda d: (
+        schemas(d).update(Order=schemas(d).pop("OrderMessage")),
+        d["components"]["messages"]["order"].update(payload={"$ref": "#/components/schemas/Order"}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), BREAKS.values(), ids=BREAKS)
+def test_what_refuses_todays_messages_is_a_break(change: Change, told: str) -> None:
+    found = breaks(document(), changed(change))
+
+    assert any(each.startswith(told) for each in found), found
+
+
+@pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)
+def test_what_takes_all_of_todays_messages_is_none(change: Change) -> None:
+    assert breaks(document(), changed(change)) == []
+
+
+def test_refusing_unknown_fields_is_a_break() -> None:
+    old = changed(lambda d: schemas(d)["OrderMessage"].pop("additionalProperties"))
+
+    assert breaks(old, document()) == ["order: unknown fields are refused now"]
+
+
+def test_the_committed_document_is_that_of_the_models() -> None:
+    committed = json.loads((DOCS / "asyncapi.json").read_text())
+
+    assert committed == document(), "`make asyncapi` writes it anew"
+
+
+def test_nothing_breaks_what_was_released() -> None:
+    released = json.loads((DOCS / "asyncapi.released.json").read_text())
+
+    assert breaks(released, document()) == []

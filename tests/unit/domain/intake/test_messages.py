@@ -1,0 +1,103 @@
+"""Is a bad message told from a good one, with a reason that helps, and without harm?"""
+
+import pytest
+
+from daybook_domain.errors import DaybookError
+from daybook_domain.intake.messages import (
+    LARGEST_BODY_BYTES,
+    OrderMessage,
+    ProductMessage,
+    ProductUpdateMessage,
+    Queue,
+    read,
+)
+from tests.support.messages import body, order, order_update, product, product_update
+
+MALFORMED: dict[str, tuple[Queue, bytes, str]] = {
+    "empty": (Queue.ORDER, b"", "EOF"),
+    "not JSON": (Queue.ORDER, b"nonsense", "line 1 column"),
+    "not UTF-8": (Queue.PRODUCT, b'{"name": "\xff"}', "unicode"),
+    "UTF-16": (Queue.PRODUCT, product().decode().encode("utf-16"), "line 1"),
+    "nested too deeply": (Queue.ORDER, b"[" * 100_000, "recursion"),
+    "nested too deeply within": (Queue.ORDER, b'{"items":' + b"[" * 50_000, "recursion"),
+    "too large": (Queue.ORDER, b" " * (LARGEST_BODY_BYTES + 1), "1,000,001 bytes"),
+    "10 MB": (Queue.ORDER, order(external_id="x" * 10_000_000), "bytes"),
+    "more after the end": (Queue.ORDER, order() + b"{}", "trailing"),
+    "a key twice": (Queue.ORDER, order()[:-1] + b', "user_id": 2}', "'user_id' more than once"),
+}
+INVALID: dict[str, tuple[Queue, bytes, str]] = {
+    "a list": (Queue.ORDER, b"[1]", "object"),
+    "null": (Queue.PRODUCT, b"null", "object"),
+    "NaN": (Queue.PRODUCT, b'{"name": "a", "price": NaN}', "price"),
+    "infinite": (Queue.PRODUCT, b'{"name": "a", "price": Infinity}', "price"),
+    "no name": (Queue.PRODUCT, body({"price": 1}), "name: Field required"),
+    "free": (Queue.PRODUCT, product(price=0), "price: "),
+    "a third of a cent": (Queue.PRODUCT, product(price=0.333), "price: "),
+    "too dear": (Queue.PRODUCT, product(price=1e10), "price: "),
+    "stock below zero": (Queue.PRODUCT, product(stock=-1), "stock_quantity: "),
+    "too much stock": (Queue.PRODUCT, product(stock=2**31), "stock_quantity: "),
+    "NUL": (Queue.PRODUCT, product(name="a\0b"), "name: contains a NUL"),
+    "an unknown field": (Queue.PRODUCT, product(colour="red"), "colour: "),
+    "a boolean id": (Queue.ORDER, order(user=True), "user_id: "),
+    "an id of text": (Queue.PRODUCT_UPDATE, body({"product_id": "1"}), "product_id: "),
+    "an id out of range": (Queue.ORDER, order(user=2**63), "user_id: "),
+    "an enormous number": (Queue.ORDER, order(user=10**400), "user_id: "),
+    "nothing ordered": (Queue.ORDER_UPDATE, order_update(1, items=[]), "order_data/items: "),
+    "half a piece": (Queue.ORDER, order().replace(b'y": 1', b'y": 0.5'), "items/0/quantity: "),
+    "no pieces": (Queue.ORDER, order(quantity=0), "items/0/quantity: "),
+    "too many pieces": (Queue.ORDER, order(quantity=2**31), "items/0/quantity"),
+    "an unknown status": (Queue.ORDER_UPDATE, order_update(1, status="lost"), "order_data/status"),
+    "an explicit null": (Queue.PRODUCT_UPDATE, product_update(1, name=None), "product_data/name"),
+    "an update of nothing": (Queue.PRODUCT_UPDATE, body({"product_id": 1}), "product_data: "),
+}
+
+
+@pytest.mark.parametrize(("queue", "message", "hint"), MALFORMED.values(), ids=MALFORMED)
+def test_what_cannot_be_read_is_malformed(queue: Queue, message: bytes, hint: str) -> None:
+    _is_refused(queue, message, code="malformed", hint=hint)
+
+
+@pytest.mark.parametrize(("queue", "message", "hint"), INVALID.values(), ids=INVALID)
+def test_what_breaks_the_contract_is_invalid(queue: Queue, message: bytes, hint: str) -> None:
+    _is_refused(queue, message, code="invalid_message", hint=hint)
+
+
+def _is_refused(queue: Queue, message: bytes, *, code: str, hint: str) -> None:
+    refusal = read(queue, message)
+
+    assert isinstance(refusal, DaybookError)
+    assert refusal.code == code
+    assert hint in refusal.detail
+    assert len(refusal.detail) < 1000
+
+
+def test_a_reason_does_not_grow_with_the_number_of_mistakes() -> None:
+    items = [{"product_id": 0, "quantity": 0}] * 1000
+
+    refusal = read(Queue.ORDER, body({"user_id": 1, "delivery_address_id": 1, "items": items}))
+
+    assert isinstance(refusal, DaybookError)
+    assert refusal.detail.endswith(" more")
+    assert len(refusal.detail) < 1000
+
+
+def test_money_is_exact() -> None:
+    message = read(Queue.PRODUCT, b'{"name": " tea ", "price": 9999999999.99}')
+
+    assert isinstance(message, ProductMessage)
+    assert (message.name, str(message.price)) == ("tea", "9999999999.99")
+
+
+def test_what_is_left_out_is_told_from_null() -> None:
+    message = read(Queue.PRODUCT_UPDATE, product_update(1, description=None))
+
+    assert isinstance(message, ProductUpdateMessage)
+    assert message.product_data.model_fields_set == {"description"}
+
+
+def test_a_plain_order_is_read() -> None:
+    message = read(Queue.ORDER, order(quantity=3))
+
+    assert isinstance(message, OrderMessage)
+    assert message.items[0].quantity == 3
+    assert message.external_id is None
