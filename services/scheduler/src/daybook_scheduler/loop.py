@@ -16,9 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain import clock
 from daybook_domain.db import create_sessions
 from daybook_domain.outages import is_outage
+from daybook_domain.reports import ledger
 from daybook_domain.reports import service as reports
 from daybook_domain.reports.calendar import local_date
+from daybook_domain.schedules import retention
 from daybook_domain.schedules import service as schedules
+from daybook_domain.schedules.definitions import Definition
+from daybook_domain.schedules.materialise import materialise
 from daybook_domain.tasks import TaskQueue
 from daybook_scheduler.database import Database, is_held_up, is_not_migrated
 from daybook_scheduler.dispatch import Dispatcher
@@ -27,8 +31,14 @@ from daybook_scheduler.wake import listen
 
 log = structlog.stdlib.get_logger(__name__)
 
-SCHEDULES_AT_ONCE = 10
+SCHEDULES_AT_ONCE = 1000
 REAPED_AT_ONCE = 100
+
+CANCELLED_LATELY = timedelta(hours=1)
+"""How long after a cancellation fires that joined the run are looked for."""
+
+PRUNED_AT_ONCE = 1000
+PRUNE_EVERY_SECONDS = 600.0
 
 SETTLE = timedelta(minutes=2)
 """How long after sealing a day is first rebuilt: a transaction under way has ended by then."""
@@ -46,6 +56,7 @@ class Plan:
     daily_cron: str
     timezone: str
     reconcile_days: int
+    ledger_days: int = 0
     dispatch_lease: timedelta = timedelta(seconds=30)
     queue_lease: timedelta = timedelta(minutes=5)
     tick: timedelta = timedelta(seconds=1)
@@ -72,6 +83,7 @@ class SchedulerLoop:
         self._metrics = metrics
         self._stopping = asyncio.Event()
         self._defined = False
+        self._prune_at = 0.0
         self._dispatcher = Dispatcher(
             database=self._database,
             queue=queue,
@@ -86,6 +98,7 @@ class SchedulerLoop:
             _Step("materialise", self.materialise),
             _Step("reap", self.reap),
             _Step("reconcile", self.reconcile),
+            _Step("prune", self.prune),
         ]
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -150,13 +163,11 @@ class SchedulerLoop:
         if self._defined:
             return False
         async with self._database.transaction() as session:
+            daily = Definition(
+                name=schedules.DAILY, cron=self._plan.daily_cron, timezone=self._plan.timezone
+            )
             schedule = await schedules.define_from_settings(
-                session,
-                name=schedules.DAILY,
-                expression=self._plan.daily_cron,
-                timezone=self._plan.timezone,
-                report_offset_days=-1,
-                now=await clock.now(session),
+                session, definition=daily, now=await clock.now(session)
             )
         self._defined = True
         log.info(
@@ -170,18 +181,27 @@ class SchedulerLoop:
     async def materialise(self) -> bool:
         """Turn due fires into runs, or into the reason why not."""
         async with self._database.transaction() as session:
-            fires = await schedules.materialise(
+            fires = await materialise(
                 session, now=await clock.now(session), limit=SCHEDULES_AT_ONCE
             )
         for outcome, count in (
             ("run", fires.runs),
             ("joined", fires.joined),
+            ("overlapped", fires.overlapped),
+            ("paused", fires.paused),
             ("missed", fires.missed),
             ("failed", fires.failed),
         ):
             self._metrics.fires.labels(outcome).inc(count)
         if fires.recorded:
-            log.info("fires", runs=fires.runs, joined=fires.joined, missed=fires.missed)
+            log.info(
+                "fires",
+                runs=fires.runs,
+                joined=fires.joined,
+                overlapped=fires.overlapped,
+                paused=fires.paused,
+                missed=fires.missed,
+            )
             self._dispatch.wake.set()
         for name in fires.broken:
             log.error("a schedule cannot fire; its row says why", schedule=name)
@@ -194,7 +214,9 @@ class SchedulerLoop:
     async def reap(self) -> bool:
         """Take back runs whose lease has run out."""
         async with self._database.transaction() as session:
-            reaped = await reports.reap(session, now=await clock.now(session), limit=REAPED_AT_ONCE)
+            now = await clock.now(session)
+            reaped = await reports.reap(session, now=now, limit=REAPED_AT_ONCE)
+            await ledger.end_joined(session, now=now, within=CANCELLED_LATELY)
         for run in reaped:
             log.warning(
                 "run taken back",
@@ -225,6 +247,23 @@ class SchedulerLoop:
             )
         self._metrics.reconciled.labels("requested").inc(len(outcome.requested))
         self._metrics.reconciled.labels("postponed").inc(len(outcome.postponed))
+        return False
+
+    async def prune(self) -> bool:
+        """Forget what the ledger need not remember any longer, a little at a time."""
+        clock_seconds = asyncio.get_running_loop().time()
+        if not self._plan.ledger_days or clock_seconds < self._prune_at:
+            return False
+        async with self._database.transaction() as session:
+            pruned = await retention.prune(
+                session,
+                before=await clock.now(session) - timedelta(days=self._plan.ledger_days),
+                limit=PRUNED_AT_ONCE,
+            )
+        self._metrics.pruned.inc(pruned)
+        if pruned == PRUNED_AT_ONCE:
+            return True
+        self._prune_at = clock_seconds + PRUNE_EVERY_SECONDS
         return False
 
 

@@ -92,6 +92,7 @@ def _plan(settings: SchedulerSettings) -> Plan:
         daily_cron=settings.daily_cron,
         timezone=settings.timezone,
         reconcile_days=settings.reconcile_days,
+        ledger_days=settings.ledger_days,
         dispatch_lease=timedelta(seconds=settings.dispatch_lease_seconds),
         queue_lease=timedelta(seconds=settings.queue_lease_seconds),
     )

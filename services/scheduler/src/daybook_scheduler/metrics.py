@@ -18,7 +18,7 @@ class Metrics:
         )
         self.fires = Counter(
             "daybook_scheduler_fires",
-            "Due fires, by what became of them: run, joined, missed or failed.",
+            "Due fires, by what became of them: run, joined, overlapped, paused, missed or failed.",
             ["outcome"],
             registry=self.registry,
         )
@@ -37,6 +37,11 @@ class Metrics:
         self.reaped = Counter(
             "daybook_scheduler_reaped",
             "Runs taken back because their lease had run out.",
+            registry=self.registry,
+        )
+        self.pruned = Counter(
+            "daybook_scheduler_pruned",
+            "Runs that the ledger has forgotten, being older than DAYBOOK_LEDGER_DAYS.",
             registry=self.registry,
         )
         self.reconciled = Counter(

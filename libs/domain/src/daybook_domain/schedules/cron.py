@@ -13,11 +13,13 @@ by half an hour, and never returns where midnight came twice (America/St_Johns, 
 import heapq
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 from daybook_domain.reports.calendar import first_reading, reading
+from daybook_domain.schedules import grammar
 from daybook_domain.schedules.errors import InvalidCron
 
 ALIASES = {
@@ -29,8 +31,6 @@ ALIASES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-
-FIELDS = 5
 
 LONGEST = 200
 
@@ -63,27 +63,29 @@ def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[dateti
             previous = instant
 
 
+@lru_cache(maxsize=16_384)
 def next_fire(expression: str, *, timezone: str, after: datetime) -> datetime | None:
-    """Return the first due time (UTC) strictly after `after`; None when there is none."""
+    """Return the first due time (UTC) strictly after `after`; None when there is none.
+
+    Remembered: of ten thousand schedules many have the same cron, zone and due time.
+    """
     return next(fires(expression, timezone=timezone, after=after), None)
+
+
+def reads(expression: str, wall: datetime) -> bool:
+    """Tell whether a clock that reads `wall` (naive) is at one of the times of `expression`."""
+    return next(_walls(_plain(expression), wall - timedelta(minutes=1)), None) == wall
 
 
 def _plain(expression: str) -> str:
     plain = ALIASES.get(expression.strip().lower(), expression)
-    if len(plain.split()) != FIELDS:
-        raise InvalidCron(
-            f"'{expression}' has {len(plain.split())} fields; expected five: minute hour"
-            " day-of-month month day-of-week, such as '0 0 * * *', or an alias such as @daily",
-            field="cron",
-        )
     try:
+        if len(plain.split()) != grammar.FIELDS:
+            # CronSim would take a sixth, of seconds.
+            raise InvalidCron(grammar.explain(expression), field="cron")
         CronSim(plain, datetime.min)  # noqa: DTZ901 # only parsed
     except CronSimError as error:
-        raise InvalidCron(
-            f"'{expression}' is not a cron expression ({error}); expected five fields, minute hour"
-            " day-of-month month day-of-week, such as '0 0 * * *', or an alias such as @daily",
-            field="cron",
-        ) from error
+        raise InvalidCron(grammar.explain(expression), field="cron") from error
     return plain
 
 
