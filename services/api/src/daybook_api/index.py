@@ -14,4 +14,5 @@ async def index() -> dict[str, str]:
         "report": "/report",
         "days": "/report/days",
         "runs": "/report/runs",
+        "schedules": "/schedules",
     }

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from daybook_api import deps, errors, health, index
 from daybook_api.middleware import Edge
 from daybook_api.reports import days, document, runs
+from daybook_api.schedules import fires, resource
 from daybook_api.settings import ApiSettings
 from daybook_api.streams import Reports
 from daybook_domain import logs
@@ -53,8 +54,8 @@ def build_app(settings: ApiSettings) -> FastAPI:
     errors.install(app)
     # The document of the whole API needs the shape of a problem, which no endpoint returns.
     app.openapi = partial(errors.document, app)  # type: ignore[method-assign]
-    for router in (document.router, runs.router, days.router, health.router, index.router):
-        app.include_router(router)
+    for room in (document, runs, days, fires, resource, health, index):
+        app.include_router(room.router)
     return app
 
 

@@ -21,7 +21,7 @@ from daybook_api.reports import cursors
 from daybook_domain import clock
 from daybook_domain.reports import queries, service
 from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import RunState, RunTrigger
+from daybook_domain.reports.models import NoWork, RunState, RunTrigger
 
 router = APIRouter(prefix="/report/runs", tags=["runs"])
 
@@ -53,6 +53,7 @@ class RunOut(BaseModel):
     report_date: date
     trigger: RunTrigger
     state: RunState
+    cause: NoWork | None = Field(description="Why it was skipped or missed.")
     reason: str | None
     schedule_id: int | None
     scheduled_for: datetime | None
@@ -160,6 +161,35 @@ def _run_id(value: object) -> UUID:
 RunId = Annotated[
     UUID, BeforeValidator(_run_id), WithJsonSchema({"type": "string", "format": "uuid"})
 ]
+
+
+class CancelIn(BaseModel):
+    """Why to cancel."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str | None, Field(max_length=500)] = None
+
+
+@router.post("/{run_id}/cancel")
+async def cancel_run(run_id: RunId, app: App, body: CancelIn | None = None) -> RunOut:
+    """End a run that has not ended, and the fires that joined it; no worker can finish it then."""
+    async with app.sessions.begin() as session:
+        run = await service.cancel(
+            session,
+            run_id,
+            now=await clock.now(session),
+            reason=body.reason if body else None,
+        )
+    return RunOut.model_validate(run)
+
+
+@router.post("/{run_id}/retry", status_code=HTTPStatus.ACCEPTED)
+async def retry_run(run_id: RunId, app: App) -> RunOut:
+    """Let a run that failed, was cancelled, skipped or missed wait again, or join who waits."""
+    async with app.sessions.begin() as session:
+        run = await service.retry(session, run_id, now=await clock.now(session))
+    return RunOut.model_validate(run)
 
 
 @router.get("/{run_id}")
