@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from daybook_console import run as running
-from daybook_console import shop
+from daybook_console import schedules, shop
 from daybook_console.settings import DemoSettings, MigrateSettings, RunSettings
 from daybook_domain import clock, migrate
 from daybook_domain.db import create_engine, create_sessions
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 demo = typer.Typer(help="The demo shop.", no_args_is_help=True)
 app.add_typer(demo, name="demo")
+app.add_typer(schedules.app, name="schedules")
 
 
 @app.command()

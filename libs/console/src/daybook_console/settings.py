@@ -26,5 +26,9 @@ class MigrateSettings(DatabaseSettings):
     """Which database gets the schema?"""
 
 
+class SchedulesSettings(DatabaseSettings, CalendarSettings):
+    """Which database has the schedules, and which zone do new ones get?"""
+
+
 class DemoSettings(DatabaseSettings, CalendarSettings):
     """Which database gets the demo shop, and what is a day there?"""
