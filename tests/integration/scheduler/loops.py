@@ -74,7 +74,7 @@ class Loops:
     """Makes loops, and runs them."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self.engine = engine
         self.sessions = create_sessions(engine)
 
     def make(
@@ -87,7 +87,7 @@ class Loops:
     ) -> SchedulerLoop:
         """Return a loop that does not run yet."""
         return SchedulerLoop(
-            engine=engine or self._engine,
+            engine=engine or self.engine,
             queue=queue,
             plan=plan,
             metrics=metrics or Metrics(),
@@ -114,7 +114,7 @@ class Loops:
 
     async def execute(self, statement: str) -> None:
         """Change the database as nobody should."""
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             await connection.execute(text(statement))
 
     async def make_due(self, *, nights: int = 1) -> None:
@@ -128,13 +128,13 @@ class Loops:
 
     async def is_defined(self) -> bool:
         """Tell whether the schedule is there."""
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             found = await connection.scalar(text("SELECT count(*) FROM schedules"))
         return bool(found)
 
     async def listens(self) -> bool:
         """Tell whether some loop hears notifications."""
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             found = await connection.scalar(
                 text(
                     "SELECT count(*) FROM pg_stat_activity"

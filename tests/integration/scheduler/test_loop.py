@@ -3,17 +3,23 @@
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
+from daybook_domain.backfills.service import Requested
 from daybook_domain.db import create_engine
+from daybook_domain.reports import service
+from daybook_domain.reports.build import build_day
+from daybook_domain.reports.calendar import business_day
 from daybook_domain.reports.models import ReportDay, RunState, RunTrigger
 from daybook_scheduler.database import Database
 from daybook_scheduler.dispatch import AT_ONCE, Dispatcher
 from daybook_scheduler.metrics import Metrics
 from tests.integration.scheduler.loops import PATIENT, PLAN, Loops, RecordingQueue, count
+from tests.support import backfills
 from tests.support.proxy import Proxy
-from tests.support.runs import everything, find, pending, queued, request, running
+from tests.support.runs import LEASE, everything, find, pending, queued, request, running
 from tests.support.waiting import until
 
 
@@ -311,3 +317,48 @@ async def test_a_queued_run_whose_message_was_lost_is_sent_again(loops: Loops) -
 
     async with loops.running(queue):
         await queue.has(run.id)
+
+
+async def test_a_backfill_goes_on_with_the_end_of_a_build_and_not_with_the_tick(
+    loops: Loops,
+) -> None:
+    queue, metrics = RecordingQueue(), Metrics()
+    today = datetime.now(UTC).date()
+    first, last = today - timedelta(days=3), today - timedelta(days=1)
+    asked = await backfills.ask(loops.sessions, first, last, now=datetime.now(UTC), concurrency=1)
+    async with loops.running(queue, plan=PATIENT, metrics=metrics):
+        for count_sent in range(1, 4):
+            await queue.was_tried(count_sent)
+            run_id = queue.sent[-1]
+            async with loops.sessions.begin() as session:
+                run = await service.claim(
+                    session, run_id, worker="w", now=datetime.now(UTC), lease=LEASE
+                )
+            assert run is not None
+            async with loops.engine.begin() as connection:
+                day = business_day(run.report_date, timezone="UTC")
+                await build_day(connection, day=day, run_id=run_id, fence=run.fence)
+        await until(partial(_has_finished, loops, asked), what="the end of the backfill")
+
+    runs = await everything(loops.sessions)
+    assert [run.state for run in runs] == [RunState.SUCCEEDED] * 3
+    assert count(metrics, "backfilled_total") == 3
+
+
+async def _has_finished(loops: Loops, asked: Requested) -> bool:
+    return (await backfills.find(loops.sessions, asked)).finished_at is not None
+
+
+async def test_two_schedulers_share_a_backfill(loops: Loops) -> None:
+    first, second = RecordingQueue(), RecordingQueue()
+    await backfills.ask(loops.sessions, backfills.march(1), backfills.march(20), concurrency=20)
+
+    async def all_sent() -> bool:
+        return len(first.sent) + len(second.sent) >= 20
+
+    async with loops.running(first), loops.running(second):
+        await until(all_sent, what="a run of each date")
+
+    runs = [run for run in await everything(loops.sessions) if run.trigger == RunTrigger.BACKFILL]
+    assert sorted([*first.sent, *second.sent]) == sorted(run.id for run in runs)
+    assert len({run.report_date for run in runs}) == len(runs) == 20

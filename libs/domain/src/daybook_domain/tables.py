@@ -1,5 +1,6 @@
 """Which tables exist? Their metadata, complete: every feature's models are imported here."""
 
+from daybook_domain.backfills import models as backfills
 from daybook_domain.catalog import models as catalog
 from daybook_domain.orders import models as orders
 from daybook_domain.reports import models as reports
@@ -8,4 +9,4 @@ from daybook_domain.types import Table
 
 metadata = Table.metadata
 
-__all__ = ["catalog", "metadata", "orders", "reports", "schedules"]
+__all__ = ["backfills", "catalog", "metadata", "orders", "reports", "schedules"]

@@ -14,6 +14,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import clock
+from daybook_domain.backfills import advance as backfills
+from daybook_domain.backfills import service as backfill_service
 from daybook_domain.db import create_sessions
 from daybook_domain.outages import is_outage
 from daybook_domain.reports import ledger
@@ -33,6 +35,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 SCHEDULES_AT_ONCE = 1000
 REAPED_AT_ONCE = 100
+BACKFILLS_AT_ONCE = 100
 
 CANCELLED_LATELY = timedelta(hours=1)
 """How long after a cancellation fires that joined the run are looked for."""
@@ -92,19 +95,21 @@ class SchedulerLoop:
             queue_lease=plan.queue_lease,
         )
         self._dispatch = _Step("dispatch", self.dispatch)
+        self._backfill = _Step("backfill", self.backfill)
         self._steps = [
             _Step("define", self.define),
             self._dispatch,
             _Step("materialise", self.materialise),
             _Step("reap", self.reap),
             _Step("reconcile", self.reconcile),
+            self._backfill,
             _Step("prune", self.prune),
         ]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish what is under way, within a few seconds."""
         ending = asyncio.create_task(stop.wait())
-        ear = asyncio.create_task(listen(self._engine, self._dispatch.wake.set))
+        ear = asyncio.create_task(listen(self._engine, self._wake))
         steps = [asyncio.create_task(self._repeat(step)) for step in self._steps]
         try:
             await asyncio.wait((ending, ear, *steps), return_when=asyncio.FIRST_COMPLETED)
@@ -118,6 +123,10 @@ class SchedulerLoop:
             # A step catches what can go wrong; what it did not catch is a bug to die of.
             if isinstance(outcome, Exception):
                 raise outcome
+
+    def _wake(self) -> None:
+        self._dispatch.wake.set()
+        self._backfill.wake.set()
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -249,17 +258,29 @@ class SchedulerLoop:
         self._metrics.reconciled.labels("postponed").inc(len(outcome.postponed))
         return False
 
+    async def backfill(self) -> bool:
+        """Hand out the next dates of backfills, and settle what has become of those before."""
+        async with self._database.transaction() as session:
+            decided = await backfills.advance(
+                session,
+                timezone=self._plan.timezone,
+                now=await clock.now(session),
+                limit=BACKFILLS_AT_ONCE,
+            )
+        self._metrics.backfilled.inc(decided)
+        if decided:
+            self._dispatch.wake.set()
+        return decided > 0
+
     async def prune(self) -> bool:
         """Forget what the ledger need not remember any longer, a little at a time."""
         clock_seconds = asyncio.get_running_loop().time()
         if not self._plan.ledger_days or clock_seconds < self._prune_at:
             return False
         async with self._database.transaction() as session:
-            pruned = await retention.prune(
-                session,
-                before=await clock.now(session) - timedelta(days=self._plan.ledger_days),
-                limit=PRUNED_AT_ONCE,
-            )
+            before = await clock.now(session) - timedelta(days=self._plan.ledger_days)
+            pruned = await retention.prune(session, before=before, limit=PRUNED_AT_ONCE)
+            await backfill_service.prune(session, before=before, limit=BACKFILLS_AT_ONCE)
         self._metrics.pruned.inc(pruned)
         if pruned == PRUNED_AT_ONCE:
             return True

@@ -50,3 +50,8 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.backfilled = Counter(
+            "daybook_scheduler_backfilled",
+            "Dates of backfills that were decided about: built, joined or skipped.",
+            registry=self.registry,
+        )

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from daybook_domain.reports.service import RUNS_CHANNEL
+from daybook_domain.reports.statements import RUNS_CHANNEL
 
 AGAIN_SECONDS = 1.0
 LOOK_SECONDS = 30.0

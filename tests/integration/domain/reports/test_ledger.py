@@ -177,6 +177,21 @@ async def test_a_fire_that_joins_lets_the_run_begin_no_later_than_itself(
     assert {run.available_at for run in runs if run.state == RunState.PENDING} == {AT}
 
 
+@pytest.mark.parametrize("sent", [0, 1])
+async def test_a_run_of_a_backfill_that_a_fire_joins_is_as_urgent_as_the_fire(
+    sessions: Sessions, sent: int
+) -> None:
+    async with sessions.begin() as session:
+        less = await request(session, trigger=RunTrigger.BACKFILL)
+        if sent:
+            await outbox.take(session, now=NOW, lease=LEASE, limit=sent)
+
+    assert await fire(sessions, await schedule(sessions)) == "joined"
+
+    run = await find(sessions, less.run.id)
+    assert (run.priority, run.trigger) == (0, RunTrigger.BACKFILL)
+
+
 async def test_what_was_joined_is_followed_to_the_run_that_does_the_work(
     sessions: Sessions,
 ) -> None:

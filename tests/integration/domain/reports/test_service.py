@@ -12,6 +12,7 @@ from daybook_domain.db import Sessions
 from daybook_domain.reports import outbox, service
 from daybook_domain.reports.errors import FutureDay
 from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
+from daybook_domain.reports.statements import RUNS_CHANNEL
 from tests.support.locks import somebody_waits
 from tests.support.runs import (
     DAY,
@@ -154,7 +155,7 @@ async def test_a_request_wakes_the_dispatchers_when_it_is_committed(
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         assert driver is not None
-        await driver.add_listener(service.RUNS_CHANNEL, lambda *_: heard.set())
+        await driver.add_listener(RUNS_CHANNEL, lambda *_: heard.set())
         async with sessions.begin() as session:
             await request(session)
             assert not heard.is_set()
@@ -259,6 +260,39 @@ async def test_of_many_deliveries_at_once_one_claims(sessions: Sessions) -> None
     (claimed,) = [claim for claim in claims if claim is not None]
     assert (claimed.state, claimed.attempt, claimed.fence) == (RunState.RUNNING, 1, 1)
     assert claimed.lease_until == NOW + LEASE
+
+
+async def test_a_message_of_a_backfill_gets_the_nightly_run_done_first(sessions: Sessions) -> None:
+    """Whichever order the messages come in: nobody waits behind what is less urgent."""
+    async with sessions.begin() as session:
+        for day in (date(2026, 1, 1), date(2026, 1, 2)):
+            await request(session, day=day, trigger=RunTrigger.BACKFILL)
+        less, least = await outbox.take(session, now=NOW, lease=LEASE, limit=2)
+        await request(session, day=DAY)
+        (urgent,) = await outbox.take(session, now=NOW, lease=LEASE, limit=1)
+
+    messages = [least, less, urgent]
+    claimed = [await claim(sessions, run) for run in messages]
+
+    assert [run and run.id for run in claimed] == [urgent.id, less.id, least.id]
+    assert await claim(sessions, least) is None
+
+
+async def test_a_run_in_other_hands_is_no_reason_to_leave_the_named_one(
+    sessions: Sessions,
+) -> None:
+    async with sessions.begin() as session:
+        await request(session, day=date(2026, 1, 1), trigger=RunTrigger.BACKFILL)
+        await request(session, day=DAY)
+        urgent, named = await outbox.take(session, now=NOW, lease=LEASE, limit=2)
+    async with sessions.begin() as other:
+        await other.execute(
+            text("SELECT 1 FROM report_runs WHERE id = :id FOR UPDATE"), {"id": urgent.id}
+        )
+        claimed = await claim(sessions, named)
+
+    assert claimed is not None
+    assert claimed.id == named.id
 
 
 @pytest.mark.parametrize("state", [state for state in RunState if state != RunState.QUEUED])

@@ -161,17 +161,18 @@ async def _unknown(session: AsyncSession, fires: Sequence[Fire]) -> list[Fire]:
     return [fire for fire in fires if fire.key not in known]
 
 
-# A run that waits for its jitter, or after a failure, is not to delay a fire that joins it. One
-# that somebody holds is about to be sent, or pulled forward by another.
+# A run that waits for its jitter, after a failure, or as part of a backfill is not to delay a fire
+# that joins it. One that somebody holds is about to be sent, or pulled forward by another.
 _PULL = text(
     """
-    UPDATE report_runs SET available_at = sooner.at
+    UPDATE report_runs SET
+        available_at = least(report_runs.available_at, sooner.at), priority = 0
     FROM unnest(CAST(:ids AS uuid[]), CAST(:instants AS timestamptz[])) AS sooner(id, at)
     WHERE report_runs.id IN (
         SELECT run.id FROM report_runs AS run
         JOIN unnest(CAST(:ids AS uuid[]), CAST(:instants AS timestamptz[])) AS wanted(id, at)
-            ON wanted.id = run.id AND wanted.at < run.available_at
-        WHERE run.state = 'pending'
+            ON wanted.id = run.id AND (wanted.at < run.available_at OR run.priority > 0)
+        WHERE run.state IN ('pending', 'queued')
         FOR UPDATE OF run SKIP LOCKED
     ) AND report_runs.id = sooner.id
     """

@@ -129,6 +129,13 @@ class ReportRun(Table, table=True):
             "lease_until",
             postgresql_where=text("state IN ('queued', 'running')"),
         ),
+        # Workers take the most urgent of those that were sent to them.
+        Index(
+            "ix_report_runs_queued",
+            "priority",
+            "queued_at",
+            postgresql_where=text("state = 'queued'"),
+        ),
         # Which work of a schedule is still going?
         Index(
             "ix_report_runs_open",

@@ -24,6 +24,7 @@ from daybook_domain.reports.calendar import BusinessDay, business_day
 from daybook_domain.reports.errors import FutureDay, RunEnded, RunNotEnded
 from daybook_domain.reports.ledger import end_joined, joined_because
 from daybook_domain.reports.models import NoWork, ReportDay, ReportRun, RunState, RunTrigger
+from daybook_domain.reports.statements import RUNS_CHANNEL
 from daybook_domain.schedules.models import Schedule
 
 PRIORITY = {
@@ -39,9 +40,6 @@ BACKOFF_CAP = timedelta(minutes=5)
 
 REAP_AGAIN = timedelta(seconds=5)
 """How soon the reaper comes again for a run that it could not take back."""
-
-RUNS_CHANNEL = "daybook_runs"
-"""Where schedulers LISTEN: something waits to be dispatched, do not sleep out the tick."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,7 @@ async def request(
     reason: str | None = None,
     requested_by: str | None = None,
     schedule_id: int | None = None,
+    backfill_id: UUID | None = None,
 ) -> Requested:
     """Ask for the report of `day`; joins the run that waits for that date, if one does.
 
@@ -80,6 +79,7 @@ async def request(
         available_at=now,
         requested_by=requested_by,
         schedule_id=schedule_id,
+        backfill_id=backfill_id,
     )
     requested = await _add_or_join(session, run)
     await wake_schedulers(session)
@@ -91,11 +91,46 @@ async def claim(
 ) -> ReportRun | None:
     """Take a queued run to work on it; None when there is nothing to claim (any more).
 
+    A more urgent one that is queued is taken instead, so the order of messages in the queue does
+    not count; the message of that one then finds it taken, and stands for one that still waits.
     The new `fence` is what the worker must show to finish.
     """
+    named = col(ReportRun.id) == run_id
+    priority = select(ReportRun.priority).where(named).scalar_subquery()
+    for chosen in (
+        _next_queued(col(ReportRun.priority) < priority),
+        named,
+        _next_queued(col(ReportRun.priority) >= priority),
+    ):
+        claimed = await _claim(session, chosen, worker=worker, now=now, lease=lease)
+        if claimed is not None:
+            return claimed
+    return None
+
+
+def _next_queued(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    # Rows in other hands are being claimed, or joined: they have a message of their own.
+    most_urgent = (
+        select(ReportRun.id)
+        .where(ReportRun.state == RunState.QUEUED, condition)
+        .order_by(col(ReportRun.priority), col(ReportRun.queued_at))
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    return col(ReportRun.id) == most_urgent.scalar_subquery()
+
+
+async def _claim(
+    session: AsyncSession,
+    chosen: ColumnElement[bool],
+    *,
+    worker: str,
+    now: datetime,
+    lease: timedelta,
+) -> ReportRun | None:
     statement = (
         update(ReportRun)
-        .where(col(ReportRun.id) == run_id, col(ReportRun.state) == RunState.QUEUED)
+        .where(chosen, col(ReportRun.state) == RunState.QUEUED)
         .values(
             state=RunState.RUNNING,
             fence=col(ReportRun.fence) + 1,

@@ -1,0 +1,104 @@
+"""Backfills: ranges of dates that are built a few at a time.
+
+Revision: 0006, after 0005
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def _enum(*values: str, name: str) -> sa.Enum:
+    return sa.Enum(*values, name=name, native_enum=False, create_constraint=True, length=20)
+
+
+def upgrade() -> None:
+    instant = sa.DateTime(timezone=True)
+    op.create_table(
+        "backfills",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("from_date", sa.Date(), nullable=False),
+        sa.Column("to_date", sa.Date(), nullable=False),
+        sa.Column("mode", _enum("absent", "failed", "all", name="mode"), nullable=False),
+        sa.Column(
+            "state",
+            _enum("running", "paused", "cancelled", "finished", name="state"),
+            nullable=False,
+        ),
+        sa.Column("concurrency", sa.Integer(), nullable=False),
+        sa.Column("next_date", sa.Date(), nullable=False),
+        sa.Column("reason", sa.String(500)),
+        sa.Column("requested_by", sa.String(200)),
+        sa.Column("finished_at", instant),
+        sa.Column("created_at", instant, server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("from_date <= to_date", name="ck_backfills_range"),
+        sa.CheckConstraint("concurrency > 0", name="ck_backfills_concurrency_positive"),
+        sa.PrimaryKeyConstraint("id", name="pk_backfills"),
+    )
+    op.create_index(
+        "uq_backfills_going",
+        "backfills",
+        ["from_date", "to_date", "mode"],
+        unique=True,
+        postgresql_where=sa.text("state IN ('running', 'paused')"),
+    )
+    op.create_index(
+        "ix_backfills_unfinished",
+        "backfills",
+        ["created_at"],
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
+    op.create_index("ix_backfills_created_at", "backfills", ["created_at", "id"])
+    op.create_table(
+        "backfill_days",
+        sa.Column("backfill_id", sa.Uuid(), nullable=False),
+        sa.Column("report_date", sa.Date(), nullable=False),
+        sa.Column(
+            "outcome",
+            _enum(
+                "open",
+                "succeeded",
+                "failed",
+                "cancelled",
+                "skipped: sealed",
+                "skipped: not failed",
+                "skipped: never was",
+                name="outcome",
+            ),
+            nullable=False,
+        ),
+        sa.Column("run_id", sa.Uuid()),
+        sa.Column("joined", sa.Boolean(), nullable=False),
+        sa.Column("settled_at", instant),
+        sa.Column("created_at", instant, server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["backfill_id"],
+            ["backfills.id"],
+            name="fk_backfill_days_backfill_id",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("backfill_id", "report_date", name="pk_backfill_days"),
+    )
+    for column in ("backfill_id", "run_id"):
+        op.create_index(
+            "ix_backfill_days_open" if column == "backfill_id" else "ix_backfill_days_run_id",
+            "backfill_days",
+            [column],
+            postgresql_where=sa.text("outcome = 'open'"),
+        )
+    op.create_index(
+        "ix_report_runs_queued",
+        "report_runs",
+        ["priority", "queued_at"],
+        postgresql_where=sa.text("state = 'queued'"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("ix_report_runs_queued", "report_runs")
+    op.drop_table("backfill_days")
+    op.drop_table("backfills")
