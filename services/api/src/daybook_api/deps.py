@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
+from daybook_api.news import Events
 from daybook_api.streams import Reports
 from daybook_domain import clock, db
 from daybook_domain.reports.calendar import local_date
@@ -18,6 +19,7 @@ class Wiring:
 
     sessions: db.Sessions
     reports: Reports
+    events: Events
     timezone: str
     registry: CollectorRegistry
 

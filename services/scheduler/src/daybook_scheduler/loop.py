@@ -17,10 +17,12 @@ from daybook_domain import clock
 from daybook_domain.backfills import advance as backfills
 from daybook_domain.backfills import service as backfill_service
 from daybook_domain.db import create_sessions
+from daybook_domain.notifications import listen
 from daybook_domain.outages import is_outage
 from daybook_domain.reports import ledger
 from daybook_domain.reports import service as reports
 from daybook_domain.reports.calendar import local_date
+from daybook_domain.reports.statements import RUNS_CHANNEL
 from daybook_domain.schedules import retention
 from daybook_domain.schedules import service as schedules
 from daybook_domain.schedules.definitions import Definition
@@ -29,7 +31,6 @@ from daybook_domain.tasks import TaskQueue
 from daybook_scheduler.database import Database, is_held_up, is_not_migrated
 from daybook_scheduler.dispatch import Dispatcher
 from daybook_scheduler.metrics import Metrics
-from daybook_scheduler.wake import listen
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -109,7 +110,7 @@ class SchedulerLoop:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish what is under way, within a few seconds."""
         ending = asyncio.create_task(stop.wait())
-        ear = asyncio.create_task(listen(self._engine, self._wake))
+        ear = asyncio.create_task(self._listen())
         steps = [asyncio.create_task(self._repeat(step)) for step in self._steps]
         try:
             await asyncio.wait((ending, ear, *steps), return_when=asyncio.FIRST_COMPLETED)
@@ -124,9 +125,12 @@ class SchedulerLoop:
             if isinstance(outcome, Exception):
                 raise outcome
 
-    def _wake(self) -> None:
-        self._dispatch.wake.set()
-        self._backfill.wake.set()
+    async def _listen(self) -> None:
+        def wake(_: str = "") -> None:
+            self._dispatch.wake.set()
+            self._backfill.wake.set()
+
+        await listen(self._engine, RUNS_CHANNEL, on_news=wake, on_begin=wake)
 
     def _stop(self) -> None:
         self._stopping.set()

@@ -57,15 +57,15 @@ class Range:
                 f"the range is turned round: `from` ({self.first}) is after `to` ({self.last}).",
                 field="from",
             )
+        if self.last > today:
+            raise InvalidRange(
+                f"{self.last} has not begun yet; the last day that can be built is {today}.",
+                field="to",
+            )
         count = (self.last - self.first).days + 1
         if count > LONGEST_DAYS:
             raise InvalidRange(
                 f"the range has {count:,} days; at most {LONGEST_DAYS:,} fit into a backfill.",
-                field="to",
-            )
-        if self.last > today:
-            raise InvalidRange(
-                f"{self.last} has not begun yet; the last day that can be built is {today}.",
                 field="to",
             )
 

@@ -1,4 +1,4 @@
-"""Backfills: ranges of dates that are built a few at a time.
+"""Backfills: ranges of dates that are built a few at a time; and changes are told.
 
 Revision: 0006, after 0005
 """
@@ -10,6 +10,53 @@ revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None
+
+MANY = 20
+"""More rows than these, changed by one statement, are not told one by one."""
+
+# By statement, so that a thousand rows at once cost one notification; and only what readers can
+# see: a heartbeat is no change. Each is (what is told of a row, what makes it a change).
+TOLD = {
+    "report_runs": (
+        "'kind', 'run', 'id', fresh.id, 'report_date', fresh.report_date,"
+        " 'state', fresh.state, 'trigger', fresh.trigger, 'schedule_id', fresh.schedule_id,"
+        " 'backfill_id', fresh.backfill_id",
+        "JOIN stale USING (id) WHERE fresh.state <> stale.state",
+    ),
+    "report_days": (
+        "'kind', 'day', 'report_date', fresh.report_date, 'revision', fresh.revision, 'state',"
+        " CASE WHEN fresh.sealed_at IS NULL THEN 'provisional' ELSE 'sealed' END",
+        "JOIN stale USING (report_date) WHERE (fresh.revision, fresh.sealed_at)"
+        " IS DISTINCT FROM (stale.revision, stale.sealed_at)",
+    ),
+    "backfills": (
+        "'kind', 'backfill', 'id', fresh.id, 'state', fresh.state,"
+        " 'finished_at', fresh.finished_at",
+        "JOIN stale USING (id) WHERE (fresh.state, fresh.finished_at)"
+        " IS DISTINCT FROM (stale.state, stale.finished_at)",
+    ),
+}
+
+TELL = """
+CREATE FUNCTION {table}_tell_{event}() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    changed bigint;
+BEGIN
+    SELECT count(*) INTO changed FROM fresh {changed};
+    IF changed > {many} THEN
+        PERFORM pg_notify('daybook_events',
+            json_build_object('kind', 'many', 'table', '{table}', 'rows', changed)::text);
+    ELSIF changed > 0 THEN
+        PERFORM pg_notify('daybook_events', json_build_object({told})::text) FROM fresh {changed};
+    END IF;
+    RETURN NULL;
+END $$;
+"""
+TRIGGER = """
+CREATE TRIGGER {table}_tell_{event} AFTER {event} ON {table} REFERENCING {seen}
+FOR EACH STATEMENT EXECUTE FUNCTION {table}_tell_{event}();
+"""
+SEEN = {"insert": "NEW TABLE AS fresh", "update": "OLD TABLE AS stale NEW TABLE AS fresh"}
 
 
 def _enum(*values: str, name: str) -> sa.Enum:
@@ -96,9 +143,18 @@ def upgrade() -> None:
         ["priority", "queued_at"],
         postgresql_where=sa.text("state = 'queued'"),
     )
+    for table, (told, change) in TOLD.items():
+        for event, seen in SEEN.items():
+            changed = change if event == "update" else ""
+            op.execute(TELL.format(table=table, event=event, told=told, changed=changed, many=MANY))
+            op.execute(TRIGGER.format(table=table, event=event, seen=seen))
 
 
 def downgrade() -> None:
+    for table in TOLD:
+        for event in SEEN:
+            op.execute(f"DROP TRIGGER {table}_tell_{event} ON {table}")
+            op.execute(f"DROP FUNCTION {table}_tell_{event}")
     op.drop_index("ix_report_runs_queued", "report_runs")
     op.drop_table("backfill_days")
     op.drop_table("backfills")
