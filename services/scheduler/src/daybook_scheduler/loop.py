@@ -91,10 +91,11 @@ class SchedulerLoop:
             lease=plan.dispatch_lease,
             queue_lease=plan.queue_lease,
         )
-        self._dispatch = _Step("dispatch", self.dispatch)
+        # Two, so that one takes the next runs while the messages of the other are on their way.
+        self._senders = [_Step("dispatch", self.dispatch) for _ in range(2)]
         self._steps = [
             _Step("define", self.define),
-            self._dispatch,
+            *self._senders,
             _Step("materialise", self.materialise),
             _Step("reap", self.reap),
             _Step("reconcile", self.reconcile),
@@ -104,7 +105,7 @@ class SchedulerLoop:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish what is under way, within a few seconds."""
         ending = asyncio.create_task(stop.wait())
-        ear = asyncio.create_task(listen(self._engine, self._dispatch.wake.set))
+        ear = asyncio.create_task(listen(self._engine, self._wake_senders))
         steps = [asyncio.create_task(self._repeat(step)) for step in self._steps]
         try:
             await asyncio.wait((ending, ear, *steps), return_when=asyncio.FIRST_COMPLETED)
@@ -123,6 +124,10 @@ class SchedulerLoop:
         self._stopping.set()
         self._dispatcher.stop()
         for step in self._steps:
+            step.wake.set()
+
+    def _wake_senders(self) -> None:
+        for step in self._senders:
             step.wake.set()
 
     async def _repeat(self, step: _Step) -> None:
@@ -202,7 +207,7 @@ class SchedulerLoop:
                 paused=fires.paused,
                 missed=fires.missed,
             )
-            self._dispatch.wake.set()
+            self._wake_senders()
         for name in fires.broken:
             log.error("a schedule cannot fire; its row says why", schedule=name)
         return fires.recorded > 0
@@ -227,7 +232,7 @@ class SchedulerLoop:
             )
         self._metrics.reaped.inc(len(reaped))
         if reaped:
-            self._dispatch.wake.set()
+            self._wake_senders()
         return len(reaped) == REAPED_AT_ONCE
 
     async def reconcile(self) -> bool:

@@ -23,7 +23,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 NAME = "daybook-scheduler"
 
-CONNECTIONS = 8
+CONNECTIONS = 12
 """One for each step, one that listens, and some for the health checks."""
 
 

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from daybook_domain.reports.calendar import first_reading, reading
+from daybook_domain.reports.calendar import first_reading, reading, zone_of
 from daybook_domain.schedules import grammar
 from daybook_domain.schedules.errors import InvalidCron
 
@@ -49,7 +49,7 @@ def validate(expression: str) -> str:
 
 def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[datetime]:
     """Yield the due times (UTC) strictly after `after`, in order; ends when there are no more."""
-    plain, zone = _plain(expression), ZoneInfo(timezone)
+    plain, zone = _plain(expression), zone_of(timezone)
     start = reading(after, zone=zone)
     if _goes_with_the_clock(plain):
         instants = _whenever(_walls(plain, start - _to_repeat(after, zone)), zone)
