@@ -1,7 +1,7 @@
 """What may an endpoint ask for?"""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from daybook_api.streams import Reports
 from daybook_domain import clock, db
 from daybook_domain.reports.calendar import local_date
+from daybook_domain.watch import LatenessWatch
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Wiring:
     sessions: db.Sessions
     reports: Reports
     timezone: str
+    late_after: timedelta
+    watch: LatenessWatch
     registry: CollectorRegistry
 
     async def today(self) -> date:

@@ -1,5 +1,6 @@
 """How is the API wired, and how does it run?"""
 
+import asyncio
 import logging
 import signal
 import socket
@@ -25,6 +26,7 @@ from daybook_api.streams import Reports
 from daybook_domain import logs
 from daybook_domain.db import create_engine, create_sessions, create_stream_pool
 from daybook_domain.settings import load
+from daybook_domain.watch import LatenessWatch
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -69,19 +71,30 @@ def _lifespan(
         engine = create_engine(
             url, application="daybook-api", statement_timeout=settings.query_timeout
         )
+        sessions = create_sessions(engine)
+        watch = LatenessWatch(
+            sessions=sessions,
+            registry=registry,
+            timezone=settings.timezone,
+            late_after=settings.late_after,
+        )
         pool = create_stream_pool(
             url, application="daybook-api reports", size=settings.stream_limit
         )
         async with pool:
             app.state.wiring = deps.Wiring(
-                sessions=create_sessions(engine),
+                sessions=sessions,
                 reports=Reports(pool, patience=settings.stream_timeout),
                 timezone=settings.timezone,
+                late_after=settings.late_after,
+                watch=watch,
                 registry=registry,
             )
+            watching = asyncio.create_task(watch.run())
             log.info("ready")
             yield
             log.info("stopping")
+            watching.cancel()
             # Whoever still reads was given its time; closing politely would wait for it.
             pool.terminate()
         await engine.dispose()
