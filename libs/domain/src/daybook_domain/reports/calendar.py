@@ -63,7 +63,7 @@ def shift(day: date, *, days: int, timezone: str) -> date:
     shifted = day + timedelta(days=days)
     step = timedelta(days=1 if days > 0 else -1)
     # A date that never was, on the way, moves the end by one, and so maybe over the next such.
-    for lost in sorted(_dates_that_never_were(timezone), reverse=days < 0):
+    for lost in sorted(dates_that_never_were(timezone), reverse=days < 0):
         if (day < lost <= shifted) if days > 0 else (shifted <= lost < day):
             shifted += step
     _require_known(shifted)
@@ -76,7 +76,7 @@ def _require_known(day: date) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _dates_that_never_were(timezone: str) -> frozenset[date]:
+def dates_that_never_were(timezone: str) -> frozenset[date]:
     """Return the dates that the zone jumped over, as when it crossed the date line.
 
     Clocks are put forward by so much between two months that differ by most of a day; no zone has
