@@ -1,16 +1,18 @@
 """What can be typed after `daybook`?"""
 
 import asyncio
+import json
 import signal
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from daybook_console import checking, schedules, shop
 from daybook_console import run as running
-from daybook_console import schedules, shop
-from daybook_console.settings import DemoSettings, MigrateSettings, RunSettings
+from daybook_console.settings import CheckSettings, DemoSettings, MigrateSettings, RunSettings
 from daybook_domain import clock, migrate
 from daybook_domain.db import create_engine, create_sessions
 from daybook_domain.settings import load
@@ -45,6 +47,24 @@ def migrate_command() -> None:
     settings = load(MigrateSettings)
     asyncio.run(migrate.upgrade(settings.database_url.get_secret_value()))
     typer.echo("The schema is up to date.")
+
+
+@app.command(name="check")
+def check_command(
+    *,
+    days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prove from the ledger that no fire was lost or doubled; exit code 1 where it cannot be."""
+    findings = asyncio.run(checking.check(load(CheckSettings), days=days))
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.subject} {finding.problem}")
+        typer.echo(f"{len(findings)} things are wrong." if findings else "All is as it should be.")
+    if findings:
+        raise typer.Exit(1)
 
 
 @demo.command(name="load")

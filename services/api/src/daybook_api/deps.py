@@ -1,7 +1,7 @@
 """What may an endpoint ask for?"""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -11,6 +11,7 @@ from daybook_api.news import Events
 from daybook_api.streams import Reports
 from daybook_domain import clock, db
 from daybook_domain.reports.calendar import local_date
+from daybook_domain.watch import LatenessWatch
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Wiring:
     reports: Reports
     events: Events
     timezone: str
+    late_after: timedelta
+    watch: LatenessWatch
     registry: CollectorRegistry
 
     async def today(self) -> date:

@@ -30,6 +30,7 @@ from daybook_domain import logs
 from daybook_domain.db import create_engine, create_sessions, create_stream_pool
 from daybook_domain.notifications import EVENTS_CHANNEL, listen
 from daybook_domain.settings import load
+from daybook_domain.watch import LatenessWatch
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -81,21 +82,32 @@ def _lifespan(
             statement_timeout=settings.query_timeout,
         )
         news = Events(readers=settings.event_readers)
+        sessions = create_sessions(engine)
+        watch = LatenessWatch(
+            sessions=sessions,
+            registry=registry,
+            timezone=settings.timezone,
+            late_after=settings.late_after,
+        )
         pool = create_stream_pool(
             url, application="daybook-api reports", size=settings.stream_limit
         )
         async with pool, _listening(engine, news):
             app.state.wiring = deps.Wiring(
-                sessions=create_sessions(engine),
+                sessions=sessions,
                 reports=Reports(pool, patience=settings.stream_timeout),
                 events=news,
                 timezone=settings.timezone,
+                late_after=settings.late_after,
+                watch=watch,
                 registry=registry,
             )
+            watching = asyncio.create_task(watch.run())
             log.info("ready")
             with before_the_server_stops(news.close):
                 yield
             log.info("stopping")
+            watching.cancel()
             # Whoever still reads was given its time; closing politely would wait for it.
             pool.terminate()
         await engine.dispose()

@@ -8,13 +8,14 @@ from pydantic import Field
 from daybook_domain.settings import (
     CalendarSettings,
     DatabaseSettings,
+    LatenessSettings,
     LogSettings,
     Port,
     Seconds,
 )
 
 
-class ApiSettings(DatabaseSettings, CalendarSettings, LogSettings):
+class ApiSettings(DatabaseSettings, CalendarSettings, LatenessSettings, LogSettings):
     """Everything that the environment may say to the API."""
 
     api_host: str = "127.0.0.1"

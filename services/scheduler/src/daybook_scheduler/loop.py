@@ -95,11 +95,12 @@ class SchedulerLoop:
             lease=plan.dispatch_lease,
             queue_lease=plan.queue_lease,
         )
-        self._dispatch = _Step("dispatch", self.dispatch)
         self._backfill = _Step("backfill", self.backfill)
+        # Two, so that one takes the next runs while the messages of the other are on their way.
+        self._senders = [_Step("dispatch", self.dispatch) for _ in range(2)]
         self._steps = [
             _Step("define", self.define),
-            self._dispatch,
+            *self._senders,
             _Step("materialise", self.materialise),
             _Step("reap", self.reap),
             _Step("reconcile", self.reconcile),
@@ -127,7 +128,7 @@ class SchedulerLoop:
 
     async def _listen(self) -> None:
         def wake(_: str = "") -> None:
-            self._dispatch.wake.set()
+            self._wake_senders()
             self._backfill.wake.set()
 
         await listen(self._engine, RUNS_CHANNEL, on_news=wake, on_begin=wake)
@@ -136,6 +137,10 @@ class SchedulerLoop:
         self._stopping.set()
         self._dispatcher.stop()
         for step in self._steps:
+            step.wake.set()
+
+    def _wake_senders(self) -> None:
+        for step in self._senders:
             step.wake.set()
 
     async def _repeat(self, step: _Step) -> None:
@@ -215,7 +220,7 @@ class SchedulerLoop:
                 paused=fires.paused,
                 missed=fires.missed,
             )
-            self._dispatch.wake.set()
+            self._wake_senders()
         for name in fires.broken:
             log.error("a schedule cannot fire; its row says why", schedule=name)
         return fires.recorded > 0
@@ -240,7 +245,7 @@ class SchedulerLoop:
             )
         self._metrics.reaped.inc(len(reaped))
         if reaped:
-            self._dispatch.wake.set()
+            self._wake_senders()
         return len(reaped) == REAPED_AT_ONCE
 
     async def reconcile(self) -> bool:
@@ -273,7 +278,7 @@ class SchedulerLoop:
             )
         self._metrics.backfilled.inc(decided)
         if decided:
-            self._dispatch.wake.set()
+            self._wake_senders()
         return decided > 0
 
     async def prune(self) -> bool:

@@ -11,9 +11,10 @@ from taskiq import TaskiqScheduler
 
 from daybook_domain import logs
 from daybook_domain.broker import Broker, TaskIQQueue, create_broker
-from daybook_domain.db import create_engine, ping
+from daybook_domain.db import create_engine, create_sessions, ping
 from daybook_domain.health import HealthServer
 from daybook_domain.settings import load
+from daybook_domain.watch import LatenessWatch
 from daybook_scheduler.loop import Plan, SchedulerLoop
 from daybook_scheduler.metrics import Metrics
 from daybook_scheduler.settings import SchedulerSettings
@@ -23,8 +24,12 @@ log = structlog.stdlib.get_logger(__name__)
 
 NAME = "daybook-scheduler"
 
-CONNECTIONS = 10
+CONNECTIONS = 14
 """One for each step, one that listens, and some for the health checks."""
+
+
+MOST_LATE = 31
+"""How many late days `/readyz` names."""
 
 
 def main() -> None:
@@ -49,6 +54,12 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         settings.database_url.get_secret_value(), application=NAME, pool_size=CONNECTIONS
     )
     broker, metrics = _create_broker(settings), Metrics()
+    watch = LatenessWatch(
+        sessions=create_sessions(engine),
+        registry=metrics.registry,
+        timezone=settings.timezone,
+        late_after=settings.late_after,
+    )
     loop = SchedulerLoop(
         engine=engine, queue=TaskIQQueue(broker), plan=_plan(settings), metrics=metrics
     )
@@ -57,14 +68,17 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         port=settings.health_port,
         checks={"postgres": partial(ping, engine), "broker": broker.ping},
         registry=metrics.registry,
+        details=lambda: {"late_days": [str(day.report_date) for day in watch.late[-MOST_LATE:]]},
     )
     await broker.startup()
+    watching = asyncio.create_task(watch.run())
     try:
         async with health:
             log.info("scheduler started")
             await loop.run(stop)
             log.info("scheduler stopped")
     finally:
+        watching.cancel()
         await broker.shutdown()
         await engine.dispose()
 

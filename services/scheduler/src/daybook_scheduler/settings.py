@@ -12,6 +12,7 @@ from daybook_domain.settings import (
     CalendarSettings,
     DatabaseSettings,
     HealthSettings,
+    LatenessSettings,
     LogSettings,
 )
 
@@ -33,7 +34,12 @@ def _long_enough(days: int) -> int:
 
 
 class SchedulerSettings(
-    DatabaseSettings, BrokerSettings, CalendarSettings, LogSettings, HealthSettings
+    DatabaseSettings,
+    BrokerSettings,
+    CalendarSettings,
+    LatenessSettings,
+    LogSettings,
+    HealthSettings,
 ):
     """Everything that `DAYBOOK_*` says to the scheduler."""
 

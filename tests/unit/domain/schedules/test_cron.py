@@ -85,7 +85,8 @@ def test_a_job_at_fixed_times_fires_once_for_each_time_on_the_clock(
             continue
         passed = latest + MINUTE
         while passed <= wall:
-            if passed.minute in minutes and passed.hour in hours:
+            never_was = (timezone, passed.date()) == ("Pacific/Apia", date(2011, 12, 30))
+            if passed.minute in minutes and passed.hour in hours and not never_was:
                 wanted.add(instant)
             passed += MINUTE
         latest = max(latest, wall)

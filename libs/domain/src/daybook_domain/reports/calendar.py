@@ -43,9 +43,15 @@ def business_day(day: date, *, timezone: str) -> BusinessDay:
     )
 
 
+@lru_cache(maxsize=1024)
+def zone_of(name: str) -> ZoneInfo:
+    """Return the zone of that name. `ZoneInfo` itself remembers only the last eight."""
+    return ZoneInfo(name)
+
+
 def local_date(instant: datetime, *, timezone: str) -> date:
     """Return the date that a clock on the wall of `timezone` shows at `instant`."""
-    return instant.astimezone(ZoneInfo(timezone)).date()
+    return instant.astimezone(zone_of(timezone)).date()
 
 
 def shift(day: date, *, days: int, timezone: str) -> date:
@@ -57,7 +63,7 @@ def shift(day: date, *, days: int, timezone: str) -> date:
     shifted = day + timedelta(days=days)
     step = timedelta(days=1 if days > 0 else -1)
     # A date that never was, on the way, moves the end by one, and so maybe over the next such.
-    for lost in sorted(_dates_that_never_were(timezone), reverse=days < 0):
+    for lost in sorted(dates_that_never_were(timezone), reverse=days < 0):
         if (day < lost <= shifted) if days > 0 else (shifted <= lost < day):
             shifted += step
     _require_known(shifted)
@@ -69,14 +75,14 @@ def _require_known(day: date) -> None:
         raise Invalid(f"{day} is outside {FIRST_DATE} to {LAST_DATE}.", field="date")
 
 
-@lru_cache
-def _dates_that_never_were(timezone: str) -> frozenset[date]:
+@lru_cache(maxsize=1024)
+def dates_that_never_were(timezone: str) -> frozenset[date]:
     """Return the dates that the zone jumped over, as when it crossed the date line.
 
     Clocks are put forward by so much between two months that differ by most of a day; no zone has
     plans to do it again.
     """
-    zone, lost = ZoneInfo(timezone), set[date]()
+    zone, lost = zone_of(timezone), set[date]()
     offsets = [
         (month, datetime.combine(month, time(12), tzinfo=zone).utcoffset() or timedelta(0))
         for month in (date(year, n, 1) for year in range(1970, 2038) for n in range(1, 13))
@@ -101,7 +107,7 @@ def first_instant(day: date, *, timezone: str) -> datetime:
     instant of the jump.
     """
     midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001 # a wall clock's reading
-    return first_reading(midnight, zone=ZoneInfo(timezone))
+    return first_reading(midnight, zone=zone_of(timezone))
 
 
 def first_reading(wall: datetime, *, zone: ZoneInfo) -> datetime:

@@ -25,24 +25,27 @@ async def take(
     that have to wait for other work of their schedule.
     """
     due = (
-        select(ReportRun)
+        select(ReportRun.id)
         .where(
             ReportRun.state == RunState.PENDING,
             ReportRun.available_at <= now,
             ~_has_work_before_it(),
         )
-        .order_by(col(ReportRun.priority), col(ReportRun.available_at), col(ReportRun.report_date))
+        # As the index has them, so that the rest of what is due is not even looked at.
+        .order_by(col(ReportRun.priority), col(ReportRun.available_at))
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    taken = (
+        update(ReportRun)
+        .where(col(ReportRun.id) == due.c.id)
+        .values(state=RunState.QUEUED, queued_at=now, lease_until=now + lease)
+        .returning(ReportRun)
         .execution_options(populate_existing=True)
     )
-    taken = (await session.exec(due)).all()
-    for run in taken:
-        run.state = RunState.QUEUED
-        run.queued_at = now
-        run.lease_until = now + lease
-    await session.flush()
-    return taken
+    runs = (await session.scalars(taken)).all()
+    return sorted(runs, key=lambda run: (run.priority, run.available_at, run.report_date))
 
 
 def _has_work_before_it() -> ColumnElement[bool]:

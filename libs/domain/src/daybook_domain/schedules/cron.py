@@ -2,8 +2,9 @@
 
 A job at fixed times (`30 2 * * *`), as in Debian's cron: clocks put forward over a due time, it
 fires at the first valid instant after the gap; clocks put back, it fires once, at the first
-occurrence. A job that goes with the clock (minute or hour begins with `*`) fires whenever the
-clock on the wall agrees: never at a time that was jumped over, twice at one that comes twice.
+occurrence; on a date that the zone never had, not at all. A job that goes with the clock (minute
+or hour begins with `*`) fires whenever the clock on the wall agrees: never at a time that was
+jumped over, twice at one that comes twice.
 
 CronSim only finds the readings of the wall clock, and the change of clocks is seen to here: for
 jobs that go with the clock its own treatment loses fires in Australia/Lord_Howe, whose clocks move
@@ -18,7 +19,12 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from daybook_domain.reports.calendar import first_reading, reading
+from daybook_domain.reports.calendar import (
+    dates_that_never_were,
+    first_reading,
+    reading,
+    zone_of,
+)
 from daybook_domain.schedules import grammar
 from daybook_domain.schedules.errors import InvalidCron
 
@@ -49,12 +55,14 @@ def validate(expression: str) -> str:
 
 def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[datetime]:
     """Yield the due times (UTC) strictly after `after`, in order; ends when there are no more."""
-    plain, zone = _plain(expression), ZoneInfo(timezone)
+    plain, zone = _plain(expression), zone_of(timezone)
     start = reading(after, zone=zone)
     if _goes_with_the_clock(plain):
         instants = _whenever(_walls(plain, start - _to_repeat(after, zone)), zone)
     else:
-        instants = (first_reading(wall, zone=zone) for wall in _walls(plain, start))
+        lost = dates_that_never_were(timezone)
+        walls = (wall for wall in _walls(plain, start) if wall.date() not in lost)
+        instants = (first_reading(wall, zone=zone) for wall in walls)
     previous = after
     for instant in instants:
         # A gap can bring two due times to the same instant; it is one fire.

@@ -7,7 +7,7 @@ from enum import StrEnum
 from itertools import islice
 from zoneinfo import ZoneInfo
 
-from daybook_domain.reports.calendar import reading, shift
+from daybook_domain.reports.calendar import reading, shift, zone_of
 from daybook_domain.schedules import cron
 
 
@@ -40,7 +40,7 @@ def upcoming(
 def _upcoming(
     expression: str, timezone: str, offset_days: int, after: datetime
 ) -> Iterator[Upcoming]:
-    zone = ZoneInfo(timezone)
+    zone = zone_of(timezone)
     for at in cron.fires(expression, timezone=timezone, after=after):
         local = at.astimezone(zone)
         yield Upcoming(
