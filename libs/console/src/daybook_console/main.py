@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from daybook_console import checking, schedules, shop
+from daybook_console import backfills, checking, schedules, shop
 from daybook_console import run as running
 from daybook_console.settings import CheckSettings, DemoSettings, MigrateSettings, RunSettings
 from daybook_domain import clock, migrate
@@ -27,6 +27,7 @@ app = typer.Typer(
 demo = typer.Typer(help="The demo shop.", no_args_is_help=True)
 app.add_typer(demo, name="demo")
 app.add_typer(schedules.app, name="schedules")
+app.add_typer(backfills.app, name="backfill")
 
 
 @app.command()

@@ -1,24 +1,17 @@
 """What can be done to schedules from the command line? Straight on the database."""
 
-import asyncio
-import json
-import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
-from datetime import datetime, timedelta
-from enum import Enum
+from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_console import asking, telling
 from daybook_console.settings import SchedulesSettings
 from daybook_domain import clock
-from daybook_domain.db import create_engine, create_sessions
-from daybook_domain.errors import DaybookError
 from daybook_domain.schedules import cron, definitions, preview, queries, service
 from daybook_domain.schedules.definitions import Definition
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
@@ -44,16 +37,16 @@ def list_(*, as_json: AsJson = False) -> None:
     async def ask(session: AsyncSession) -> Sequence[Schedule]:
         return await queries.schedules(session, limit=100_000)
 
-    found = _with_database(ask)
+    found = asking.with_database(ask)
     rows = [_told(schedule) for schedule in found]
     columns = ("id", "name", "cron", "timezone", "enabled", "next_fire_at", "note", "error")
-    _print(rows, columns, as_json=as_json)
+    telling.tell_all(rows, columns, as_json=as_json)
 
 
 @app.command()
 def show(name: Name, *, as_json: AsJson = False) -> None:
     """Show all that is in effect of one schedule."""
-    _tell(_with_database(lambda session: _get(session, name)), as_json=as_json)
+    _tell(asking.with_database(lambda session: _get(session, name)), as_json=as_json)
 
 
 @app.command()
@@ -86,7 +79,7 @@ def add(
     async def create(session: AsyncSession) -> Schedule:
         return await service.create(session, definition=definition, now=await clock.now(session))
 
-    _tell(_with_database(create), as_json=as_json)
+    _tell(asking.with_database(create), as_json=as_json)
 
 
 @app.command()
@@ -128,7 +121,7 @@ def edit(
             now=await clock.now(session),
         )
 
-    _tell(_with_database(change), as_json=as_json)
+    _tell(asking.with_database(change), as_json=as_json)
 
 
 @app.command()
@@ -143,7 +136,7 @@ def remove(name: Name) -> None:
             now=await clock.now(session),
         )
 
-    _with_database(remove)
+    asking.with_database(remove)
     typer.echo(f"{name} is removed.")
 
 
@@ -164,7 +157,7 @@ def pause(
             now=await clock.now(session),
         )
 
-    _tell(_with_database(pause), as_json=as_json)
+    _tell(asking.with_database(pause), as_json=as_json)
 
 
 @app.command()
@@ -186,7 +179,7 @@ def resume(
             now=await clock.now(session),
         )
 
-    _tell(_with_database(resume), as_json=as_json)
+    _tell(asking.with_database(resume), as_json=as_json)
 
 
 @app.command()
@@ -203,8 +196,8 @@ def trigger(name: Name, *, as_json: AsJson = False) -> None:
         )
         return requested.run.model_dump() | {"joined": requested.joined}
 
-    run = _with_database(ask)
-    _print([run], ("id", "report_date", "state", "joined"), as_json=as_json)
+    run = asking.with_database(ask)
+    telling.tell_all([run], ("id", "report_date", "state", "joined"), as_json=as_json)
 
 
 @app.command(name="preview")
@@ -231,8 +224,8 @@ def preview_(
             count=count,
         )
 
-    rows = [asdict(fire) for fire in _with_database(ask)]
-    _print(rows, ("at", "local", "report_date", "mark"), as_json=as_json)
+    rows = [asdict(fire) for fire in asking.with_database(ask)]
+    telling.tell_all(rows, ("at", "local", "report_date", "mark"), as_json=as_json)
 
 
 @app.command()
@@ -261,7 +254,7 @@ def fires(
         ]
 
     columns = ("scheduled_for", "local", "report_date", "outcome", "reason")
-    _print(_with_database(ask), columns, as_json=as_json)
+    telling.tell_all(asking.with_database(ask), columns, as_json=as_json)
 
 
 async def _get(session: AsyncSession, name: str) -> Schedule:
@@ -270,26 +263,6 @@ async def _get(session: AsyncSession, name: str) -> Schedule:
 
 def _duration(seconds: int | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
-
-
-def _with_database(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """Return what `work` does in one transaction; a refusal ends the command with code 1."""
-    url = load(SchedulesSettings).database_url.get_secret_value()
-
-    async def run() -> T:
-        engine = create_engine(url, application="daybook schedules", pool_size=1)
-        try:
-            async with create_sessions(engine).begin() as session:
-                return await work(session)
-        finally:
-            await engine.dispose()
-
-    try:
-        return asyncio.run(run())
-    except DaybookError as error:
-        field = getattr(error, "field", None)
-        sys.stderr.write(f"{field}: {error.detail}\n" if field else f"{error.detail}\n")
-        raise typer.Exit(1) from None
 
 
 def _told(schedule: Schedule) -> dict[str, Any]:
@@ -302,33 +275,4 @@ def _told(schedule: Schedule) -> dict[str, Any]:
 
 
 def _tell(schedule: Schedule, *, as_json: bool) -> None:
-    told = _told(schedule)
-    if as_json:
-        typer.echo(json.dumps(told, default=_plain, indent=2))
-        return
-    for name, value in told.items():
-        typer.echo(f"{name:20} {_text(value)}")
-
-
-def _print(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(rows, default=_plain, indent=2))
-        return
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(_text(row[column]) for column in columns))
-    Console(highlight=False, markup=False).print(table)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    if isinstance(value, Enum):
-        return str(value.value)
-    return "" if value is None else str(value)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    telling.tell(_told(schedule), as_json=as_json)
