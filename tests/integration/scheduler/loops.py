@@ -15,6 +15,7 @@ from daybook_domain.db import create_sessions
 from daybook_domain.errors import Unavailable
 from daybook_domain.reports.tasks import BuildReport
 from daybook_domain.tasks import P, Task, TaskQueue
+from daybook_domain.transport.schedules import RedisSchedules
 from daybook_scheduler.loop import Plan, SchedulerLoop
 from daybook_scheduler.metrics import Metrics
 from tests.support.waiting import until
@@ -84,6 +85,7 @@ class Loops:
         plan: Plan = PLAN,
         metrics: Metrics | None = None,
         engine: AsyncEngine | None = None,
+        taskiq: RedisSchedules | None = None,
     ) -> SchedulerLoop:
         """Return a loop that does not run yet."""
         return SchedulerLoop(
@@ -91,6 +93,7 @@ class Loops:
             queue=queue,
             plan=plan,
             metrics=metrics or Metrics(),
+            taskiq=taskiq,
         )
 
     @asynccontextmanager
@@ -101,10 +104,11 @@ class Loops:
         plan: Plan = PLAN,
         metrics: Metrics | None = None,
         engine: AsyncEngine | None = None,
+        taskiq: RedisSchedules | None = None,
     ) -> AsyncIterator[None]:
         """Run a loop for as long as the block takes."""
         stop = asyncio.Event()
-        loop = self.make(queue, plan=plan, metrics=metrics, engine=engine)
+        loop = self.make(queue, plan=plan, metrics=metrics, engine=engine, taskiq=taskiq)
         task = asyncio.create_task(loop.run(stop))
         try:
             yield

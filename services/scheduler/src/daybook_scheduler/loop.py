@@ -28,6 +28,8 @@ from daybook_domain.schedules import service as schedules
 from daybook_domain.schedules.definitions import Definition
 from daybook_domain.schedules.materialise import materialise
 from daybook_domain.tasks import TaskQueue
+from daybook_domain.transport.schedules import RedisSchedules
+from daybook_scheduler.bridge import Bridge
 from daybook_scheduler.database import Database, is_held_up, is_not_migrated
 from daybook_scheduler.dispatch import Dispatcher
 from daybook_scheduler.metrics import Metrics
@@ -79,7 +81,13 @@ class SchedulerLoop:
     """Materialises, dispatches, reaps and reconciles until it is told to stop."""
 
     def __init__(
-        self, *, engine: AsyncEngine, queue: TaskQueue, plan: Plan, metrics: Metrics
+        self,
+        *,
+        engine: AsyncEngine,
+        queue: TaskQueue,
+        plan: Plan,
+        metrics: Metrics,
+        taskiq: RedisSchedules | None = None,
     ) -> None:
         self._engine = engine
         self._database = Database(create_sessions(engine))
@@ -107,6 +115,11 @@ class SchedulerLoop:
             self._backfill,
             _Step("prune", self.prune),
         ]
+        if taskiq is not None:
+            bridge = Bridge(
+                database=self._database, source=taskiq, timezone=plan.timezone, metrics=metrics
+            )
+            self._steps.append(_Step("bridge", bridge.look))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish what is under way, within a few seconds."""

@@ -14,6 +14,7 @@ from daybook_domain.broker import Broker, TaskIQQueue, create_broker
 from daybook_domain.db import create_engine, create_sessions, ping
 from daybook_domain.health import HealthServer
 from daybook_domain.settings import load
+from daybook_domain.transport.schedules import RedisSchedules
 from daybook_domain.watch import LatenessWatch
 from daybook_scheduler.loop import Plan, SchedulerLoop
 from daybook_scheduler.metrics import Metrics
@@ -60,8 +61,13 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         timezone=settings.timezone,
         late_after=settings.late_after,
     )
+    taskiq = _schedules_of_taskiq(settings)
     loop = SchedulerLoop(
-        engine=engine, queue=TaskIQQueue(broker), plan=_plan(settings), metrics=metrics
+        engine=engine,
+        queue=TaskIQQueue(broker),
+        plan=_plan(settings),
+        metrics=metrics,
+        taskiq=taskiq,
     )
     health = HealthServer(
         host=settings.health_host,
@@ -80,6 +86,8 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
     finally:
         watching.cancel()
         await broker.shutdown()
+        if taskiq is not None:
+            await taskiq.close()
         await engine.dispose()
 
 
@@ -95,6 +103,11 @@ async def _until_signalled(settings: SchedulerSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await serve(settings, stop)
+
+
+def _schedules_of_taskiq(settings: SchedulerSettings) -> RedisSchedules | None:
+    url = settings.redis_url.get_secret_value()
+    return RedisSchedules(url, prefix=settings.taskiq_prefix) if url else None
 
 
 def _create_broker(settings: SchedulerSettings) -> Broker:

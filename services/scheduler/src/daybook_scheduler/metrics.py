@@ -1,6 +1,6 @@
 """What does the scheduler count?"""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 LAG_BUCKETS = (0.1, 0.25, 0.5, 1, 1.5, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
 
@@ -53,5 +53,11 @@ class Metrics:
         self.backfilled = Counter(
             "daybook_scheduler_backfilled",
             "Dates of backfills that were decided about: built, joined or skipped.",
+            registry=self.registry,
+        )
+        self.taskiq = Gauge(
+            "daybook_scheduler_taskiq_schedules",
+            "Schedules of TaskIQ's source in Redis, by whether they are fired or broken.",
+            ["state"],
             registry=self.registry,
         )

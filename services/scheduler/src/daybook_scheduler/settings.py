@@ -14,7 +14,9 @@ from daybook_domain.settings import (
     HealthSettings,
     LatenessSettings,
     LogSettings,
+    RedisSettings,
 )
+from daybook_domain.transport.schedules import PREFIX
 
 
 def _cron(value: str) -> str:
@@ -36,6 +38,7 @@ def _long_enough(days: int) -> int:
 class SchedulerSettings(
     DatabaseSettings,
     BrokerSettings,
+    RedisSettings,
     CalendarSettings,
     LatenessSettings,
     LogSettings,
@@ -45,6 +48,8 @@ class SchedulerSettings(
 
     daily_cron: Annotated[str, AfterValidator(_cron)] = "0 0 * * *"
     """When the report of the day before is due, in `DAYBOOK_TIMEZONE`."""
+    taskiq_prefix: Annotated[str, Field(min_length=1, max_length=100)] = PREFIX
+    """Of the keys of TaskIQ's schedule source in Redis."""
     reconcile_days: Annotated[int, Field(ge=0, le=31)] = 3
     """How many of the latest days are rebuilt every hour to let late orders in; 0: none."""
     ledger_days: Annotated[int, Field(ge=0, le=36_500), AfterValidator(_long_enough)] = 400

@@ -40,6 +40,9 @@ ALIASES = {
 
 LONGEST = 200
 
+_ONCE = "@at "
+"""Followed by an instant: comes true once. For schedules that people did not write."""
+
 
 def validate(expression: str) -> str:
     """Return `expression`, or raise `InvalidCron` if it cannot be read or never comes true."""
@@ -47,14 +50,25 @@ def validate(expression: str) -> str:
         raise InvalidCron(
             f"the expression has {len(expression)} characters; at most {LONGEST} fit", field="cron"
         )
+    _plain(expression)
     start = datetime(2024, 1, 1, tzinfo=UTC)
     if next_fire(expression, timezone="UTC", after=start) is None:
         raise InvalidCron(f"'{expression}' never comes true; is there such a date?", field="cron")
     return expression
 
 
+def once(at: datetime) -> str:
+    """Return the expression that comes true at that instant, and never again."""
+    return f"{_ONCE}{at.astimezone(UTC).isoformat()}"
+
+
 def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[datetime]:
     """Yield the due times (UTC) strictly after `after`, in order; ends when there are no more."""
+    if expression.startswith(_ONCE):
+        at = datetime.fromisoformat(expression.removeprefix(_ONCE))
+        if at > after:
+            yield at
+        return
     plain, zone = _plain(expression), zone_of(timezone)
     start = reading(after, zone=zone)
     if _goes_with_the_clock(plain):

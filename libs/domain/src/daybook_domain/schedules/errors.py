@@ -37,3 +37,9 @@ class ScheduleChanged(Outdated):
     """Somebody has changed the schedule since the caller read it."""
 
     code = "schedule_changed"
+
+
+class FromTaskiq(Conflict):
+    """The schedule follows an entry of TaskIQ's source, and would be written over with it."""
+
+    code = "schedule_from_taskiq"

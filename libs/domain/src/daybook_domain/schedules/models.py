@@ -6,7 +6,15 @@ from enum import StrEnum
 from sqlalchemy import CheckConstraint, Index, Interval, text
 from sqlmodel import Field
 
-from daybook_domain.types import Table, UtcDateTime, created_at, identity, text_enum, updated_at
+from daybook_domain.types import (
+    Table,
+    UtcDateTime,
+    created_at,
+    identity,
+    reference,
+    text_enum,
+    updated_at,
+)
 
 
 class Catchup(StrEnum):
@@ -33,6 +41,8 @@ class ScheduleOrigin(StrEnum):
 
     SETTINGS = "settings"
     API = "api"
+    TASKIQ = "taskiq"
+    """A caller of TaskIQ's `schedule_by_cron` or `schedule_by_time`."""
 
 
 class Schedule(Table, table=True):
@@ -96,3 +106,23 @@ class Schedule(Table, table=True):
     """A removed schedule stays for as long as the ledger speaks of it."""
     created_at: datetime = created_at()
     updated_at: datetime = updated_at()
+
+
+class TaskiqEntry(Table, table=True):
+    """One schedule of TaskIQ's source in Redis, as it was last seen there."""
+
+    __tablename__ = "taskiq_entries"
+    __table_args__ = (
+        CheckConstraint("(schedule_id IS NULL) <> (problem IS NULL)", name="schedule_or_problem"),
+    )
+
+    id: str = Field(primary_key=True, max_length=200)
+    """TaskIQ's `schedule_id`."""
+    digest: str = Field(max_length=32)
+    """Of what Redis has of it: the same again changes nothing."""
+    memory: str = Field(max_length=32)
+    """In which memory of Redis it was seen; one that is lost takes no schedule with it."""
+    schedule_id: int | None = reference("schedules.id", nullable=True, index=True)
+    problem: str | None = Field(default=None, max_length=500)
+    """Why it cannot be fired; null: it can."""
+    created_at: datetime = created_at()

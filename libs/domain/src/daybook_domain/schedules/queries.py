@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.reports.models import NoWork, ReportRun, RunState
 from daybook_domain.schedules.errors import ScheduleNotFound
-from daybook_domain.schedules.models import Schedule
+from daybook_domain.schedules.models import Schedule, TaskiqEntry
 
 
 class Outcome(StrEnum):
@@ -51,14 +51,19 @@ class LedgerFire:
         return Outcome.of(self.run)
 
 
-async def get(session: AsyncSession, schedule_id: int, *, lock: bool = False) -> Schedule:
-    """Return a schedule, locked for the caller on request, or raise `ScheduleNotFound`."""
+async def find(session: AsyncSession, schedule_id: int, *, lock: bool = False) -> Schedule | None:
+    """Return a schedule, locked for the caller on request; None when there is none (any more)."""
     statement = select(Schedule).where(
         Schedule.id == schedule_id, col(Schedule.deleted_at).is_(None)
     )
     if lock:
         statement = statement.with_for_update().execution_options(populate_existing=True)
-    found = (await session.exec(statement)).one_or_none()
+    return (await session.exec(statement)).one_or_none()
+
+
+async def get(session: AsyncSession, schedule_id: int, *, lock: bool = False) -> Schedule:
+    """Return a schedule, locked for the caller on request, or raise `ScheduleNotFound`."""
+    found = await find(session, schedule_id, lock=lock)
     if found is None:
         raise ScheduleNotFound(f"There is no schedule {schedule_id}; GET /schedules lists all.")
     return found
@@ -116,3 +121,14 @@ def _has(outcome: Outcome) -> ColumnElement[bool]:
     state, _, cause = outcome.partition(": ")
     in_state = col(ReportRun.state) == RunState(state)
     return and_(in_state, col(ReportRun.cause) == NoWork(cause)) if cause else in_state
+
+
+async def taskiq_entries(
+    session: AsyncSession, *, broken: bool | None = None, after: str = "", limit: int
+) -> Sequence[TaskiqEntry]:
+    """Return what TaskIQ's source in Redis has, by id, those after `after`."""
+    statement = select(TaskiqEntry).where(col(TaskiqEntry.id) > after)
+    if broken is not None:
+        problem = col(TaskiqEntry.problem)
+        statement = statement.where(problem.is_not(None) if broken else problem.is_(None))
+    return (await session.exec(statement.order_by(col(TaskiqEntry.id)).limit(limit))).all()

@@ -33,6 +33,8 @@ _PRUNE_REMOVED = text(
     DELETE FROM schedules AS s
     WHERE s.deleted_at < :before
         AND NOT EXISTS (SELECT FROM report_runs AS run WHERE run.schedule_id = s.id)
+        -- Removed here, and still in Redis: forgotten, it would come to life again.
+        AND NOT EXISTS (SELECT FROM taskiq_entries AS entry WHERE entry.schedule_id = s.id)
     """
 )
 

@@ -7,7 +7,7 @@ repeats none.
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
@@ -27,6 +27,7 @@ from daybook_domain.schedules import cron, queries
 from daybook_domain.schedules.definitions import Definition
 from daybook_domain.schedules.errors import (
     FromSettings,
+    FromTaskiq,
     InvalidCron,
     NameTaken,
     NotPaused,
@@ -65,6 +66,34 @@ async def define_from_settings(
     return schedule
 
 
+async def define_from_taskiq(
+    session: AsyncSession,
+    *,
+    definition: Definition,
+    at: datetime | None,
+    known: int | None,
+    now: datetime,
+) -> Schedule:
+    """Write a schedule that a caller of TaskIQ asks for: `known`, or another. Raises `NameTaken`.
+
+    One that fires once, `at` an instant, does so also when that has passed: it was not known of.
+    """
+    since = now if at is None else min(now, at - timedelta(seconds=1))
+    schedule = await queries.find(session, known, lock=True) if known is not None else None
+    if schedule is None:
+        origin, taken = ScheduleOrigin.TASKIQ, definition.name == DAILY
+        added = None if taken else await _insert(session, definition, origin=origin, now=since)
+        if added is None:
+            raise _taken(definition.name)
+        return await queries.get(session, added)
+    if Definition.of(schedule) != definition:
+        await _redefine(session, schedule, definition, now=now)
+        if at is not None:
+            schedule.defined_at, schedule.next_fire_at = since, at
+            await session.flush()
+    return schedule
+
+
 async def create(session: AsyncSession, *, definition: Definition, now: datetime) -> Schedule:
     """Add a schedule that fires from now on. Raises `Invalid`, `NameTaken`."""
     definition.check()
@@ -90,6 +119,11 @@ async def change(
     `Invalid` and `NameTaken`.
     """
     schedule = await _lock_to_edit(session, schedule_id, version=version)
+    if schedule.origin is ScheduleOrigin.TASKIQ:
+        raise FromTaskiq(
+            f"Schedule {schedule.name} comes from TaskIQ's source in Redis; change it there. It can"
+            " be paused, resumed, triggered and removed."
+        )
     before = Definition.of(schedule)
     after = replace(before, **changes)
     after.check()

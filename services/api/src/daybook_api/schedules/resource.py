@@ -1,5 +1,6 @@
 """/schedules: making schedules, changing them, and what else can be done to one."""
 
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
 
@@ -48,6 +49,34 @@ class ResumeIn(BaseModel):
     )
 
 
+class TaskiqEntryOut(BaseModel):
+    """One schedule of TaskIQ's source in Redis."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str = Field(description="TaskIQ's `schedule_id`; also the name of the schedule here.")
+    schedule_id: int | None
+    problem: str | None = Field(description="Why it cannot be fired.")
+    created_at: datetime
+
+
+class TaskiqEntries(BaseModel):
+    """A page of them, by id."""
+
+    entries: list[TaskiqEntryOut]
+    next: str | None = Field(description="What to send as `after` for the next page, if any.")
+
+
+class TaskiqEntriesQuery(BaseModel):
+    """Which of them to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    broken: bool | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    after: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")] = ""
+
+
 class SchedulesQuery(BaseModel):
     """Which schedules to list."""
 
@@ -77,6 +106,19 @@ async def create_schedule(body: ScheduleIn, app: App, response: Response) -> Sch
         schedule = await service.create(session, definition=said, now=await clock.now(session))
     response.headers["Location"] = f"/schedules/{schedule.id}"
     return _tell(schedule, response)
+
+
+@router.get("/taskiq")
+async def list_taskiq_entries(
+    query: Annotated[TaskiqEntriesQuery, Query()], app: App
+) -> TaskiqEntries:
+    """List what TaskIQ's callers have put into Redis, and why some of it cannot be fired."""
+    async with app.sessions() as session:
+        found = await queries.taskiq_entries(
+            session, broken=query.broken, after=query.after, limit=query.limit + 1
+        )
+    shown = [TaskiqEntryOut.model_validate(entry) for entry in found[: query.limit]]
+    return TaskiqEntries(entries=shown, next=shown[-1].id if len(found) > query.limit else None)
 
 
 @router.get("/{schedule_id}", responses={200: TAGGED})

@@ -1,4 +1,4 @@
-"""Backfills: ranges of dates that are built a few at a time; and changes are told.
+"""Backfills; changes are told; and the schedules of TaskIQ's callers are kept.
 
 Revision: 0006, after 0005
 """
@@ -61,6 +61,12 @@ SEEN = {"insert": "NEW TABLE AS fresh", "update": "OLD TABLE AS stale NEW TABLE 
 
 def _enum(*values: str, name: str) -> sa.Enum:
     return sa.Enum(*values, name=name, native_enum=False, create_constraint=True, length=20)
+
+
+def _origins(*values: str) -> None:
+    op.drop_constraint("ck_schedules_origin", "schedules")
+    known = ", ".join(f"'{value}'" for value in values)
+    op.create_check_constraint("origin", "schedules", f"origin IN ({known})")
 
 
 def upgrade() -> None:
@@ -143,6 +149,28 @@ def upgrade() -> None:
         ["priority", "queued_at"],
         postgresql_where=sa.text("state = 'queued'"),
     )
+    _origins("settings", "api", "taskiq")
+    op.create_table(
+        "taskiq_entries",
+        sa.Column("id", sa.String(200), nullable=False),
+        sa.Column("digest", sa.String(32), nullable=False),
+        sa.Column("memory", sa.String(32), nullable=False),
+        sa.Column("schedule_id", sa.BigInteger()),
+        sa.Column("problem", sa.String(500)),
+        sa.Column("created_at", instant, server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint(
+            "(schedule_id IS NULL) <> (problem IS NULL)",
+            name="ck_taskiq_entries_schedule_or_problem",
+        ),
+        sa.ForeignKeyConstraint(
+            ["schedule_id"],
+            ["schedules.id"],
+            name="fk_taskiq_entries_schedule_id",
+            ondelete="RESTRICT",
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_taskiq_entries"),
+    )
+    op.create_index("ix_taskiq_entries_schedule_id", "taskiq_entries", ["schedule_id"])
     for table, (told, change) in TOLD.items():
         for event, seen in SEEN.items():
             changed = change if event == "update" else ""
@@ -155,6 +183,15 @@ def downgrade() -> None:
         for event in SEEN:
             op.execute(f"DROP TRIGGER {table}_tell_{event} ON {table}")
             op.execute(f"DROP FUNCTION {table}_tell_{event}")
+    op.drop_table("taskiq_entries")
+    # The code before this migration cannot read the due times of those that fire once.
+    op.execute(
+        "UPDATE schedules SET origin = 'api',"
+        " deleted_at = CASE WHEN cron LIKE '@at %' THEN now() ELSE deleted_at END,"
+        " next_fire_at = CASE WHEN cron NOT LIKE '@at %' THEN next_fire_at END"
+        " WHERE origin = 'taskiq'"
+    )
+    _origins("settings", "api")
     op.drop_index("ix_report_runs_queued", "report_runs")
     op.drop_table("backfill_days")
     op.drop_table("backfills")
