@@ -227,8 +227,9 @@ async def _redefine(
     for name, value in asdict(definition).items():
         setattr(schedule, name, value)
     if definition.due_times != due_times:
-        # Another scheduler may have gone on to a later fire while this one waited for the lock.
-        after = max(now, schedule.last_fire_at or now)
+        # Another scheduler may have gone on to a later fire while this one waited for the lock, and
+        # a clock may have been put back: what has been decided on is never gone back to.
+        after = max(now, schedule.last_fire_at or now, schedule.defined_at or now)
         schedule.defined_at = after
         schedule.next_fire_at = cron.next_fire(
             definition.cron, timezone=definition.timezone, after=after
