@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from daybook_domain.db import Sessions
+from daybook_domain.schedules import bridge
 from tests.support.schedules import MIDNIGHT, add, change, define, materialise
 
 DAY = timedelta(days=1)
@@ -287,3 +288,30 @@ async def test_an_unknown_schedule_is_not_found_anywhere(api: httpx.AsyncClient)
     ]
     assert {answer.status_code for answer in answers} == {404}
     assert (await api.get("/schedules/seventeen")).status_code == 422
+
+
+async def test_what_cannot_be_fired_of_taskiq_is_listed_with_its_problem(
+    api: httpx.AsyncClient, sessions: Sessions
+) -> None:
+    good = (
+        b'{"task_name": "reports.build", "labels": {}, "args": [], "kwargs": {}, "cron": "@daily"}'
+    )
+    async with sessions.begin() as session:
+        await bridge.adopt(
+            session,
+            {"a": good, "b": b"{", "c": good},
+            memory="m",
+            timezone="UTC",
+            now=MIDNIGHT,
+        )
+
+    everything = (await api.get("/schedules/taskiq?limit=2")).json()
+    rest = (await api.get(f"/schedules/taskiq?after={everything['next']}")).json()
+    broken = (await api.get("/schedules/taskiq?broken=true")).json()["entries"]
+
+    assert [entry["id"] for entry in everything["entries"] + rest["entries"]] == ["a", "b", "c"]
+    assert rest["next"] is None
+    assert [(entry["id"], entry["schedule_id"]) for entry in broken] == [("b", None)]
+    assert "it cannot be read" in broken[0]["problem"]
+    (schedule, _) = (await api.get("/schedules")).json()["schedules"]
+    assert (schedule["name"], schedule["origin"]) == ("a", "taskiq")

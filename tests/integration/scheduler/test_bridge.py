@@ -19,6 +19,7 @@ from daybook_domain.errors import Unavailable
 from daybook_domain.reports.models import ReportRun, RunState
 from daybook_domain.schedules import bridge, queries, service
 from daybook_domain.schedules.bridge import Adopted
+from daybook_domain.schedules.check import check
 from daybook_domain.schedules.errors import FromTaskiq
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 from daybook_domain.transport.schedules import RedisSchedules
@@ -142,6 +143,9 @@ async def test_a_time_that_stays_in_redis_does_not_fire_again(callers: Callers) 
         await materialise(callers.sessions, now=NOW + hours * HOUR)
 
     assert len(await callers.fires()) == 1
+    async with callers.sessions() as session:
+        now = NOW + 3 * HOUR
+        assert not await check(session, since=NOW - HOUR, now=now, patience=timedelta(days=1))
 
 
 async def test_a_time_that_has_passed_is_made_up_for_or_missed_with_a_reason(

@@ -212,7 +212,7 @@ async def test_no_fire_is_lost_or_doubled_whatever_happens(
     crons: tuple[str, ...],
 ) -> None:
     async with engine.begin() as connection:
-        for table in ("report_runs", "schedules"):
+        for table in ("report_runs", "taskiq_entries", "schedules"):
             await connection.execute(text(f"DELETE FROM {table}"))
     world = World(sessions, crashing)
     for number, expression in enumerate(crons):
