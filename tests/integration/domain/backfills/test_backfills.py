@@ -274,6 +274,19 @@ async def test_today_is_built_and_tomorrow_refused(sessions: Sessions) -> None:
         await ask(sessions, today, today + timedelta(days=1))
 
 
+async def test_a_clock_that_is_put_back_over_midnight_delays_one_and_stops_no_other(
+    sessions: Sessions,
+) -> None:
+    today = NOW.date()
+    delayed = await ask(sessions, today, today)
+    await ask(sessions, march(1), march(1))
+
+    assert await advance(sessions, now=NOW - timedelta(days=1)) == 1
+
+    assert await days(sessions, delayed) == []
+    assert await to_its_end(sessions) == Counter([march(1), today])
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [

@@ -19,6 +19,7 @@ from daybook_domain.backfills.decisions import Decision, Verdict, decide
 from daybook_domain.backfills.models import Backfill, BackfillDay, BackfillState, Outcome
 from daybook_domain.reports import service as reports
 from daybook_domain.reports.calendar import business_day
+from daybook_domain.reports.errors import FutureDay
 from daybook_domain.reports.models import RunTrigger
 
 LOOKED_AT_ONCE = 500
@@ -28,14 +29,15 @@ LOOKED_AT_ONCE = 500
 async def advance(session: AsyncSession, *, timezone: str, now: datetime, limit: int) -> int:
     """Bring up to `limit` backfills forward; return how many dates were decided about.
 
-    One that somebody holds up is passed over, and stops no other.
+    One that somebody holds up, or that a clock put back has brought to a day to come, is passed
+    over, and stops no other.
     """
     decided = 0
     for backfill in await _unfinished(session, limit=limit):
         try:
             async with session.begin_nested():
                 decided += await _advance(session, backfill, timezone=timezone, now=now)
-        except DBAPIError:
+        except (DBAPIError, FutureDay):
             await session.refresh(backfill)
     return decided
 
