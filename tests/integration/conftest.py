@@ -9,5 +9,5 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 async def no_runs(engine: AsyncEngine) -> None:
     """Begin without schedules, runs and days; deleting a few rows is faster than TRUNCATE."""
     async with engine.begin() as connection:
-        for table in ("report_runs", "schedules", "report_days"):
+        for table in ("report_runs", "taskiq_entries", "schedules", "report_days", "backfills"):
             await connection.execute(text(f"DELETE FROM {table}"))

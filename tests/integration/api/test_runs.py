@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from daybook_domain.reports.service import RUNS_CHANNEL
+from daybook_domain.reports.statements import RUNS_CHANNEL
 
 RUNS = "/report/runs"
 
@@ -69,7 +69,19 @@ async def test_schedulers_are_woken_once_the_run_can_be_seen(
         ({"date": "2026-03-01", "force": True}, "#/force", "is not known here"),
         ({"date": "2026-03-01", "reason": "x" * 501}, "#/reason", "500"),
         ({"date": "2026-03-01", "reason": "a\0b"}, "#/reason", "U+0000"),
-        ({"from": "2026-03-01", "to": "2026-03-02"}, "#", "a single `date`"),
+        ({"from": "2026-03-01"}, "#/to", "a range has `from` and `to`"),
+        ({"to": "2026-03-01"}, "#/from", "a range has `from` and `to`"),
+        ({"mode": "all"}, "#/from", "a range has `from` and `to`"),
+        ({"date": "2026-03-01", "to": "2026-03-01"}, "#/to", "either `date`"),
+        ({"date": "2026-03-01", "dry_run": True}, "#/dry_run", "either `date`"),
+        ({"from": "2026-03-02", "to": "2026-03-01"}, "#/from", "turned round"),
+        ({"from": "2006-03-01", "to": "2026-03-01"}, "#/to", "at most 3,660"),
+        ({"from": "2026-03-02", "to": "2999-01-01"}, "#/to", "has not begun yet"),
+        ({"from": "2026-03-02", "to": "2999-01-01", "dry_run": True}, "#/to", "not begun"),
+        ({"from": "x", "to": "2026-03-01"}, "#/from", "is not a date"),
+        ({"from": "2026-03-01", "to": "2026-03-01", "mode": "some"}, "#/mode", "'absent'"),
+        ({"from": "2026-03-01", "to": "2026-03-01", "concurrency": 0}, "#/concurrency", "1"),
+        ({"from": "2026-03-01", "to": "2026-03-01", "concurrency": 101}, "#/concurrency", "100"),
         (["2026-03-01"], "#", "a JSON object"),
         ("2026-03-01", "#", "a JSON object"),
     ],

@@ -2,18 +2,24 @@
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 import structlog
 
+from daybook_domain.backfills.service import Requested
 from daybook_domain.db import create_engine
+from daybook_domain.reports import service
+from daybook_domain.reports.build import build_day
+from daybook_domain.reports.calendar import business_day
 from daybook_domain.reports.models import ReportDay, RunState, RunTrigger
 from daybook_scheduler.database import Database
 from daybook_scheduler.dispatch import AT_ONCE, Dispatcher
 from daybook_scheduler.metrics import Metrics
 from tests.integration.scheduler.loops import PATIENT, PLAN, Loops, RecordingQueue, count
+from tests.support import backfills
 from tests.support.proxy import Proxy
-from tests.support.runs import everything, find, pending, queued, request, running
+from tests.support.runs import LEASE, everything, find, pending, queued, request, running
 from tests.support.waiting import until
 
 
@@ -56,8 +62,8 @@ async def test_two_schedulers_send_one_run_for_each_fire(loops: Loops) -> None:
 async def test_more_than_a_batch_is_sent_without_waiting_for_ticks(loops: Loops) -> None:
     await loops.execute(
         "INSERT INTO report_runs (id, report_date, trigger, state, priority, attempt,"
-        " max_attempts, available_at, fence) SELECT gen_random_uuid(), date '2025-01-01' + k,"
-        " 'backfill', 'pending', 20, 0, 5, now(), 0 FROM generate_series(1, 250) AS k"
+        " max_attempts, available_at, fence) SELECT gen_random_uuid(), date '2020-01-01' + k,"
+        " 'backfill', 'pending', 20, 0, 5, now(), 0 FROM generate_series(1, 1100) AS k"
     )
     queue = RecordingQueue()
     async with loops.running(queue, plan=PATIENT):
@@ -146,7 +152,7 @@ async def test_while_a_message_hangs_the_other_steps_go_on(loops: Loops) -> None
         runs = await everything(loops.sessions)
         fired = [run for run in runs if run.trigger == RunTrigger.SCHEDULE]
         reaped = [run for run in runs if run.id == abandoned.id and run.attempt == 1]
-        return bool(fired) and reaped[0].state == RunState.PENDING
+        return bool(fired) and reaped[0].state != RunState.RUNNING
 
     async with loops.running(queue):
         await queue.was_tried()
@@ -179,8 +185,8 @@ async def test_a_crash_between_commit_and_publish_is_made_up_for(loops: Loops) -
 async def test_a_stopped_dispatcher_finishes_what_is_under_way_and_gives_the_rest_back(
     loops: Loops,
 ) -> None:
-    for day in range(1, 21):
-        await pending(loops.sessions, day=datetime(2026, 1, day, tzinfo=UTC).date())
+    for day in range(2 * AT_ONCE):
+        await pending(loops.sessions, day=date(2025, 1, 1) + timedelta(days=day))
     queue = RecordingQueue()
     queue.free.clear()
     dispatcher = Dispatcher(
@@ -311,3 +317,48 @@ async def test_a_queued_run_whose_message_was_lost_is_sent_again(loops: Loops) -
 
     async with loops.running(queue):
         await queue.has(run.id)
+
+
+async def test_a_backfill_goes_on_with_the_end_of_a_build_and_not_with_the_tick(
+    loops: Loops,
+) -> None:
+    queue, metrics = RecordingQueue(), Metrics()
+    today = datetime.now(UTC).date()
+    first, last = today - timedelta(days=3), today - timedelta(days=1)
+    asked = await backfills.ask(loops.sessions, first, last, now=datetime.now(UTC), concurrency=1)
+    async with loops.running(queue, plan=PATIENT, metrics=metrics):
+        for count_sent in range(1, 4):
+            await queue.was_tried(count_sent)
+            run_id = queue.sent[-1]
+            async with loops.sessions.begin() as session:
+                run = await service.claim(
+                    session, run_id, worker="w", now=datetime.now(UTC), lease=LEASE
+                )
+            assert run is not None
+            async with loops.engine.begin() as connection:
+                day = business_day(run.report_date, timezone="UTC")
+                await build_day(connection, day=day, run_id=run_id, fence=run.fence)
+        await until(partial(_has_finished, loops, asked), what="the end of the backfill")
+
+    runs = await everything(loops.sessions)
+    assert [run.state for run in runs] == [RunState.SUCCEEDED] * 3
+    assert count(metrics, "backfilled_total") == 3
+
+
+async def _has_finished(loops: Loops, asked: Requested) -> bool:
+    return (await backfills.find(loops.sessions, asked)).finished_at is not None
+
+
+async def test_two_schedulers_share_a_backfill(loops: Loops) -> None:
+    first, second = RecordingQueue(), RecordingQueue()
+    await backfills.ask(loops.sessions, backfills.march(1), backfills.march(20), concurrency=20)
+
+    async def all_sent() -> bool:
+        return len(first.sent) + len(second.sent) >= 20
+
+    async with loops.running(first), loops.running(second):
+        await until(all_sent, what="a run of each date")
+
+    runs = [run for run in await everything(loops.sessions) if run.trigger == RunTrigger.BACKFILL]
+    assert sorted([*first.sent, *second.sent]) == sorted(run.id for run in runs)
+    assert len({run.report_date for run in runs}) == len(runs) == 20

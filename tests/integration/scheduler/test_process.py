@@ -209,7 +209,7 @@ def test_wrong_settings_end_it_with_each_name_and_what_was_expected(tmp_path: Pa
 
     said = running.said()
     assert "DAYBOOK_DATABASE_URL: expected postgresql://user:password@host:5432/database" in said
-    assert "DAYBOOK_DAILY_CRON: '0 25 * * *' is not a cron expression (Bad hour)" in said
+    assert "DAYBOOK_DAILY_CRON: hour: 25 is not 0-23 (position 3)" in said
     assert "DAYBOOK_TIMEZONE: expected an IANA time zone such as UTC or Europe/Berlin" in said
     assert "DAYBOOK_RECONCILE_DAYS: Input should be less than or equal to 31" in said
     assert "secret" not in said

@@ -26,7 +26,7 @@ def test_the_defaults_report_the_day_before_at_midnight_utc() -> None:
     [
         ("DAYBOOK_DAILY_CRON", "", "expected five"),
         ("DAYBOOK_DAILY_CRON", "@reboot", "expected five"),
-        ("DAYBOOK_DAILY_CRON", "61 * * * *", "Bad minute"),
+        ("DAYBOOK_DAILY_CRON", "61 * * * *", "minute: 61 is not 0-59 (position 1)"),
         ("DAYBOOK_RECONCILE_DAYS", "-1", "greater than or equal to 0"),
         ("DAYBOOK_RECONCILE_DAYS", "32", "less than or equal to 31"),
         ("DAYBOOK_RECONCILE_DAYS", "some", "valid integer"),

@@ -4,14 +4,15 @@ import asyncio
 import json
 import signal
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from daybook_console import dead_letters, publish, shop
+from daybook_console import backfills, checking, dead_letters, publish, schedules, shop
 from daybook_console import run as running
-from daybook_console.settings import DemoSettings, MigrateSettings, RunSettings
+from daybook_console.settings import CheckSettings, DemoSettings, MigrateSettings, RunSettings
 from daybook_domain import clock, migrate
 from daybook_domain.db import create_engine, create_sessions
 from daybook_domain.intake import asyncapi
@@ -28,6 +29,8 @@ demo = typer.Typer(help="The demo shop.", no_args_is_help=True)
 app.add_typer(demo, name="demo")
 demo.command(name="publish")(publish.publish)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(schedules.app, name="schedules")
+app.add_typer(backfills.app, name="backfill")
 
 
 @app.command()
@@ -54,6 +57,24 @@ def migrate_command() -> None:
 def asyncapi_command() -> None:
     """Print the AsyncAPI document of the queues that producers send to."""
     typer.echo(json.dumps(asyncapi.document(), indent=2, ensure_ascii=False))
+
+
+@app.command(name="check")
+def check_command(
+    *,
+    days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prove from the ledger that no fire was lost or doubled; exit code 1 where it cannot be."""
+    findings = asyncio.run(checking.check(load(CheckSettings), days=days))
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.subject} {finding.problem}")
+        typer.echo(f"{len(findings)} things are wrong." if findings else "All is as it should be.")
+    if findings:
+        raise typer.Exit(1)
 
 
 @demo.command(name="load")

@@ -13,13 +13,15 @@ from typing import NoReturn
 
 from dotenv import dotenv_values
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from daybook_console import missing, preview, servers, shop
+from daybook_console import following, preview, servers, shop
 from daybook_console.servers import Servers
 from daybook_console.services import Service, Services, script
 from daybook_console.settings import RunSettings
 from daybook_domain import clock, migrate
+from daybook_domain.backfills import queries
+from daybook_domain.backfills import service as backfills
+from daybook_domain.backfills.service import Range
 from daybook_domain.db import Sessions, create_engine, create_sessions
 from daybook_domain.reports.calendar import local_date
 from daybook_embedded.errors import EmbeddedError
@@ -28,7 +30,6 @@ from daybook_embedded.ports import candidates
 
 DAYS = 30
 WATCH_SECONDS = 1.0
-POLL_SECONDS = 0.1
 HOST = "127.0.0.1"
 
 
@@ -172,26 +173,24 @@ async def _yesterday(this: Run, found: Servers) -> date:
 async def _build_missing(this: Run, found: Servers) -> None:
     async with _sessions(found) as sessions:
         async with sessions.begin() as session:
-            runs = await missing.request(
+            now = await clock.now(session)
+            yesterday = local_date(now, timezone=this.settings.timezone) - timedelta(days=1)
+            requested = await backfills.request(
                 session,
-                days=DAYS,
+                wanted=Range(first=yesterday - timedelta(days=DAYS - 1), last=yesterday),
                 timezone=this.settings.timezone,
-                now=await clock.now(session),
+                now=now,
+                reason="the report was missing",
+                requested_by="daybook run",
             )
-        if not runs:
-            return
-        columns = (TextColumn("Building missing reports"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, console=this.console) as bar:
-            task = bar.add_task("", total=len(runs))
-            while True:
-                async with sessions() as session:
-                    state = await missing.progress(session, runs)
-                bar.update(task, completed=state.done)
-                if state.done == state.total:
-                    break
-                await asyncio.sleep(POLL_SECONDS)
-        for failed in state.failed:
-            this.console.print(f"[red]{failed.report_date} failed[/]: {failed.error_detail}")
+        backfill_id = requested.backfill.id
+        await following.follow(
+            sessions, backfill_id, console=this.console, title="Building missing reports"
+        )
+        async with sessions() as session:
+            failed = await queries.days(session, backfill_id, outcomes=["failed"], limit=DAYS)
+        for day in failed:
+            this.console.print(f"[red]{day.report_date} failed[/]: {day.error_detail}")
 
 
 def _watch(this: Run, services: Services) -> NoReturn:

@@ -29,6 +29,14 @@ class MigrateSettings(DatabaseSettings):
     """Which database gets the schema?"""
 
 
+class SchedulesSettings(DatabaseSettings, CalendarSettings):
+    """Which database has the schedules, and which zone do new ones get?"""
+
+
+class CheckSettings(DatabaseSettings):
+    """Which database is checked?"""
+
+
 class DemoSettings(DatabaseSettings, CalendarSettings):
     """Which database gets the demo shop, and what is a day there?"""
 

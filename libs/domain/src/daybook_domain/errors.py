@@ -3,6 +3,7 @@
 DaybookError
 ├── NotFound      the thing asked for does not exist         api: 404   worker: stop
 ├── Conflict      it exists, in a state that forbids this    api: 409   worker: stop
+├── Outdated      it has changed since the caller looked     api: 412   worker: stop
 ├── Invalid       the request breaks a business rule         api: 422   worker: stop
 └── Unavailable   something we depend on is down             api: 503   worker: retry, with backoff
 """
@@ -35,6 +36,12 @@ class Conflict(DaybookError):
     """The thing asked for exists, in a state that forbids what was asked."""
 
     code = "conflict"
+
+
+class Outdated(DaybookError):
+    """The thing asked for has changed since the caller looked at it."""
+
+    code = "outdated"
 
 
 class Invalid(DaybookError):

@@ -35,6 +35,7 @@ class HealthServer:
     - `/healthz`: 200 as long as the event loop turns; says nothing about dependencies, so that a
       database that is away does not get the process restarted.
     - `/readyz`: each of `checks` by name; 200 if all pass within `timeout` seconds, else 503.
+      What `details` gives is told besides, and changes nothing.
     - `/metrics`: what is in `registry`, for Prometheus.
     """
 
@@ -46,12 +47,14 @@ class HealthServer:
         checks: Mapping[str, Check],
         registry: CollectorRegistry,
         timeout: float = 2.0,
+        details: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         self._host = host
         self._wanted_port = port
         self._checks = checks
         self._registry = registry
         self._timeout = timeout
+        self._details = details
         self._server: asyncio.Server | None = None
 
     @property
@@ -122,6 +125,7 @@ class HealthServer:
             {
                 "status": "ready" if ready else "not ready",
                 "checks": dict(zip(self._checks, outcomes, strict=True)),
+                **self._details(),
             },
         )
 

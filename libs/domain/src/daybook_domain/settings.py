@@ -69,6 +69,22 @@ Zone = Annotated[str, AfterValidator(_zone)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < 1e9:
+        raise ValueError("expected a number of seconds, such as 60 or 0.5")
+    return timedelta(seconds=seconds)
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
+"""A positive time, in seconds; Pydantic alone would take `00:01:00` or `PT60S`, but not `60`."""
+
+
 class Settings(BaseSettings):
     """The base of all fragments: frozen, from `DAYBOOK_*` and, in development, `.env`."""
 
@@ -101,6 +117,13 @@ class CalendarSettings(Settings):
     timezone: Zone = "UTC"
 
 
+class LatenessSettings(Settings):
+    """When is somebody told that a report is not there?"""
+
+    late_after: Seconds = timedelta(minutes=15)
+    """A day that is not sealed so long after its report was due is late."""
+
+
 class LogSettings(Settings):
     """What does the log look like?"""
 
@@ -117,21 +140,6 @@ class HealthSettings(Settings):
     health_host: str = "127.0.0.1"
     health_port: Port = 0
 
-
-def _seconds(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < 1e9:
-        raise ValueError("expected a number of seconds, such as 60 or 0.5")
-    return timedelta(seconds=seconds)
-
-
-Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
-"""A positive time, in seconds; Pydantic alone would take `00:01:00` or `PT60S`, but not `60`."""
 
 S = TypeVar("S", bound=Settings)
 

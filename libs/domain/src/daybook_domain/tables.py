@@ -1,5 +1,6 @@
 """Which tables exist? Their metadata, complete: every feature's models are imported here."""
 
+from daybook_domain.backfills import models as backfills
 from daybook_domain.catalog import models as catalog
 from daybook_domain.idempotency import models as idempotency
 from daybook_domain.intake import models as intake
@@ -10,4 +11,13 @@ from daybook_domain.types import Table
 
 metadata = Table.metadata
 
-__all__ = ["catalog", "idempotency", "intake", "metadata", "orders", "reports", "schedules"]
+__all__ = [
+    "backfills",
+    "catalog",
+    "idempotency",
+    "intake",
+    "metadata",
+    "orders",
+    "reports",
+    "schedules",
+]

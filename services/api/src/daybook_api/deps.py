@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
+from daybook_api.news import Events
 from daybook_api.streams import Reports
 from daybook_domain import clock, db
 from daybook_domain.reports.calendar import local_date
+from daybook_domain.watch import LatenessWatch
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,11 @@ class Wiring:
 
     sessions: db.Sessions
     reports: Reports
+    events: Events
     timezone: str
     idempotency_retention: timedelta
+    late_after: timedelta
+    watch: LatenessWatch
     registry: CollectorRegistry
 
     async def today(self) -> date:

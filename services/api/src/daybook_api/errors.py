@@ -13,7 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from daybook_domain.errors import Conflict, DaybookError, Invalid, NotFound, Unavailable
+from daybook_domain.errors import (
+    Conflict,
+    DaybookError,
+    Invalid,
+    NotFound,
+    Outdated,
+    Unavailable,
+)
 from daybook_domain.outages import is_outage
 
 log = structlog.stdlib.get_logger(__name__)
@@ -27,10 +34,18 @@ class NotAcceptable(DaybookError):
     code = "not_acceptable"
 
 
+class PreconditionRequired(DaybookError):
+    """The request would change something without saying which state of it was seen."""
+
+    code = "precondition_required"
+
+
 STATUS: dict[type[DaybookError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
     Conflict: HTTPStatus.CONFLICT,
+    Outdated: HTTPStatus.PRECONDITION_FAILED,
+    PreconditionRequired: HTTPStatus.PRECONDITION_REQUIRED,
     Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }

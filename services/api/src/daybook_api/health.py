@@ -1,6 +1,7 @@
 """Is this process alive, is it ready, and what does it count?"""
 
 import asyncio
+from datetime import date
 from http import HTTPStatus
 from time import perf_counter
 from typing import Literal
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 from starlette.responses import JSONResponse, Response
 
 from daybook_api.deps import App, Wiring
@@ -18,6 +20,7 @@ from daybook_domain.outages import is_outage
 router = APIRouter(tags=["operation"])
 
 PATIENCE_SECONDS = 2.0
+MOST_LATE_DAYS = 31
 
 
 class Liveness(BaseModel):
@@ -40,6 +43,8 @@ class Readiness(BaseModel):
 
     status: Literal["ready"] = "ready"
     dependencies: dict[str, Dependency]
+    late_days: list[date]
+    """Reports that should be there and are not: the last month of them."""
 
 
 class NotReady(Problem):
@@ -66,7 +71,10 @@ async def readyz(request: Request, app: App) -> Response:
     postgres = await _postgres(app)
     dependencies = {"postgres": postgres}
     if postgres.status == "up":
-        return JSONResponse(Readiness(dependencies=dependencies).model_dump(exclude_none=True))
+        await _look_for_late_days(app)
+        late = [day.report_date for day in app.watch.late[-MOST_LATE_DAYS:]]
+        ready = Readiness(dependencies=dependencies, late_days=late)
+        return JSONResponse(ready.model_dump(mode="json", exclude_none=True))
     status = HTTPStatus.SERVICE_UNAVAILABLE
     body = NotReady(
         type="urn:daybook:problem:not_ready",
@@ -88,7 +96,18 @@ async def readyz(request: Request, app: App) -> Response:
 @router.get("/metrics", include_in_schema=False)
 async def metrics(app: App) -> Response:
     """Give what was counted, for Prometheus."""
+    await _look_for_late_days(app)
     return Response(generate_latest(app.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _look_for_late_days(app: Wiring) -> None:
+    """Bring the watch up to date; if that cannot be had now, what it saw last stands."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await app.watch.look()
+    except Exception as error:
+        if not is_outage(error) and not isinstance(error, ProgrammingError):
+            raise
 
 
 async def _postgres(app: Wiring) -> Dependency:

@@ -19,4 +19,5 @@ async def index() -> dict[str, str]:
         "orders": "/orders",
         "dead_letters": "/dead-letters",
         "asyncapi": "/asyncapi",
+        "schedules": "/schedules",
     }

@@ -1,5 +1,6 @@
 """How is the API wired, and how does it run?"""
 
+import asyncio
 import logging
 import signal
 import socket
@@ -15,19 +16,28 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_api import asyncapi, dead_letters, deps, errors, health, index
+from daybook_api import asyncapi, dead_letters, deps, errors, events, health, index
 from daybook_api.catalog import addresses, products, users
 from daybook_api.middleware import Edge
+from daybook_api.news import Events
 from daybook_api.orders import routes as orders
-from daybook_api.reports import days, document, runs
+from daybook_api.reports import backfills, days, document, runs
+from daybook_api.schedules import fires, resource
 from daybook_api.settings import ApiSettings
+from daybook_api.stopping import before_the_server_stops
 from daybook_api.streams import Reports
 from daybook_domain import logs
 from daybook_domain.db import create_engine, create_sessions, create_stream_pool
+from daybook_domain.notifications import EVENTS_CHANNEL, listen
 from daybook_domain.settings import load
+from daybook_domain.watch import LatenessWatch
 
 log = structlog.stdlib.get_logger(__name__)
+
+CONNECTIONS = 11
+"""Ten for requests, and one that listens."""
 
 DRAIN_SECONDS = 25
 """How long a stop waits for answers under way; orchestrators tend to kill after 30 seconds."""
@@ -55,9 +65,11 @@ def build_app(settings: ApiSettings) -> FastAPI:
     errors.install(app)
     # The document of the whole API needs the shape of a problem, which no endpoint returns.
     app.openapi = partial(errors.document, app)  # type: ignore[method-assign]
-    features = (document, runs, days, users, addresses, products, orders, dead_letters, asyncapi)
-    for feature in (*features, health, index):
-        app.include_router(feature.router)
+    for room in (
+        *(document, runs, backfills, days, events, fires, resource),
+        *(users, addresses, products, orders, dead_letters, asyncapi, health, index),
+    ):
+        app.include_router(room.router)
     return app
 
 
@@ -69,27 +81,58 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = create_engine(
-            url, application="daybook-api", statement_timeout=settings.query_timeout
+            url,
+            application="daybook-api",
+            pool_size=CONNECTIONS,
+            statement_timeout=settings.query_timeout,
+        )
+        news = Events(readers=settings.event_readers)
+        sessions = create_sessions(engine)
+        watch = LatenessWatch(
+            sessions=sessions,
+            registry=registry,
+            timezone=settings.timezone,
+            late_after=settings.late_after,
         )
         pool = create_stream_pool(
             url, application="daybook-api reports", size=settings.stream_limit
         )
-        async with pool:
+        async with pool, _listening(engine, news):
             app.state.wiring = deps.Wiring(
-                sessions=create_sessions(engine),
+                sessions=sessions,
                 reports=Reports(pool, patience=settings.stream_timeout),
+                events=news,
                 timezone=settings.timezone,
                 idempotency_retention=settings.idempotency_retention,
+                late_after=settings.late_after,
+                watch=watch,
                 registry=registry,
             )
+            watching = asyncio.create_task(watch.run())
             log.info("ready")
-            yield
+            with before_the_server_stops(news.close):
+                yield
             log.info("stopping")
+            watching.cancel()
             # Whoever still reads was given its time; closing politely would wait for it.
             pool.terminate()
         await engine.dispose()
 
     return lifespan
+
+
+@asynccontextmanager
+async def _listening(engine: AsyncEngine, news: Events) -> AsyncIterator[None]:
+    """Pass on what the database tells, for as long as the block takes."""
+    task = asyncio.create_task(
+        listen(engine, EVENTS_CHANNEL, on_news=news.tell, on_begin=news.reset)
+    )
+    try:
+        yield
+    finally:
+        news.close()
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def main() -> None:

@@ -8,13 +8,14 @@ from pydantic import Field
 from daybook_domain.settings import (
     CalendarSettings,
     DatabaseSettings,
+    LatenessSettings,
     LogSettings,
     Port,
     Seconds,
 )
 
 
-class ApiSettings(DatabaseSettings, CalendarSettings, LogSettings):
+class ApiSettings(DatabaseSettings, CalendarSettings, LatenessSettings, LogSettings):
     """Everything that the environment may say to the API."""
 
     api_host: str = "127.0.0.1"
@@ -27,3 +28,5 @@ class ApiSettings(DatabaseSettings, CalendarSettings, LogSettings):
     """A reader of a report who takes nothing for so long is cut off: it holds a snapshot."""
     stream_limit: Annotated[int, Field(ge=1, le=1000)] = 16
     """How many reports may be on their way at once; each has a connection to Postgres."""
+    event_readers: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """How many may follow events at once; each is a connection that stays open."""

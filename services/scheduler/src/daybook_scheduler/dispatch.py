@@ -19,10 +19,10 @@ from daybook_scheduler.metrics import Metrics
 
 log = structlog.stdlib.get_logger(__name__)
 
-BATCH = 100
+BATCH = 500
 """How many runs are taken at once."""
 
-AT_ONCE = 10
+AT_ONCE = 100
 """How many messages are on their way to the broker at the same time."""
 
 PAUSE_SECONDS = (1.0, 2.0, 4.0, 5.0)

@@ -14,21 +14,37 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import clock
+from daybook_domain.backfills import advance as backfills
+from daybook_domain.backfills import service as backfill_service
 from daybook_domain.db import create_sessions
+from daybook_domain.notifications import listen
 from daybook_domain.outages import is_outage
+from daybook_domain.reports import ledger
 from daybook_domain.reports import service as reports
 from daybook_domain.reports.calendar import local_date
+from daybook_domain.reports.statements import RUNS_CHANNEL
+from daybook_domain.schedules import retention
 from daybook_domain.schedules import service as schedules
+from daybook_domain.schedules.definitions import Definition
+from daybook_domain.schedules.materialise import materialise
 from daybook_domain.tasks import TaskQueue
+from daybook_domain.transport.schedules import RedisSchedules
+from daybook_scheduler.bridge import Bridge
 from daybook_scheduler.database import Database, is_held_up, is_not_migrated
 from daybook_scheduler.dispatch import Dispatcher
 from daybook_scheduler.metrics import Metrics
-from daybook_scheduler.wake import listen
 
 log = structlog.stdlib.get_logger(__name__)
 
-SCHEDULES_AT_ONCE = 10
+SCHEDULES_AT_ONCE = 1000
 REAPED_AT_ONCE = 100
+BACKFILLS_AT_ONCE = 100
+
+CANCELLED_LATELY = timedelta(hours=1)
+"""How long after a cancellation fires that joined the run are looked for."""
+
+PRUNED_AT_ONCE = 1000
+PRUNE_EVERY_SECONDS = 600.0
 
 SETTLE = timedelta(minutes=2)
 """How long after sealing a day is first rebuilt: a transaction under way has ended by then."""
@@ -46,6 +62,7 @@ class Plan:
     daily_cron: str
     timezone: str
     reconcile_days: int
+    ledger_days: int = 0
     dispatch_lease: timedelta = timedelta(seconds=30)
     queue_lease: timedelta = timedelta(minutes=5)
     tick: timedelta = timedelta(seconds=1)
@@ -64,7 +81,13 @@ class SchedulerLoop:
     """Materialises, dispatches, reaps and reconciles until it is told to stop."""
 
     def __init__(
-        self, *, engine: AsyncEngine, queue: TaskQueue, plan: Plan, metrics: Metrics
+        self,
+        *,
+        engine: AsyncEngine,
+        queue: TaskQueue,
+        plan: Plan,
+        metrics: Metrics,
+        taskiq: RedisSchedules | None = None,
     ) -> None:
         self._engine = engine
         self._database = Database(create_sessions(engine))
@@ -72,6 +95,7 @@ class SchedulerLoop:
         self._metrics = metrics
         self._stopping = asyncio.Event()
         self._defined = False
+        self._prune_at = 0.0
         self._dispatcher = Dispatcher(
             database=self._database,
             queue=queue,
@@ -79,19 +103,28 @@ class SchedulerLoop:
             lease=plan.dispatch_lease,
             queue_lease=plan.queue_lease,
         )
-        self._dispatch = _Step("dispatch", self.dispatch)
+        self._backfill = _Step("backfill", self.backfill)
+        # Two, so that one takes the next runs while the messages of the other are on their way.
+        self._senders = [_Step("dispatch", self.dispatch) for _ in range(2)]
         self._steps = [
             _Step("define", self.define),
-            self._dispatch,
+            *self._senders,
             _Step("materialise", self.materialise),
             _Step("reap", self.reap),
             _Step("reconcile", self.reconcile),
+            self._backfill,
+            _Step("prune", self.prune),
         ]
+        if taskiq is not None:
+            bridge = Bridge(
+                database=self._database, source=taskiq, timezone=plan.timezone, metrics=metrics
+            )
+            self._steps.append(_Step("bridge", bridge.look))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish what is under way, within a few seconds."""
         ending = asyncio.create_task(stop.wait())
-        ear = asyncio.create_task(listen(self._engine, self._dispatch.wake.set))
+        ear = asyncio.create_task(self._listen())
         steps = [asyncio.create_task(self._repeat(step)) for step in self._steps]
         try:
             await asyncio.wait((ending, ear, *steps), return_when=asyncio.FIRST_COMPLETED)
@@ -106,10 +139,21 @@ class SchedulerLoop:
             if isinstance(outcome, Exception):
                 raise outcome
 
+    async def _listen(self) -> None:
+        def wake(_: str = "") -> None:
+            self._wake_senders()
+            self._backfill.wake.set()
+
+        await listen(self._engine, RUNS_CHANNEL, on_news=wake, on_begin=wake)
+
     def _stop(self) -> None:
         self._stopping.set()
         self._dispatcher.stop()
         for step in self._steps:
+            step.wake.set()
+
+    def _wake_senders(self) -> None:
+        for step in self._senders:
             step.wake.set()
 
     async def _repeat(self, step: _Step) -> None:
@@ -150,13 +194,11 @@ class SchedulerLoop:
         if self._defined:
             return False
         async with self._database.transaction() as session:
+            daily = Definition(
+                name=schedules.DAILY, cron=self._plan.daily_cron, timezone=self._plan.timezone
+            )
             schedule = await schedules.define_from_settings(
-                session,
-                name=schedules.DAILY,
-                expression=self._plan.daily_cron,
-                timezone=self._plan.timezone,
-                report_offset_days=-1,
-                now=await clock.now(session),
+                session, definition=daily, now=await clock.now(session)
             )
         self._defined = True
         log.info(
@@ -170,19 +212,28 @@ class SchedulerLoop:
     async def materialise(self) -> bool:
         """Turn due fires into runs, or into the reason why not."""
         async with self._database.transaction() as session:
-            fires = await schedules.materialise(
+            fires = await materialise(
                 session, now=await clock.now(session), limit=SCHEDULES_AT_ONCE
             )
         for outcome, count in (
             ("run", fires.runs),
             ("joined", fires.joined),
+            ("overlapped", fires.overlapped),
+            ("paused", fires.paused),
             ("missed", fires.missed),
             ("failed", fires.failed),
         ):
             self._metrics.fires.labels(outcome).inc(count)
         if fires.recorded:
-            log.info("fires", runs=fires.runs, joined=fires.joined, missed=fires.missed)
-            self._dispatch.wake.set()
+            log.info(
+                "fires",
+                runs=fires.runs,
+                joined=fires.joined,
+                overlapped=fires.overlapped,
+                paused=fires.paused,
+                missed=fires.missed,
+            )
+            self._wake_senders()
         for name in fires.broken:
             log.error("a schedule cannot fire; its row says why", schedule=name)
         return fires.recorded > 0
@@ -194,7 +245,9 @@ class SchedulerLoop:
     async def reap(self) -> bool:
         """Take back runs whose lease has run out."""
         async with self._database.transaction() as session:
-            reaped = await reports.reap(session, now=await clock.now(session), limit=REAPED_AT_ONCE)
+            now = await clock.now(session)
+            reaped = await reports.reap(session, now=now, limit=REAPED_AT_ONCE)
+            await ledger.end_joined(session, now=now, within=CANCELLED_LATELY)
         for run in reaped:
             log.warning(
                 "run taken back",
@@ -205,7 +258,7 @@ class SchedulerLoop:
             )
         self._metrics.reaped.inc(len(reaped))
         if reaped:
-            self._dispatch.wake.set()
+            self._wake_senders()
         return len(reaped) == REAPED_AT_ONCE
 
     async def reconcile(self) -> bool:
@@ -225,6 +278,35 @@ class SchedulerLoop:
             )
         self._metrics.reconciled.labels("requested").inc(len(outcome.requested))
         self._metrics.reconciled.labels("postponed").inc(len(outcome.postponed))
+        return False
+
+    async def backfill(self) -> bool:
+        """Hand out the next dates of backfills, and settle what has become of those before."""
+        async with self._database.transaction() as session:
+            decided = await backfills.advance(
+                session,
+                timezone=self._plan.timezone,
+                now=await clock.now(session),
+                limit=BACKFILLS_AT_ONCE,
+            )
+        self._metrics.backfilled.inc(decided)
+        if decided:
+            self._wake_senders()
+        return decided > 0
+
+    async def prune(self) -> bool:
+        """Forget what the ledger need not remember any longer, a little at a time."""
+        clock_seconds = asyncio.get_running_loop().time()
+        if not self._plan.ledger_days or clock_seconds < self._prune_at:
+            return False
+        async with self._database.transaction() as session:
+            before = await clock.now(session) - timedelta(days=self._plan.ledger_days)
+            pruned = await retention.prune(session, before=before, limit=PRUNED_AT_ONCE)
+            await backfill_service.prune(session, before=before, limit=BACKFILLS_AT_ONCE)
+        self._metrics.pruned.inc(pruned)
+        if pruned == PRUNED_AT_ONCE:
+            return True
+        self._prune_at = clock_seconds + PRUNE_EVERY_SECONDS
         return False
 
 

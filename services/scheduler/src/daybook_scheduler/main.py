@@ -11,9 +11,11 @@ from taskiq import TaskiqScheduler
 
 from daybook_domain import logs
 from daybook_domain.broker import Broker, TaskIQQueue, create_broker
-from daybook_domain.db import create_engine, ping
+from daybook_domain.db import create_engine, create_sessions, ping
 from daybook_domain.health import HealthServer
 from daybook_domain.settings import load
+from daybook_domain.transport.schedules import RedisSchedules
+from daybook_domain.watch import LatenessWatch
 from daybook_scheduler.loop import Plan, SchedulerLoop
 from daybook_scheduler.metrics import Metrics
 from daybook_scheduler.settings import SchedulerSettings
@@ -23,8 +25,12 @@ log = structlog.stdlib.get_logger(__name__)
 
 NAME = "daybook-scheduler"
 
-CONNECTIONS = 8
+CONNECTIONS = 14
 """One for each step, one that listens, and some for the health checks."""
+
+
+MOST_LATE = 31
+"""How many late days `/readyz` names."""
 
 
 def main() -> None:
@@ -49,23 +55,39 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         settings.database_url.get_secret_value(), application=NAME, pool_size=CONNECTIONS
     )
     broker, metrics = _create_broker(settings), Metrics()
+    watch = LatenessWatch(
+        sessions=create_sessions(engine),
+        registry=metrics.registry,
+        timezone=settings.timezone,
+        late_after=settings.late_after,
+    )
+    taskiq = _schedules_of_taskiq(settings)
     loop = SchedulerLoop(
-        engine=engine, queue=TaskIQQueue(broker), plan=_plan(settings), metrics=metrics
+        engine=engine,
+        queue=TaskIQQueue(broker),
+        plan=_plan(settings),
+        metrics=metrics,
+        taskiq=taskiq,
     )
     health = HealthServer(
         host=settings.health_host,
         port=settings.health_port,
         checks={"postgres": partial(ping, engine), "broker": broker.ping},
         registry=metrics.registry,
+        details=lambda: {"late_days": [str(day.report_date) for day in watch.late[-MOST_LATE:]]},
     )
     await broker.startup()
+    watching = asyncio.create_task(watch.run())
     try:
         async with health:
             log.info("scheduler started")
             await loop.run(stop)
             log.info("scheduler stopped")
     finally:
+        watching.cancel()
         await broker.shutdown()
+        if taskiq is not None:
+            await taskiq.close()
         await engine.dispose()
 
 
@@ -83,6 +105,11 @@ async def _until_signalled(settings: SchedulerSettings) -> None:
     await serve(settings, stop)
 
 
+def _schedules_of_taskiq(settings: SchedulerSettings) -> RedisSchedules | None:
+    url = settings.redis_url.get_secret_value()
+    return RedisSchedules(url, prefix=settings.taskiq_prefix) if url else None
+
+
 def _create_broker(settings: SchedulerSettings) -> Broker:
     return create_broker(settings.broker_url.get_secret_value(), application=NAME)
 
@@ -92,6 +119,7 @@ def _plan(settings: SchedulerSettings) -> Plan:
         daily_cron=settings.daily_cron,
         timezone=settings.timezone,
         reconcile_days=settings.reconcile_days,
+        ledger_days=settings.ledger_days,
         dispatch_lease=timedelta(seconds=settings.dispatch_lease_seconds),
         queue_lease=timedelta(seconds=settings.queue_lease_seconds),
     )

@@ -5,14 +5,18 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from daybook_domain.schedules import cron
+from daybook_domain.schedules.definitions import LONGEST_WINDOW
 from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.settings import (
     BrokerSettings,
     CalendarSettings,
     DatabaseSettings,
     HealthSettings,
+    LatenessSettings,
     LogSettings,
+    RedisSettings,
 )
+from daybook_domain.transport.schedules import PREFIX
 
 
 def _cron(value: str) -> str:
@@ -22,15 +26,34 @@ def _cron(value: str) -> str:
         raise ValueError(error.detail) from error
 
 
+def _long_enough(days: int) -> int:
+    if 0 < days <= LONGEST_WINDOW.days:
+        raise ValueError(
+            f"expected 0, to keep everything, or more than the {LONGEST_WINDOW.days} days for which"
+            " schedules may make up for missed fires"
+        )
+    return days
+
+
 class SchedulerSettings(
-    DatabaseSettings, BrokerSettings, CalendarSettings, LogSettings, HealthSettings
+    DatabaseSettings,
+    BrokerSettings,
+    RedisSettings,
+    CalendarSettings,
+    LatenessSettings,
+    LogSettings,
+    HealthSettings,
 ):
     """Everything that `DAYBOOK_*` says to the scheduler."""
 
     daily_cron: Annotated[str, AfterValidator(_cron)] = "0 0 * * *"
     """When the report of the day before is due, in `DAYBOOK_TIMEZONE`."""
+    taskiq_prefix: Annotated[str, Field(min_length=1, max_length=100)] = PREFIX
+    """Of the keys of TaskIQ's schedule source in Redis."""
     reconcile_days: Annotated[int, Field(ge=0, le=31)] = 3
     """How many of the latest days are rebuilt every hour to let late orders in; 0: none."""
+    ledger_days: Annotated[int, Field(ge=0, le=36_500), AfterValidator(_long_enough)] = 400
+    """For how long ended runs, and with them the outcomes of fires, are kept; 0: for ever."""
     dispatch_lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 30
     """A run that was about to be sent when its scheduler died is sent again after this time."""
     queue_lease_seconds: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] = 300

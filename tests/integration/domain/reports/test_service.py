@@ -12,7 +12,7 @@ from daybook_domain.db import Sessions
 from daybook_domain.reports import outbox, service
 from daybook_domain.reports.errors import FutureDay
 from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
-from daybook_domain.schedules.models import Schedule, ScheduleOrigin
+from daybook_domain.reports.statements import RUNS_CHANNEL
 from tests.support.locks import somebody_waits
 from tests.support.runs import (
     DAY,
@@ -56,22 +56,6 @@ async def fail(
             error_detail="x" * 3000,
             retryable=retryable,
             now=NOW,
-        )
-
-
-async def schedule(sessions: Sessions) -> int:
-    row = Schedule(name="daily", cron="0 0 * * *", timezone="UTC", origin=ScheduleOrigin.SETTINGS)
-    async with sessions.begin() as session:
-        session.add(row)
-        await session.flush()
-    assert row.id is not None
-    return row.id
-
-
-async def fire(sessions: Sessions, schedule_id: int, *, at: datetime = AT) -> RunState | None:
-    async with sessions.begin() as session:
-        return await service.record_fire(
-            session, schedule_id=schedule_id, scheduled_for=at, day=DAY, now=NOW
         )
 
 
@@ -171,7 +155,7 @@ async def test_a_request_wakes_the_dispatchers_when_it_is_committed(
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         assert driver is not None
-        await driver.add_listener(service.RUNS_CHANNEL, lambda *_: heard.set())
+        await driver.add_listener(RUNS_CHANNEL, lambda *_: heard.set())
         async with sessions.begin() as session:
             await request(session)
             assert not heard.is_set()
@@ -276,6 +260,39 @@ async def test_of_many_deliveries_at_once_one_claims(sessions: Sessions) -> None
     (claimed,) = [claim for claim in claims if claim is not None]
     assert (claimed.state, claimed.attempt, claimed.fence) == (RunState.RUNNING, 1, 1)
     assert claimed.lease_until == NOW + LEASE
+
+
+async def test_a_message_of_a_backfill_gets_the_nightly_run_done_first(sessions: Sessions) -> None:
+    """Whichever order the messages come in: nobody waits behind what is less urgent."""
+    async with sessions.begin() as session:
+        for day in (date(2026, 1, 1), date(2026, 1, 2)):
+            await request(session, day=day, trigger=RunTrigger.BACKFILL)
+        less, least = await outbox.take(session, now=NOW, lease=LEASE, limit=2)
+        await request(session, day=DAY)
+        (urgent,) = await outbox.take(session, now=NOW, lease=LEASE, limit=1)
+
+    messages = [least, less, urgent]
+    claimed = [await claim(sessions, run) for run in messages]
+
+    assert [run and run.id for run in claimed] == [urgent.id, less.id, least.id]
+    assert await claim(sessions, least) is None
+
+
+async def test_a_run_in_other_hands_is_no_reason_to_leave_the_named_one(
+    sessions: Sessions,
+) -> None:
+    async with sessions.begin() as session:
+        await request(session, day=date(2026, 1, 1), trigger=RunTrigger.BACKFILL)
+        await request(session, day=DAY)
+        urgent, named = await outbox.take(session, now=NOW, lease=LEASE, limit=2)
+    async with sessions.begin() as other:
+        await other.execute(
+            text("SELECT 1 FROM report_runs WHERE id = :id FOR UPDATE"), {"id": urgent.id}
+        )
+        claimed = await claim(sessions, named)
+
+    assert claimed is not None
+    assert claimed.id == named.id
 
 
 @pytest.mark.parametrize("state", [state for state in RunState if state != RunState.QUEUED])
@@ -498,109 +515,6 @@ async def test_the_reaper_goes_on_beside_a_run_that_cannot_come_back_now(
     assert [run.id for run in reaped] == [free.id]
     found = await find(sessions, stuck.id)
     assert (found.state, found.lease_until) == (RunState.RUNNING, LATER + service.REAP_AGAIN)
-
-
-async def test_a_fire_becomes_a_run_once(sessions: Sessions) -> None:
-    daily = await schedule(sessions)
-
-    states = [await fire(sessions, daily) for _ in range(3)]
-
-    (run,) = await everything(sessions)
-    assert states == [RunState.PENDING, None, None]
-    assert (run.trigger, run.scheduled_for, run.report_date) == (RunTrigger.SCHEDULE, AT, DAY)
-
-
-async def test_a_fire_recorded_by_many_at_once_becomes_one_run(sessions: Sessions) -> None:
-    daily = await schedule(sessions)
-
-    states = await asyncio.gather(*(fire(sessions, daily) for _ in range(8)))
-
-    assert sorted(map(str, states)) == ["None"] * 7 + ["pending"]
-    assert len(await everything(sessions)) == 1
-
-
-async def test_a_fire_joins_the_run_that_waits_and_is_in_the_ledger(sessions: Sessions) -> None:
-    daily = await schedule(sessions)
-    waits = await pending(sessions)
-
-    states = [await fire(sessions, daily) for _ in range(2)]
-
-    (fired, _) = await everything(sessions)
-    assert states == [RunState.SKIPPED, None]
-    assert (fired.scheduled_for, fired.joined_run_id) == (AT, waits.id)
-    assert fired.reason == f"joined: run {waits.id} was waiting for 2026-03-01 already"
-
-
-async def test_a_fire_joins_a_request_that_is_being_committed(
-    sessions: Sessions, engine: AsyncEngine
-) -> None:
-    daily = await schedule(sessions)
-    async with sessions.begin() as session:
-        requested = await request(session)
-        firing = asyncio.create_task(fire(sessions, daily))
-        await somebody_waits(engine)
-
-    assert await firing == RunState.SKIPPED
-    (fired, _) = await everything(sessions)
-    assert fired.joined_run_id == requested.run.id
-
-
-async def test_a_fire_does_not_wait_for_somebody_who_holds_the_waiting_run(
-    sessions: Sessions,
-) -> None:
-    daily = await schedule(sessions)
-    await pending(sessions)
-    async with sessions.begin() as holder:
-        await request(holder)
-        async with asyncio.timeout(5):
-            assert await fire(sessions, daily) == RunState.SKIPPED
-
-
-async def test_a_fire_adds_a_run_beside_one_that_runs(sessions: Sessions) -> None:
-    daily = await schedule(sessions)
-    await running(sessions)
-
-    assert await fire(sessions, daily) == RunState.PENDING
-
-
-async def test_fires_requests_and_claims_at_once_lose_nothing(sessions: Sessions) -> None:
-    daily = await schedule(sessions)
-
-    async def work() -> None:
-        async with sessions.begin() as session:
-            taken = await outbox.take(session, now=LATER, lease=LEASE, limit=5)
-        for run in taken:
-            await claim(sessions, run)
-
-    async def ask() -> None:
-        async with sessions.begin() as session:
-            await request(session)
-
-    fires = [fire(sessions, daily, at=AT + k * SECOND) for k in range(12)]
-    await asyncio.gather(*fires, *(work() for _ in range(12)), *(ask() for _ in range(6)))
-
-    runs = await everything(sessions)
-    fired = [run for run in runs if run.schedule_id == daily]
-    assert [run.scheduled_for for run in fired] == [AT + k * SECOND for k in range(12)]
-    known = {run.id for run in runs}
-    assert all(run.joined_run_id in known for run in fired if run.state == RunState.SKIPPED)
-    assert sum(run.state in {RunState.PENDING, RunState.QUEUED} for run in runs) <= 1
-
-
-async def test_a_missed_fire_is_in_the_ledger_once(sessions: Sessions) -> None:
-    daily = await schedule(sessions)
-    added = []
-    for _ in range(2):
-        async with sessions.begin() as session:
-            added.append(
-                await service.record_missed(
-                    session, schedule_id=daily, scheduled_for=AT, day=DAY, reason="late", now=NOW
-                )
-            )
-
-    (run,) = await everything(sessions)
-    assert added == [True, False]
-    assert (run.state, run.reason, run.finished_at) == (RunState.MISSED, "late", NOW)
 
 
 def built(day: date, *, sealed_at: datetime | None) -> ReportDay:

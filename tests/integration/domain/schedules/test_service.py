@@ -1,366 +1,366 @@
-"""Due fires become runs: each one, once, for the right date, whatever went before."""
+"""What people do to schedules loses no fire and repeats none."""
 
-import asyncio
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import update
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlmodel import col, select
+from sqlmodel import select
 
 from daybook_domain.db import Sessions
+from daybook_domain.errors import Invalid
+from daybook_domain.reports import service as reports
 from daybook_domain.reports.models import ReportRun, RunState, RunTrigger
-from daybook_domain.schedules import service
-from daybook_domain.schedules.errors import InvalidCron
-from daybook_domain.schedules.models import Catchup, Schedule, ScheduleOrigin
-from daybook_domain.schedules.service import Fires
-from tests.support.locks import somebody_waits
-from tests.support.runs import everything, pending
+from daybook_domain.schedules import queries, retention, service
+from daybook_domain.schedules.errors import (
+    FromSettings,
+    NameTaken,
+    NotPaused,
+    ScheduleChanged,
+    ScheduleNotFound,
+)
+from daybook_domain.schedules.materialise import Fires
+from daybook_domain.schedules.models import Catchup, Overlap, Schedule
+from daybook_domain.schedules.queries import Outcome
+from daybook_domain.schedules.service import Resume
+from tests.support.runs import everything, pending, running
+from tests.support.schedules import DAY, EARLIER, MIDNIGHT, add, change, define, find, materialise
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
-DAY = timedelta(days=1)
-MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
-EARLIER = MIDNIGHT - timedelta(hours=1)
+HOUR = timedelta(hours=1)
 
 
-async def define(
+def key(schedule: Schedule) -> int:
+    assert schedule.id is not None
+    return schedule.id
+
+
+async def edit(
     sessions: Sessions,
+    schedule: Schedule,
     *,
-    cron: str = "0 0 * * *",
-    timezone: str = "UTC",
-    offset: int = -1,
     now: datetime = EARLIER,
+    version: int | None = None,
+    **changes: Any,
 ) -> Schedule:
     async with sessions.begin() as session:
-        return await service.define_from_settings(
-            session,
-            name=service.DAILY,
-            expression=cron,
-            timezone=timezone,
-            report_offset_days=offset,
-            now=now,
+        return await service.change(
+            session, key(schedule), changes=changes, version=version, now=now
         )
 
 
-async def change(sessions: Sessions, name: str = service.DAILY, **values: object) -> None:
+async def pause(sessions: Sessions, schedule: Schedule, *, now: datetime = EARLIER) -> Schedule:
     async with sessions.begin() as session:
-        await session.execute(update(Schedule).where(col(Schedule.name) == name).values(**values))
+        return await service.pause(session, key(schedule), note="freeze", now=now)
 
 
-async def add(sessions: Sessions, name: str, *, cron: str = "0 0 * * *") -> None:
+async def resume(
+    sessions: Sessions, schedule: Schedule, *, mode: Resume, now: datetime
+) -> Schedule:
     async with sessions.begin() as session:
-        session.add(
-            Schedule(
-                name=name,
-                cron=cron,
-                timezone="UTC",
-                origin=ScheduleOrigin.API,
-                next_fire_at=MIDNIGHT,
-            )
-        )
+        return await service.resume(session, key(schedule), mode=mode, now=now)
 
 
-async def materialise(sessions: Sessions, *, now: datetime, limit: int = 10) -> Fires:
+async def remove(sessions: Sessions, schedule: Schedule, *, version: int | None = None) -> None:
     async with sessions.begin() as session:
-        return await service.materialise(session, now=now, limit=limit)
+        await service.remove(session, key(schedule), version=version, now=MIDNIGHT)
 
 
-async def find(sessions: Sessions, name: str = service.DAILY) -> Schedule:
+async def outcomes(sessions: Sessions, schedule: Schedule) -> list[str]:
+    """Return what became of the fires, oldest first."""
     async with sessions() as session:
-        return (await session.exec(select(Schedule).where(Schedule.name == name))).one()
+        fires = await queries.fires(session, key(schedule), limit=100)
+    return [fire.outcome.value for fire in reversed(fires)]
 
 
-def ledger(runs: list[ReportRun]) -> list[tuple[datetime | None, date, RunState]]:
-    return [(run.scheduled_for, run.report_date, run.state) for run in runs]
+async def test_a_schedule_fires_from_its_creation_on(sessions: Sessions) -> None:
+    added = await add(sessions, cron="0 9 * * MON-FRI", timezone="Asia/Yekaterinburg")
 
-
-async def test_a_new_schedule_first_fires_at_its_next_due_time(sessions: Sessions) -> None:
-    schedule = await define(sessions)
-
-    assert schedule.next_fire_at == MIDNIGHT
-    assert await materialise(sessions, now=EARLIER) == Fires()
-    assert await everything(sessions) == []
-
-
-async def test_the_nightly_fire_reports_the_day_that_has_just_ended(sessions: Sessions) -> None:
-    await define(sessions)
-
-    fires = await materialise(sessions, now=MIDNIGHT)
-
-    (run,) = await everything(sessions)
-    assert fires == Fires(runs=1)
-    assert ledger([run]) == [(MIDNIGHT, date(2026, 3, 1), RunState.PENDING)]
-    assert (run.trigger, run.available_at) == (RunTrigger.SCHEDULE, MIDNIGHT)
-    schedule = await find(sessions)
-    assert (schedule.last_fire_at, schedule.next_fire_at) == (MIDNIGHT, MIDNIGHT + DAY)
-
-
-async def test_three_missed_nights_become_three_runs_for_their_dates_in_order(
-    sessions: Sessions,
-) -> None:
-    await define(sessions)
-
-    fires = await materialise(sessions, now=MIDNIGHT + 2 * DAY + timedelta(hours=7))
-
-    assert fires == Fires(runs=3)
-    assert ledger(await everything(sessions)) == [
-        (MIDNIGHT + k * DAY, date(2026, 3, 1) + k * DAY, RunState.PENDING) for k in range(3)
-    ]
-    assert (await find(sessions)).next_fire_at == MIDNIGHT + 3 * DAY
-
-
-async def test_what_is_outside_the_window_is_in_the_ledger_as_missed(sessions: Sessions) -> None:
-    await define(sessions)
-    await change(sessions, catchup_window=timedelta(days=2))
-
-    fires = await materialise(sessions, now=MIDNIGHT + 4 * DAY)
-
-    runs = await everything(sessions)
-    assert fires == Fires(runs=3, missed=2)
-    assert [run.state for run in runs] == [RunState.MISSED] * 2 + [RunState.PENDING] * 3
-    assert runs[0].reason == "missed: 4 days, 0:00:00 late, outside the window of 2 days, 0:00:00"
-
-
-async def test_catchup_latest_runs_only_the_last_of_the_missed_fires(sessions: Sessions) -> None:
-    await define(sessions)
-    await change(sessions, catchup=Catchup.LATEST)
-
-    fires = await materialise(sessions, now=MIDNIGHT + 2 * DAY + timedelta(hours=7))
-
-    runs = await everything(sessions)
-    assert fires == Fires(runs=1, missed=2)
-    assert [run.state for run in runs] == [RunState.MISSED, RunState.MISSED, RunState.PENDING]
-    assert runs[0].reason == "missed: catchup is latest, and a later fire was due"
-    assert runs[2].report_date == date(2026, 3, 3)
-
-
-async def test_catchup_none_runs_only_what_is_due_now(sessions: Sessions) -> None:
-    await define(sessions)
-    await change(sessions, catchup=Catchup.NONE)
-
-    late = await materialise(sessions, now=MIDNIGHT + timedelta(minutes=2))
-    on_time = await materialise(sessions, now=MIDNIGHT + DAY + timedelta(seconds=59))
-
-    assert (late, on_time) == (Fires(missed=1), Fires(runs=1))
-    assert (await everything(sessions))[0].reason == "missed: 0:02:00 late, and catchup is none"
-
-
-async def test_a_short_window_does_not_make_a_fire_late_that_is_picked_up_soon(
-    sessions: Sessions,
-) -> None:
-    await define(sessions)
-    await change(sessions, catchup_window=timedelta(0))
-
-    assert await materialise(sessions, now=MIDNIGHT + timedelta(seconds=5)) == Fires(runs=1)
-
-
-async def test_a_long_absence_is_made_up_for_in_several_transactions(sessions: Sessions) -> None:
-    await define(sessions, cron="* * * * *")
-    now = EARLIER + timedelta(minutes=250)
-
-    counts = [(await materialise(sessions, now=now)).recorded for _ in range(4)]
-
-    assert counts == [100, 100, 50, 0]
-    runs = [run for run in await everything(sessions) if run.scheduled_for is not None]
-    assert [run.scheduled_for for run in runs] == [
-        EARLIER + timedelta(minutes=k) for k in range(1, 251)
-    ]
-
-
-async def test_fires_of_one_date_share_a_run_and_all_are_in_the_ledger(sessions: Sessions) -> None:
-    await define(sessions, cron="* * * * *")
-
-    fires = await materialise(sessions, now=EARLIER + timedelta(minutes=3))
-
-    runs = await everything(sessions)
-    assert fires == Fires(runs=1, joined=2)
-    assert {run.joined_run_id for run in runs[1:]} == {runs[0].id}
-    assert {run.report_date for run in runs} == {date(2026, 2, 28)}
-
-
-async def test_a_fire_joins_a_run_that_somebody_asked_for(sessions: Sessions) -> None:
-    await define(sessions)
-    waits = await pending(sessions, day=date(2026, 3, 1))
-
-    assert await materialise(sessions, now=MIDNIGHT) == Fires(joined=1)
-    assert (await everything(sessions))[0].joined_run_id == waits.id
+    assert added.next_fire_at == datetime.fromisoformat("2026-03-02T04:00Z")
+    assert (added.enabled, added.version, added.overlap) == (True, 1, Overlap.BUFFER_ONE)
 
 
 @pytest.mark.parametrize(
-    ("timezone", "now", "expected"),
+    ("said", "field", "why"),
     [
-        # 02:30 does not exist on 31 March 2024 and comes twice on 27 October.
+        ({"cron": "61 * * * *"}, "cron", "minute: 61 is not 0-59"),
+        ({"timezone": "Europe/Berln"}, "timezone", "is it Europe/Berlin"),
+        ({"timezone": "../etc/passwd"}, "timezone", "is not an IANA time zone"),
+        ({"report_offset_days": 1}, "report_offset_days", "1 is not -3660 to 0"),
+        ({"catchup_window": 32 * DAY}, "catchup_window_seconds", "is not 0-2678400"),
+        ({"jitter": timedelta(days=2)}, "jitter_seconds", "is not 0-86400"),
+        ({"jitter": timedelta(seconds=-1)}, "jitter_seconds", "-1 is not 0-86400"),
+    ],
+)
+async def test_what_cannot_be_is_refused_when_added_and_when_changed(
+    sessions: Sessions, said: dict[str, Any], field: str, why: str
+) -> None:
+    there = await add(sessions)
+
+    with pytest.raises(Invalid, match=why) as adding:
+        await add(sessions, "bad", **said)
+    with pytest.raises(Invalid, match=why) as editing:
+        await edit(sessions, there, **said)
+
+    assert (adding.value.field, editing.value.field) == (field, field)
+
+
+@pytest.mark.parametrize("name", ["", " x", "x ", "a\nb", "a\x00b"])
+async def test_a_name_that_nobody_could_type_is_refused(sessions: Sessions, name: str) -> None:
+    with pytest.raises(Invalid):
+        await add(sessions, name)
+
+
+async def test_a_name_is_given_once_at_a_time(sessions: Sessions) -> None:
+    first, other = await add(sessions), await add(sessions, "other")
+    for name in ("added", "daily"):
+        with pytest.raises(NameTaken):
+            await add(sessions, name)
+        with pytest.raises(NameTaken):
+            await edit(sessions, other, name=name)
+
+    await remove(sessions, first)
+
+    assert (await add(sessions)).id != first.id
+
+
+async def test_a_change_counts_from_the_next_fire_on(sessions: Sessions) -> None:
+    added = await add(sessions)
+    now = MIDNIGHT + DAY + 3 * HOUR
+
+    changed = await edit(sessions, added, cron="0 * * * *", report_offset_days=-2, now=now)
+
+    runs = await everything(sessions)
+    assert [(run.scheduled_for, run.report_date) for run in runs] == [
+        (MIDNIGHT, date(2026, 3, 1)),
+        (MIDNIGHT + DAY, date(2026, 3, 2)),
+    ]
+    assert (changed.next_fire_at, changed.version) == (now + HOUR, 2)
+
+
+async def test_a_change_of_policy_moves_no_fire(sessions: Sessions) -> None:
+    added = await add(sessions)
+
+    changed = await edit(sessions, added, overlap=Overlap.SKIP, catchup=Catchup.NONE)
+
+    assert changed.next_fire_at == added.next_fire_at
+    assert (changed.overlap, changed.catchup) == (Overlap.SKIP, Catchup.NONE)
+
+
+async def test_a_change_that_changes_nothing_is_none(sessions: Sessions) -> None:
+    added = await add(sessions)
+
+    assert (await edit(sessions, added, cron=added.cron)).version == added.version
+
+
+async def test_of_two_who_change_what_they_read_the_second_is_refused(sessions: Sessions) -> None:
+    added = await add(sessions)
+    await edit(sessions, added, cron="0 1 * * *", version=1)
+
+    with pytest.raises(ScheduleChanged):
+        await edit(sessions, added, cron="0 2 * * *", version=1)
+    with pytest.raises(ScheduleChanged):
+        await remove(sessions, added, version=1)
+
+    assert (await find(sessions, "added")).cron == "0 1 * * *"
+
+
+async def test_a_fire_does_not_count_as_a_change(sessions: Sessions) -> None:
+    added = await add(sessions)
+    await materialise(sessions, now=MIDNIGHT)
+
+    assert (await edit(sessions, added, cron="0 1 * * *", version=1, now=MIDNIGHT)).version == 2
+
+
+async def test_the_settings_schedule_can_be_paused_but_not_edited(sessions: Sessions) -> None:
+    daily = await define(sessions)
+
+    with pytest.raises(FromSettings, match="DAYBOOK_DAILY_CRON"):
+        await edit(sessions, daily, cron="0 1 * * *")
+    with pytest.raises(FromSettings, match="DAYBOOK_DAILY_CRON"):
+        await remove(sessions, daily)
+
+    assert not (await pause(sessions, daily)).enabled
+
+
+async def test_a_removed_schedule_fires_no_more_and_is_remembered_by_the_ledger(
+    sessions: Sessions,
+) -> None:
+    added = await add(sessions)
+
+    await remove(sessions, added)
+
+    assert await materialise(sessions, now=MIDNIGHT + 3 * DAY) == Fires()
+    assert await outcomes(sessions, added) == ["pending"]
+    with pytest.raises(ScheduleNotFound):
+        await pause(sessions, added)
+
+
+async def test_what_was_due_before_a_pause_is_work_and_what_comes_after_is_skipped(
+    sessions: Sessions,
+) -> None:
+    added = await add(sessions)
+
+    paused = await pause(sessions, added, now=MIDNIGHT + HOUR)
+    await materialise(sessions, now=MIDNIGHT + 2 * DAY)
+    resumed = await resume(sessions, added, mode=Resume.FROM_NOW, now=MIDNIGHT + 3 * DAY + HOUR)
+
+    assert await outcomes(sessions, added) == ["pending", *["skipped: paused"] * 3]
+    assert (paused.note, paused.paused_at) == ("freeze", MIDNIGHT + HOUR)
+    assert (resumed.enabled, resumed.note, resumed.paused_at) == (True, None, None)
+    assert resumed.next_fire_at == MIDNIGHT + 4 * DAY
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({}, ["skipped: paused", "pending", "pending", "pending"]),
+        ({"catchup": Catchup.LATEST}, [*["skipped: paused"] * 3, "pending"]),
+        ({"catchup": Catchup.NONE}, ["skipped: paused"] * 4),
         (
-            "Europe/Berlin",
-            datetime(2024, 3, 30, tzinfo=UTC),
-            [
-                (datetime(2024, 3, 30, 1, 30, tzinfo=UTC), date(2024, 3, 29)),
-                (datetime(2024, 3, 31, 1, 0, tzinfo=UTC), date(2024, 3, 30)),
-                (datetime(2024, 4, 1, 0, 30, tzinfo=UTC), date(2024, 3, 31)),
-            ],
-        ),
-        (
-            "Europe/Berlin",
-            datetime(2024, 10, 26, tzinfo=UTC),
-            [
-                (datetime(2024, 10, 26, 0, 30, tzinfo=UTC), date(2024, 10, 25)),
-                (datetime(2024, 10, 27, 0, 30, tzinfo=UTC), date(2024, 10, 26)),
-                (datetime(2024, 10, 28, 1, 30, tzinfo=UTC), date(2024, 10, 27)),
-            ],
+            {"overlap": Overlap.SKIP},
+            ["skipped: paused", "pending", "skipped: paused", "skipped: paused"],
         ),
     ],
 )
-async def test_each_local_date_is_reported_once_whatever_the_clocks_do(
-    sessions: Sessions, timezone: str, now: datetime, expected: list[tuple[datetime, date]]
+async def test_catching_up_makes_up_for_the_pause_as_the_policy_says(
+    sessions: Sessions, policy: dict[str, Any], expected: list[str]
 ) -> None:
-    await define(sessions, cron="30 2 * * *", timezone=timezone, now=now)
+    added = await add(sessions, catchup_window=3 * DAY, **policy)
+    await pause(sessions, added)
+    await materialise(sessions, now=MIDNIGHT + DAY)
 
-    await materialise(sessions, now=now + 3 * DAY - timedelta(hours=1))
+    await resume(sessions, added, mode=Resume.CATCHUP, now=MIDNIGHT + 3 * DAY + HOUR)
 
-    runs = await everything(sessions)
-    assert [(run.scheduled_for, run.report_date) for run in runs] == expected
-
-
-async def test_the_same_settings_again_change_nothing(sessions: Sessions) -> None:
-    first = await define(sessions)
-    again = await define(sessions, now=MIDNIGHT + 5 * DAY)
-
-    assert again == first
-    assert await everything(sessions) == []
+    assert await outcomes(sessions, added) == expected
 
 
-async def test_a_change_of_cron_loses_no_fire_and_repeats_none(sessions: Sessions) -> None:
-    await define(sessions)
-    now = MIDNIGHT + DAY + timedelta(hours=3)
+async def test_catching_up_leaves_an_earlier_pause_alone(sessions: Sessions) -> None:
+    added = await add(sessions)
+    await pause(sessions, added)
+    await resume(sessions, added, mode=Resume.FROM_NOW, now=MIDNIGHT + HOUR)
+    await pause(sessions, added, now=MIDNIGHT + 2 * HOUR)
 
-    changed = await define(sessions, cron="0 * * * *", now=now)
-    await materialise(sessions, now=now)
+    await resume(sessions, added, mode=Resume.CATCHUP, now=MIDNIGHT + DAY + HOUR)
 
-    assert [run.scheduled_for for run in await everything(sessions)] == [MIDNIGHT, MIDNIGHT + DAY]
-    assert changed.next_fire_at == now + timedelta(hours=1)
-
-
-async def test_a_change_of_zone_loses_no_fire_and_repeats_none(sessions: Sessions) -> None:
-    await define(sessions)
-    noon = MIDNIGHT + timedelta(hours=12)
-
-    changed = await define(sessions, timezone="America/New_York", now=noon)
-
-    assert [run.report_date for run in await everything(sessions)] == [date(2026, 3, 1)]
-    assert changed.next_fire_at == MIDNIGHT + timedelta(hours=29)
-    assert service.report_date(changed, changed.next_fire_at) == date(2026, 3, 2)
+    assert await outcomes(sessions, added) == ["skipped: paused", "pending"]
 
 
-async def test_a_change_that_waited_for_a_fire_does_not_repeat_it(
-    sessions: Sessions, engine: AsyncEngine
-) -> None:
-    await define(sessions)
+async def test_only_what_is_paused_can_be_resumed(sessions: Sessions) -> None:
+    added = await add(sessions)
+
+    with pytest.raises(NotPaused):
+        await resume(sessions, added, mode=Resume.CATCHUP, now=MIDNIGHT)
+
+
+async def test_a_trigger_asks_for_the_date_of_a_fire_now_and_is_none(sessions: Sessions) -> None:
+    added = await add(sessions, timezone="Asia/Tokyo")
     async with sessions.begin() as session:
-        await service.materialise(session, now=MIDNIGHT, limit=1)
-        # This scheduler looked at the clock before midnight, and then had to wait.
-        changing = asyncio.create_task(define(sessions, cron="0 0,12 * * *", now=EARLIER))
-        await somebody_waits(engine)
+        requested = await service.trigger(session, key(added), timezone="UTC", now=EARLIER)
 
-    assert (await changing).next_fire_at == MIDNIGHT + timedelta(hours=12)
-
-
-async def test_schedulers_that_start_at_once_define_one_schedule(sessions: Sessions) -> None:
-    schedules = await asyncio.gather(*(define(sessions) for _ in range(4)))
-
-    assert len({schedule.id for schedule in schedules}) == 1
+    assert requested.run.report_date == date(2026, 3, 1)
+    assert (requested.run.trigger, requested.run.schedule_id) == (RunTrigger.MANUAL, added.id)
+    assert await outcomes(sessions, added) == []
+    assert (await find(sessions, "added")).next_fire_at == added.next_fire_at
 
 
-async def test_a_paused_schedule_does_not_fire_and_a_change_leaves_it_paused(
+@pytest.mark.parametrize("work", ["its own", "a run that it joined"])
+async def test_a_schedule_pauses_itself_when_its_run_has_failed(
+    sessions: Sessions, work: str
+) -> None:
+    added = await add(sessions, pause_on_failure=True)
+    careless = await add(sessions, "careless")
+    if work != "its own":
+        await pending(sessions, day=date(2026, 3, 1))
+    await materialise(sessions, now=MIDNIGHT)
+    run = await _claimed(sessions)
+
+    async with sessions.begin() as session:
+        await reports.record_failure(
+            session,
+            run.id,
+            fence=run.fence,
+            error_code="broken",
+            error_detail="",
+            retryable=False,
+            now=MIDNIGHT,
+        )
+
+    paused = await find(sessions, "added")
+    assert not paused.enabled
+    assert paused.note == f"paused itself: run {run.id} of 2026-03-01 has failed"
+    assert (await find(sessions, careless.name)).enabled
+    await resume(sessions, added, mode=Resume.FROM_NOW, now=MIDNIGHT)
+
+
+async def _claimed(sessions: Sessions) -> ReportRun:
+    async with sessions.begin() as session:
+        run = (await session.exec(select(ReportRun).where(ReportRun.state == "pending"))).one()
+        run.state = RunState.QUEUED
+        await session.flush()
+        claimed = await reports.claim(session, run.id, worker="w1", now=MIDNIGHT, lease=HOUR)
+    assert claimed is not None
+    return claimed
+
+
+async def test_the_ledger_is_told_by_outcome_range_and_page(sessions: Sessions) -> None:
+    added = await add(sessions, cron="0 * * * *", catchup=Catchup.LATEST)
+    await materialise(sessions, now=MIDNIGHT + 30 * HOUR)
+
+    async with sessions() as session:
+
+        async def due(**asked: Any) -> list[datetime]:
+            found = await queries.fires(session, key(added), **{"limit": 100, **asked})
+            return [fire.run.scheduled_for for fire in found if fire.run.scheduled_for]
+
+        assert len(await due()) == 31
+        assert await due(outcomes=[Outcome.PENDING]) == [MIDNIGHT + 30 * HOUR]
+        assert len(await due(outcomes=[Outcome.MISSED])) == 30
+        assert len(await due(outcomes=[Outcome.MISSED_CATCHUP, Outcome.PENDING])) == 31
+        assert await due(outcomes=[Outcome.MISSED_OUTSIDE_WINDOW]) == []
+        page = await due(limit=2, first=MIDNIGHT, before=MIDNIGHT + 5 * HOUR)
+        assert page == [MIDNIGHT + 4 * HOUR, MIDNIGHT + 3 * HOUR]
+
+
+async def test_what_is_old_and_not_needed_is_forgotten_a_little_at_a_time(
     sessions: Sessions,
 ) -> None:
-    await define(sessions)
-    await change(sessions, enabled=False)
-    now = MIDNIGHT + 2 * DAY
+    added = await add(sessions, catchup=Catchup.NONE)
+    gone = await add(sessions, "gone", catchup=Catchup.NONE, report_offset_days=-5)
+    now = MIDNIGHT + 20 * DAY + HOUR
+    await materialise(sessions, now=now)
+    await remove(sessions, gone)
+    # All of this was written down today; let it have been then.
+    async with sessions.begin() as session:
+        for run in (await session.exec(select(ReportRun))).all():
+            run.finished_at = run.scheduled_for
 
-    fires = await materialise(sessions, now=now)
-    changed = await define(sessions, cron="0 6 * * *", now=now)
+    pruned = []
+    for _ in range(3):
+        async with sessions.begin() as session:
+            pruned.append(await retention.prune(session, before=MIDNIGHT + 15 * DAY, limit=15))
 
-    assert (fires, changed.enabled) == (Fires(), False)
-    assert await everything(sessions) == []
-
-
-async def test_a_bad_expression_is_refused_before_anything_is_written(sessions: Sessions) -> None:
-    with pytest.raises(InvalidCron):
-        await define(sessions, cron="0 25 * * *")
-
-    async with sessions() as session:
-        assert (await session.exec(select(Schedule))).all() == []
-
-
-async def test_schedulers_at_once_make_one_run_for_each_fire(sessions: Sessions) -> None:
-    await define(sessions)
-    for k in range(5):
-        await add(sessions, f"s{k}")
-    now = MIDNIGHT + 2 * DAY
-
-    batches = await asyncio.gather(*(materialise(sessions, now=now) for _ in range(6)))
-
-    runs = await everything(sessions)
-    assert sum(batch.recorded for batch in batches) == 18
-    assert len({(run.schedule_id, run.scheduled_for) for run in runs}) == len(runs) == 18
-    work = [run.report_date for run in runs if run.state == RunState.PENDING]
-    assert sorted(work) == [date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)]
+    kept = [run for run in await everything(sessions) if run.schedule_id == added.id]
+    # Those of the last seven days before are needed: they cannot be repeated.
+    assert [run.scheduled_for for run in kept] == [MIDNIGHT + k * DAY for k in range(8, 21)]
+    assert pruned == [15, 8, 0]
 
 
-async def test_a_scheduler_passes_over_what_another_holds(sessions: Sessions) -> None:
-    await define(sessions)
-    async with sessions.begin() as one:
-        mine = await service.materialise(one, now=MIDNIGHT, limit=10)
-        others = await materialise(sessions, now=MIDNIGHT)
+async def test_a_running_run_and_the_maker_of_a_revision_are_not_forgotten(
+    sessions: Sessions,
+) -> None:
+    await running(sessions)
 
-    assert (mine, others) == (Fires(runs=1), Fires())
-
-
-async def test_a_fire_that_was_rolled_back_is_materialised_again(sessions: Sessions) -> None:
-    await define(sessions)
-    async with sessions() as session:
-        await service.materialise(session, now=MIDNIGHT, limit=10)
-        await session.rollback()
-
-    assert await materialise(sessions, now=MIDNIGHT) == Fires(runs=1)
+    async with sessions.begin() as session:
+        assert await retention.prune(session, before=MIDNIGHT + 900 * DAY, limit=10) == 0
 
 
-async def test_an_error_is_recorded_on_its_schedule_and_stops_no_other(sessions: Sessions) -> None:
-    await define(sessions)
-    await add(sessions, "broken")
-    await change(sessions, "broken", timezone="Mars/Olympus", next_fire_at=EARLIER)
+async def test_a_broken_schedule_recovers_by_a_change(sessions: Sessions) -> None:
+    daily = await define(sessions)
+    await change(sessions, cron="nonsense", next_fire_at=EARLIER)
+    await materialise(sessions, now=MIDNIGHT)
+    assert (await find(sessions, daily.name)).error is not None
 
-    fires = await materialise(sessions, now=MIDNIGHT)
+    mended = await define(sessions, now=MIDNIGHT)
 
-    assert fires == Fires(runs=1, failed=1, broken=("broken",))
-    broken = await find(sessions, "broken")
-    assert broken.error is not None
-    assert "Mars/Olympus" in broken.error
-    assert broken.next_fire_at == EARLIER
-
-
-async def test_a_broken_schedule_holds_up_nobody_and_recovers(sessions: Sessions) -> None:
-    await add(sessions, "broken")
-    await change(sessions, "broken", cron="nonsense", next_fire_at=EARLIER)
-    await materialise(sessions, now=EARLIER, limit=1)
-    await define(sessions)
-
-    assert await materialise(sessions, now=MIDNIGHT, limit=1) == Fires(runs=1)
-    await change(sessions, "broken", cron="0 0 * * *")
-    recovered = await materialise(sessions, now=MIDNIGHT, limit=1)
-    assert recovered.recorded == 2
-    assert (await find(sessions, "broken")).error is None
-
-
-async def test_a_schedule_that_breaks_half_way_keeps_none_of_its_fires(sessions: Sessions) -> None:
-    await add(sessions, "far")
-    # The second fire, in the year 10000, is a date that nothing can hold.
-    far = datetime(9998, 12, 30, tzinfo=UTC)
-    await change(sessions, "far", next_fire_at=far, report_offset_days=1)
-
-    fires = await materialise(sessions, now=far + 2 * DAY)
-
-    assert fires == Fires(failed=1, broken=("far",))
-    assert await everything(sessions) == []
-    assert (await find(sessions, "far")).next_fire_at == far
+    assert (mended.error, mended.next_fire_at) == (None, MIDNIGHT + DAY)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from daybook_domain.reports.calendar import business_day, shift
 from daybook_domain.schedules import cron
 from daybook_domain.schedules.errors import InvalidCron
+from daybook_domain.schedules.materialise import report_date
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
-from daybook_domain.schedules.service import report_date
 from tests.support.zones import distinct_zones
 
 MINUTE = timedelta(minutes=1)
@@ -85,7 +85,8 @@ def test_a_job_at_fixed_times_fires_once_for_each_time_on_the_clock(
             continue
         passed = latest + MINUTE
         while passed <= wall:
-            if passed.minute in minutes and passed.hour in hours:
+            never_was = (timezone, passed.date()) == ("Pacific/Apia", date(2011, 12, 30))
+            if passed.minute in minutes and passed.hour in hours and not never_was:
                 wanted.add(instant)
             passed += MINUTE
         latest = max(latest, wall)
@@ -211,15 +212,19 @@ def test_an_expression_that_comes_true_is_returned(expression: str) -> None:
         ("0 0 * *", "has 4 fields; expected five"),
         ("0 0 0 * * *", "has 6 fields; expected five"),
         ("@reboot", "has 1 fields; expected five"),
-        ("60 0 * * *", "Bad minute"),
-        ("0 24 * * *", "Bad hour"),
-        ("0 0 32 * *", "Bad day-of-month"),
-        ("0 0 * 13 *", "Bad month"),
-        ("0 0 * * FOO", "Bad day-of-week"),
-        ("*/0 * * * *", "Bad minute"),
-        ("5-1 * * * *", "Bad minute"),
-        ("-1 * * * *", "Bad minute"),
-        ("0 0 30 2 *", "Bad day-of-month"),
+        ("60 0 * * *", r"^minute: 60 is not 0-59 \(position 1\)$"),
+        ("0 24 * * *", r"hour: 24 is not 0-23 \(position 3\)"),
+        ("0  0,25 * * *", r"hour: 25 is not 0-23 \(position 6\)"),
+        ("0 0 32 * *", r"day-of-month: 32 is not 1-31 \(position 5\)"),
+        ("0 0 * 13 *", r"month: 13 is not 1-12 or JAN-DEC \(position 7\)"),
+        ("0 0 * * FOO", r"day-of-week: FOO is not 0-7 or SUN-SAT \(position 9\)"),
+        ("0 0 * * 8", r"day-of-week: 8 is not 0-7 or SUN-SAT \(position 9\)"),
+        ("*/0 * * * *", r"minute: the step of \*/0 is not a whole number above 0"),
+        ("5-1 * * * *", r"minute: the range 5-1 runs backwards"),
+        ("-1 * * * *", r"minute: -1 is not 0-59"),
+        ("1,,2 * * * *", r"minute: an item of the list is empty \(position 3\)"),
+        ("0 0 30 2 *", r"day-of-month: none of the months has a day 30 \(position 5\)"),
+        ("0 0 31 APR,JUN *", r"day-of-month: none of the months has a day 31 \(position 5\)"),
         ("0 0 1 2 *" + " " * 200, "at most 200"),
     ],
 )

@@ -1,7 +1,9 @@
 """When does a business day begin and end?"""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from daybook_domain.errors import Invalid
@@ -33,8 +35,7 @@ def business_day(day: date, *, timezone: str) -> BusinessDay:
 
     Raises `Invalid` outside `FIRST_DATE` to `LAST_DATE`.
     """
-    if not FIRST_DATE <= day <= LAST_DATE:
-        raise Invalid(f"{day} is outside {FIRST_DATE} to {LAST_DATE}.", field="date")
+    _require_known(day)
     return BusinessDay(
         date=day,
         starts_at=first_instant(day, timezone=timezone),
@@ -42,23 +43,56 @@ def business_day(day: date, *, timezone: str) -> BusinessDay:
     )
 
 
+@lru_cache(maxsize=1024)
+def zone_of(name: str) -> ZoneInfo:
+    """Return the zone of that name. `ZoneInfo` itself remembers only the last eight."""
+    return ZoneInfo(name)
+
+
 def local_date(instant: datetime, *, timezone: str) -> date:
     """Return the date that a clock on the wall of `timezone` shows at `instant`."""
-    return instant.astimezone(ZoneInfo(timezone)).date()
+    return instant.astimezone(zone_of(timezone)).date()
 
 
 def shift(day: date, *, days: int, timezone: str) -> date:
     """Return the date `days` local dates after `day` (before it, where negative).
 
     Dates that the zone never had do not count: in Pacific/Apia the day before 31 December 2011
-    is the 29th.
+    is the 29th. Raises `Invalid` outside `FIRST_DATE` to `LAST_DATE`.
     """
+    shifted = day + timedelta(days=days)
     step = timedelta(days=1 if days > 0 else -1)
-    for _ in range(abs(days)):
-        day += step
-        while _never_was(day, timezone):
-            day += step
-    return day
+    # A date that never was, on the way, moves the end by one, and so maybe over the next such.
+    for lost in sorted(dates_that_never_were(timezone), reverse=days < 0):
+        if (day < lost <= shifted) if days > 0 else (shifted <= lost < day):
+            shifted += step
+    _require_known(shifted)
+    return shifted
+
+
+def _require_known(day: date) -> None:
+    if not FIRST_DATE <= day <= LAST_DATE:
+        raise Invalid(f"{day} is outside {FIRST_DATE} to {LAST_DATE}.", field="date")
+
+
+@lru_cache(maxsize=1024)
+def dates_that_never_were(timezone: str) -> frozenset[date]:
+    """Return the dates that the zone jumped over, as when it crossed the date line.
+
+    Clocks are put forward by so much between two months that differ by most of a day; no zone has
+    plans to do it again.
+    """
+    zone, lost = zone_of(timezone), set[date]()
+    offsets = [
+        (month, datetime.combine(month, time(12), tzinfo=zone).utcoffset() or timedelta(0))
+        for month in (date(year, n, 1) for year in range(1970, 2038) for n in range(1, 13))
+    ]
+    for (month, before), (_, after) in pairwise(offsets):
+        if after - before > timedelta(hours=20):
+            # With some days on either side, for the jump may lie on the edge.
+            days = (month + timedelta(days=n) for n in range(-3, 35))
+            lost |= {day for day in days if _never_was(day, timezone)}
+    return frozenset(lost)
 
 
 def _never_was(day: date, timezone: str) -> bool:
@@ -73,7 +107,7 @@ def first_instant(day: date, *, timezone: str) -> datetime:
     instant of the jump.
     """
     midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001 # a wall clock's reading
-    return first_reading(midnight, zone=ZoneInfo(timezone))
+    return first_reading(midnight, zone=zone_of(timezone))
 
 
 def first_reading(wall: datetime, *, zone: ZoneInfo) -> datetime:

@@ -25,3 +25,15 @@ class LeaseLost(Conflict):
     """The run was given to somebody else while this worker was at it; nothing was committed."""
 
     code = "lease_lost"
+
+
+class RunEnded(Conflict):
+    """The run has ended, so there is nothing to cancel."""
+
+    code = "run_ended"
+
+
+class RunNotEnded(Conflict):
+    """The run cannot be retried: it is going, has succeeded, or another does its work."""
+
+    code = "run_not_ended"

@@ -87,6 +87,21 @@ class RunState(StrEnum):
     MISSED = "missed"
 
 
+class NoWork(StrEnum):
+    """Why did a fire become no work of its own?"""
+
+    JOINED = "joined"
+    """A run of its date was waiting already, and does its work."""
+    OVERLAP = "overlap"
+    """Work of the same schedule was still going."""
+    PAUSED = "paused"
+    """Its schedule was paused."""
+    OUTSIDE_WINDOW = "outside window"
+    """It was found out too late to be made up for."""
+    CATCHUP = "catchup"
+    """It was found out late, and the schedule does not make up for such fires."""
+
+
 class ReportRun(Table, table=True):
     """A unit of work that builds the report of one date; also the outbox of its message.
 
@@ -114,6 +129,31 @@ class ReportRun(Table, table=True):
             "lease_until",
             postgresql_where=text("state IN ('queued', 'running')"),
         ),
+        # Workers take the most urgent of those that were sent to them.
+        Index(
+            "ix_report_runs_queued",
+            "priority",
+            "queued_at",
+            postgresql_where=text("state = 'queued'"),
+        ),
+        # Which work of a schedule is still going?
+        Index(
+            "ix_report_runs_open",
+            "schedule_id",
+            "scheduled_for",
+            postgresql_where=text("state IN ('pending', 'queued', 'running')"),
+        ),
+        Index(
+            "ix_report_runs_joined",
+            "joined_run_id",
+            postgresql_where=text("joined_run_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_report_runs_finished",
+            "finished_at",
+            "id",
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
         Index("ix_report_runs_report_date", "report_date", "created_at"),
         Index("ix_report_runs_created_at", "created_at", "id"),
     )
@@ -125,6 +165,8 @@ class ReportRun(Table, table=True):
     scheduled_for: datetime | None = Field(default=None, sa_type=UtcDateTime)
     backfill_id: UUID | None = Field(default=None)
     state: RunState = Field(default=RunState.PENDING, sa_type=text_enum(RunState, name="state"))
+    cause: NoWork | None = Field(default=None, sa_type=text_enum(NoWork, name="cause"))
+    """Set where `state` is skipped or missed."""
     reason: str | None = Field(default=None, max_length=500)
     joined_run_id: UUID | None = Field(default=None)
     """The run that does the work of this one, when `state` is skipped because it joined."""

@@ -6,11 +6,13 @@ Runs are the outbox of their own messages: what is pending has not been sent, wh
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Update, update
-from sqlmodel import col, select, tuple_
+from sqlalchemy import ColumnElement, Update, exists, update
+from sqlalchemy.orm import aliased
+from sqlmodel import and_, col, or_, select, tuple_
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.reports.models import ReportRun, RunState
+from daybook_domain.schedules.models import Overlap, Schedule
 
 
 async def take(
@@ -19,23 +21,57 @@ async def take(
     """Move up to `limit` pending runs that are due to queued, and return them, urgent first.
 
     Committed before anything is published: whoever crashes in between leaves a queued run whose
-    short `lease` runs out. Rows that another scheduler holds are passed over.
+    short `lease` runs out. Rows that another scheduler holds are passed over, and so are those
+    that have to wait for other work of their schedule.
     """
     due = (
-        select(ReportRun)
-        .where(ReportRun.state == RunState.PENDING, ReportRun.available_at <= now)
-        .order_by(col(ReportRun.priority), col(ReportRun.available_at), col(ReportRun.report_date))
+        select(ReportRun.id)
+        .where(
+            ReportRun.state == RunState.PENDING,
+            ReportRun.available_at <= now,
+            ~_has_work_before_it(),
+        )
+        # As the index has them, so that the rest of what is due is not even looked at.
+        .order_by(col(ReportRun.priority), col(ReportRun.available_at))
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    taken = (
+        update(ReportRun)
+        .where(col(ReportRun.id) == due.c.id)
+        .values(state=RunState.QUEUED, queued_at=now, lease_until=now + lease)
+        .returning(ReportRun)
         .execution_options(populate_existing=True)
     )
-    taken = (await session.exec(due)).all()
-    for run in taken:
-        run.state = RunState.QUEUED
-        run.queued_at = now
-        run.lease_until = now + lease
-    await session.flush()
-    return taken
+    runs = (await session.scalars(taken)).all()
+    return sorted(runs, key=lambda run: (run.priority, run.available_at, run.report_date))
+
+
+def _has_work_before_it() -> ColumnElement[bool]:
+    """Tell of a run whether one of its schedule is under way or pending for an earlier fire.
+
+    Only the earliest may be taken, so two schedulers cannot take two; except where the schedule
+    allows overlap.
+    """
+    other = aliased(ReportRun)
+    before = or_(
+        col(other.state).in_((RunState.QUEUED, RunState.RUNNING)),
+        and_(
+            other.state == RunState.PENDING,
+            col(other.scheduled_for) < col(ReportRun.scheduled_for),
+        ),
+    )
+    return exists(
+        select(other.id)
+        .join(Schedule, col(Schedule.id) == col(other.schedule_id))
+        .where(
+            other.schedule_id == ReportRun.schedule_id,
+            Schedule.overlap != Overlap.ALLOW,
+            before,
+        )
+        .correlate(ReportRun)
+    )
 
 
 async def mark_sent(session: AsyncSession, runs: Sequence[ReportRun], *, until: datetime) -> None:

@@ -1,9 +1,10 @@
 """What can be asked about reports? Reads; decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlmodel import col, select, tuple_
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -31,6 +32,18 @@ async def find_waiting_run(session: AsyncSession, day: date) -> ReportRun | None
         ReportRun.report_date == day, col(ReportRun.state).in_(WAITING)
     )
     return (await session.exec(statement)).one_or_none()
+
+
+_WAITING_RUNS = text(
+    "SELECT report_date, id FROM report_runs"
+    " WHERE state IN ('pending', 'queued') AND report_date = ANY (CAST(:days AS date[]))"
+)
+
+
+async def waiting_runs(session: AsyncSession, days: Collection[date]) -> dict[date, UUID]:
+    """Return, for each of `days` that has one, the id of the run that is pending or queued."""
+    found = await session.execute(_WAITING_RUNS, {"days": list(days)})
+    return {row.report_date: row.id for row in found}
 
 
 async def runs(

@@ -2,7 +2,8 @@
 
 pending ──outbox────▶ queued ──claim──▶ running ──▶ succeeded   (by build.py, with the rows)
    ▲                     │                 │  └───▶ failed      attempts used up
-   └──── reap: waited or ran past its lease, or an attempt failed
+   ├──── reap: waited or ran past its lease, or an attempt failed
+   └──── retry ◀── failed, cancelled, or by policy never begun      cancel ──▶ cancelled
 """
 
 import random
@@ -20,8 +21,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.reports import queries
 from daybook_domain.reports.calendar import BusinessDay, business_day
-from daybook_domain.reports.errors import FutureDay
-from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
+from daybook_domain.reports.errors import FutureDay, RunEnded, RunNotEnded
+from daybook_domain.reports.ledger import end_joined, joined_because
+from daybook_domain.reports.models import NoWork, ReportDay, ReportRun, RunState, RunTrigger
+from daybook_domain.reports.statements import RUNS_CHANNEL
+from daybook_domain.schedules.models import Schedule
 
 PRIORITY = {
     RunTrigger.SCHEDULE: 0,
@@ -36,9 +40,6 @@ BACKOFF_CAP = timedelta(minutes=5)
 
 REAP_AGAIN = timedelta(seconds=5)
 """How soon the reaper comes again for a run that it could not take back."""
-
-RUNS_CHANNEL = "daybook_runs"
-"""Where schedulers LISTEN: something waits to be dispatched, do not sleep out the tick."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ async def request(
     now: datetime,
     reason: str | None = None,
     requested_by: str | None = None,
+    schedule_id: int | None = None,
+    backfill_id: UUID | None = None,
 ) -> Requested:
     """Ask for the report of `day`; joins the run that waits for that date, if one does.
 
@@ -75,68 +78,12 @@ async def request(
         priority=PRIORITY[trigger],
         available_at=now,
         requested_by=requested_by,
+        schedule_id=schedule_id,
+        backfill_id=backfill_id,
     )
     requested = await add_or_join(session, run)
     await wake_schedulers(session)
     return requested
-
-
-async def record_fire(
-    session: AsyncSession,
-    *,
-    schedule_id: int,
-    scheduled_for: datetime,
-    day: date,
-    now: datetime,
-) -> RunState | None:
-    """Turn one due fire into a run, or into `skipped: joined` when one waits for the date already.
-
-    Returns the state that it got; None, and changes nothing, when it is in the ledger already (P1).
-    """
-    run = ReportRun(
-        report_date=day,
-        trigger=RunTrigger.SCHEDULE,
-        schedule_id=schedule_id,
-        scheduled_for=scheduled_for,
-        priority=PRIORITY[RunTrigger.SCHEDULE],
-        available_at=now,
-    )
-    while True:
-        waiting = await queries.find_waiting_run(session, day)
-        if waiting is not None:
-            # It need not be locked: it was waiting after this fire was due, so whoever claims it
-            # builds what this fire is about.
-            _end_as_joined(run, waiting, now=now)
-            return RunState.SKIPPED if await _insert_unless_known(session, run) else None
-        # Without a conflict target both keys count: the fire's, and that of a waiting run.
-        if await _insert_unless_known(session, run):
-            return RunState.PENDING
-        if await _fire_is_known(session, schedule_id, scheduled_for):
-            return None
-        # Another run has begun to wait, or waited and was claimed, in this very moment.
-
-
-async def record_missed(
-    session: AsyncSession,
-    *,
-    schedule_id: int,
-    scheduled_for: datetime,
-    day: date,
-    reason: str,
-    now: datetime,
-) -> bool:
-    """Write down a fire that by policy becomes no work; False when it is known already."""
-    run = ReportRun(
-        report_date=day,
-        trigger=RunTrigger.SCHEDULE,
-        schedule_id=schedule_id,
-        scheduled_for=scheduled_for,
-        state=RunState.MISSED,
-        reason=reason,
-        available_at=now,
-        finished_at=now,
-    )
-    return await _insert_unless_known(session, run)
 
 
 async def claim(
@@ -144,11 +91,46 @@ async def claim(
 ) -> ReportRun | None:
     """Take a queued run to work on it; None when there is nothing to claim (any more).
 
+    A more urgent one that is queued is taken instead, so the order of messages in the queue does
+    not count; the message of that one then finds it taken, and stands for one that still waits.
     The new `fence` is what the worker must show to finish.
     """
+    named = col(ReportRun.id) == run_id
+    priority = select(ReportRun.priority).where(named).scalar_subquery()
+    for chosen in (
+        _next_queued(col(ReportRun.priority) < priority),
+        named,
+        _next_queued(col(ReportRun.priority) >= priority),
+    ):
+        claimed = await _claim(session, chosen, worker=worker, now=now, lease=lease)
+        if claimed is not None:
+            return claimed
+    return None
+
+
+def _next_queued(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    # Rows in other hands are being claimed, or joined: they have a message of their own.
+    most_urgent = (
+        select(ReportRun.id)
+        .where(ReportRun.state == RunState.QUEUED, condition)
+        .order_by(col(ReportRun.priority), col(ReportRun.queued_at))
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    return col(ReportRun.id) == most_urgent.scalar_subquery()
+
+
+async def _claim(
+    session: AsyncSession,
+    chosen: ColumnElement[bool],
+    *,
+    worker: str,
+    now: datetime,
+    lease: timedelta,
+) -> ReportRun | None:
     statement = (
         update(ReportRun)
-        .where(col(ReportRun.id) == run_id, col(ReportRun.state) == RunState.QUEUED)
+        .where(chosen, col(ReportRun.state) == RunState.QUEUED)
         .values(
             state=RunState.RUNNING,
             fence=col(ReportRun.fence) + 1,
@@ -207,6 +189,58 @@ async def record_failure(
         session, run, error_code=error_code, error_detail=error_detail, retryable=retryable, now=now
     )
     return run
+
+
+OPEN_ENDED = {RunState.FAILED, RunState.CANCELLED, RunState.MISSED, RunState.SKIPPED}
+"""The states that a run may be brought back from."""
+
+
+async def cancel(
+    session: AsyncSession, run_id: UUID, *, now: datetime, reason: str | None = None
+) -> ReportRun:
+    """End a run that has not ended, and with it the fires that joined it.
+
+    A worker that is building it finds its fence old and commits nothing. Raises `RunEnded`.
+    """
+    run = await _lock(session, run_id)
+    if run.state not in queries.OPEN:
+        raise RunEnded(f"Run {run.id} has ended already: it is {run.state}.")
+    run.state = RunState.CANCELLED
+    run.reason = reason or "cancelled by hand"
+    run.lease_until = None
+    run.finished_at = now
+    run.progress = None
+    run.fence += 1
+    await session.flush()
+    await end_joined(session, now=now, within=timedelta(seconds=1))
+    return run
+
+
+async def retry(session: AsyncSession, run_id: UUID, *, now: datetime) -> ReportRun:
+    """Let a run that ended without a report wait again, with all its attempts.
+
+    Where another run waits for its date, it joins that one. Raises `RunNotEnded` for a run that is
+    going, has succeeded, or has joined another.
+    """
+    run = await _lock(session, run_id)
+    if run.cause is NoWork.JOINED:
+        raise RunNotEnded(f"Run {run.id} has joined run {run.joined_run_id}; retry that one.")
+    if run.state not in OPEN_ENDED:
+        raise RunNotEnded(
+            f"Run {run.id} is {run.state}; only one that failed, was cancelled, skipped or missed"
+            " can be retried. POST /report/runs builds a day again."
+        )
+    run.cause = run.reason = run.finished_at = run.error_code = run.error_detail = None
+    run.attempt = 0
+    await _back_to_pending(session, run, now=now, available_at=now)
+    await wake_schedulers(session)
+    return run
+
+
+async def _lock(session: AsyncSession, run_id: UUID) -> ReportRun:
+    statement = select(ReportRun).where(ReportRun.id == run_id).with_for_update()
+    found = await session.exec(statement.execution_options(populate_existing=True))
+    return found.one_or_none() or await queries.get_run(session, run_id)
 
 
 async def reap(session: AsyncSession, *, now: datetime, limit: int) -> Sequence[ReportRun]:
@@ -321,27 +355,26 @@ async def add_or_join(session: AsyncSession, run: ReportRun) -> Requested:
     return Requested(run=kept, joined=kept.id != run.id)
 
 
-async def _fire_is_known(session: AsyncSession, schedule_id: int, scheduled_for: datetime) -> bool:
-    statement = select(ReportRun.id).where(
-        ReportRun.schedule_id == schedule_id, ReportRun.scheduled_for == scheduled_for
-    )
-    return (await session.exec(statement)).one_or_none() is not None
-
-
-async def _insert_unless_known(session: AsyncSession, run: ReportRun) -> bool:
-    statement = insert(ReportRun).values(**_row(run)).on_conflict_do_nothing()
-    return _count(await session.execute(statement)) > 0
-
-
 def _row(run: ReportRun) -> dict[str, Any]:
     return run.model_dump(exclude={"created_at"})
 
 
-def _end_as_joined(run: ReportRun, waiting: ReportRun, *, now: datetime) -> None:
+async def _end_as_joined(
+    session: AsyncSession, run: ReportRun, waiting: ReportRun, *, now: datetime
+) -> None:
     run.state = RunState.SKIPPED
+    run.cause = NoWork.JOINED
     run.joined_run_id = waiting.id
-    run.reason = f"joined: run {waiting.id} was waiting for {run.report_date} already"
+    run.reason = joined_because(waiting.id, run.report_date)
     run.finished_at = now
+    await session.flush()
+    # Whoever joined it follows, so that each of them names the run that does the work.
+    await session.execute(
+        update(ReportRun)
+        .where(col(ReportRun.joined_run_id) == run.id)
+        .values(joined_run_id=waiting.id)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _count(result: Result[Any]) -> int:
@@ -405,6 +438,28 @@ async def _attempt_failed(
     # Whoever still holds the old fence must not finish.
     run.fence += 1
     await session.flush()
+    await _pause_schedules(session, run, now=now)
+
+
+async def _pause_schedules(session: AsyncSession, failed: ReportRun, *, now: datetime) -> None:
+    """Pause the schedules that want that when a run of theirs, or one they joined, has failed."""
+    joined = select(ReportRun.schedule_id).where(ReportRun.joined_run_id == failed.id)
+    await session.execute(
+        update(Schedule)
+        .where(
+            col(Schedule.pause_on_failure),
+            col(Schedule.enabled),
+            or_(col(Schedule.id) == failed.schedule_id, col(Schedule.id).in_(joined)),
+        )
+        .values(
+            enabled=False,
+            # A fire that is due but not written down yet will be skipped: it belongs to the pause.
+            paused_at=func.least(now, Schedule.next_fire_at),
+            note=f"paused itself: run {failed.id} of {failed.report_date} has failed",
+            version=col(Schedule.version) + 1,
+        )
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def _back_to_pending(
@@ -432,8 +487,7 @@ async def _back_to_pending(
             # It need not be locked: it began to wait after this one, and so it builds no less.
             waiting = await queries.find_waiting_run(session, run.report_date)
             if waiting is not None:
-                _end_as_joined(run, waiting, now=now)
-                await session.flush()
+                await _end_as_joined(session, run, waiting, now=now)
                 return
             # The run that waited was claimed in this very moment: the place is free again.
     await session.refresh(run)

@@ -2,6 +2,9 @@
 
 from sqlalchemy import text
 
+RUNS_CHANNEL = "daybook_runs"
+"""Where schedulers LISTEN: something waits, or a backfill can go on; do not sleep out the tick."""
+
 WORK_MEM = "64MB"
 """For the sort of the day's ids, 24 bytes each; a longer day sorts on disk."""
 
@@ -163,12 +166,14 @@ KEEP_DAY = text(
 )
 
 # Last, since from here until the commit a heartbeat waits for the row.
+# A backfill goes on with its next date: the scheduler is told, or looks a second later.
 FINISH = text(
-    """
+    f"""
     UPDATE report_runs SET
         state = 'succeeded', finished_at = clock_timestamp(), lease_until = NULL,
         progress = NULL, error_code = NULL, error_detail = NULL,
         revision = :revision, added = :added, changed = :changed, removed = :removed
     WHERE id = :run_id AND fence = :fence AND state = 'running'
+    RETURNING CASE WHEN backfill_id IS NOT NULL THEN pg_notify('{RUNS_CHANNEL}', '')::text END
     """
 )

@@ -2,8 +2,9 @@
 
 A job at fixed times (`30 2 * * *`), as in Debian's cron: clocks put forward over a due time, it
 fires at the first valid instant after the gap; clocks put back, it fires once, at the first
-occurrence. A job that goes with the clock (minute or hour begins with `*`) fires whenever the
-clock on the wall agrees: never at a time that was jumped over, twice at one that comes twice.
+occurrence; on a date that the zone never had, not at all. A job that goes with the clock (minute
+or hour begins with `*`) fires whenever the clock on the wall agrees: never at a time that was
+jumped over, twice at one that comes twice.
 
 CronSim only finds the readings of the wall clock, and the change of clocks is seen to here: for
 jobs that go with the clock its own treatment loses fires in Australia/Lord_Howe, whose clocks move
@@ -13,11 +14,18 @@ by half an hour, and never returns where midnight came twice (America/St_Johns, 
 import heapq
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from daybook_domain.reports.calendar import first_reading, reading
+from daybook_domain.reports.calendar import (
+    dates_that_never_were,
+    first_reading,
+    reading,
+    zone_of,
+)
+from daybook_domain.schedules import grammar
 from daybook_domain.schedules.errors import InvalidCron
 
 ALIASES = {
@@ -30,9 +38,10 @@ ALIASES = {
     "@annually": "0 0 1 1 *",
 }
 
-FIELDS = 5
-
 LONGEST = 200
+
+_ONCE = "@at "
+"""Followed by an instant: comes true once. For schedules that people did not write."""
 
 
 def validate(expression: str) -> str:
@@ -41,20 +50,33 @@ def validate(expression: str) -> str:
         raise InvalidCron(
             f"the expression has {len(expression)} characters; at most {LONGEST} fit", field="cron"
         )
+    _plain(expression)
     start = datetime(2024, 1, 1, tzinfo=UTC)
     if next_fire(expression, timezone="UTC", after=start) is None:
         raise InvalidCron(f"'{expression}' never comes true; is there such a date?", field="cron")
     return expression
 
 
+def once(at: datetime) -> str:
+    """Return the expression that comes true at that instant, and never again."""
+    return f"{_ONCE}{at.astimezone(UTC).isoformat()}"
+
+
 def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[datetime]:
     """Yield the due times (UTC) strictly after `after`, in order; ends when there are no more."""
-    plain, zone = _plain(expression), ZoneInfo(timezone)
+    if expression.startswith(_ONCE):
+        at = datetime.fromisoformat(expression.removeprefix(_ONCE))
+        if at > after:
+            yield at
+        return
+    plain, zone = _plain(expression), zone_of(timezone)
     start = reading(after, zone=zone)
     if _goes_with_the_clock(plain):
         instants = _whenever(_walls(plain, start - _to_repeat(after, zone)), zone)
     else:
-        instants = (first_reading(wall, zone=zone) for wall in _walls(plain, start))
+        lost = dates_that_never_were(timezone)
+        walls = (wall for wall in _walls(plain, start) if wall.date() not in lost)
+        instants = (first_reading(wall, zone=zone) for wall in walls)
     previous = after
     for instant in instants:
         # A gap can bring two due times to the same instant; it is one fire.
@@ -63,27 +85,29 @@ def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[dateti
             previous = instant
 
 
+@lru_cache(maxsize=16_384)
 def next_fire(expression: str, *, timezone: str, after: datetime) -> datetime | None:
-    """Return the first due time (UTC) strictly after `after`; None when there is none."""
+    """Return the first due time (UTC) strictly after `after`; None when there is none.
+
+    Remembered: of ten thousand schedules many have the same cron, zone and due time.
+    """
     return next(fires(expression, timezone=timezone, after=after), None)
+
+
+def reads(expression: str, wall: datetime) -> bool:
+    """Tell whether a clock that reads `wall` (naive) is at one of the times of `expression`."""
+    return next(_walls(_plain(expression), wall - timedelta(minutes=1)), None) == wall
 
 
 def _plain(expression: str) -> str:
     plain = ALIASES.get(expression.strip().lower(), expression)
-    if len(plain.split()) != FIELDS:
-        raise InvalidCron(
-            f"'{expression}' has {len(plain.split())} fields; expected five: minute hour"
-            " day-of-month month day-of-week, such as '0 0 * * *', or an alias such as @daily",
-            field="cron",
-        )
     try:
+        if len(plain.split()) != grammar.FIELDS:
+            # CronSim would take a sixth, of seconds.
+            raise InvalidCron(grammar.explain(expression), field="cron")
         CronSim(plain, datetime.min)  # noqa: DTZ901 # only parsed
     except CronSimError as error:
-        raise InvalidCron(
-            f"'{expression}' is not a cron expression ({error}); expected five fields, minute hour"
-            " day-of-month month day-of-week, such as '0 0 * * *', or an alias such as @daily",
-            field="cron",
-        ) from error
+        raise InvalidCron(grammar.explain(expression), field="cron") from error
     return plain
 
 

@@ -1,9 +1,45 @@
 """What can be refused about schedules?"""
 
-from daybook_domain.errors import Invalid
+from daybook_domain.errors import Conflict, Invalid, NotFound, Outdated
 
 
 class InvalidCron(Invalid):
     """The cron expression cannot be read, or never comes true."""
 
     code = "invalid_cron"
+
+
+class ScheduleNotFound(NotFound):
+    """There is no such schedule."""
+
+    code = "schedule_not_found"
+
+
+class NameTaken(Conflict):
+    """Another schedule has that name."""
+
+    code = "schedule_name_taken"
+
+
+class FromSettings(Conflict):
+    """The schedule follows the settings, and would be written over at the next start."""
+
+    code = "schedule_from_settings"
+
+
+class NotPaused(Conflict):
+    """The schedule is not paused, so it cannot be resumed."""
+
+    code = "schedule_not_paused"
+
+
+class ScheduleChanged(Outdated):
+    """Somebody has changed the schedule since the caller read it."""
+
+    code = "schedule_changed"
+
+
+class FromTaskiq(Conflict):
+    """The schedule follows an entry of TaskIQ's source, and would be written over with it."""
+
+    code = "schedule_from_taskiq"

@@ -1,206 +1,299 @@
-"""What can be decided about schedules? Writes, inside the caller's transaction."""
+"""What can be decided about schedules? Writes, inside the caller's transaction.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+Every decision begins with writing down what has come due before it, so a change loses no fire and
+repeats none.
+"""
 
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
+
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_domain.reports import ledger
 from daybook_domain.reports import service as reports
-from daybook_domain.reports.calendar import local_date, shift
-from daybook_domain.reports.models import RunState
-from daybook_domain.schedules import cron
-from daybook_domain.schedules.models import Catchup, Schedule, ScheduleOrigin
+from daybook_domain.reports.calendar import business_day
+from daybook_domain.reports.ledger import Fire
+from daybook_domain.reports.models import NoWork, ReportRun, RunTrigger
+from daybook_domain.schedules import cron, queries
+from daybook_domain.schedules.definitions import Definition
+from daybook_domain.schedules.errors import (
+    FromSettings,
+    FromTaskiq,
+    InvalidCron,
+    NameTaken,
+    NotPaused,
+    ScheduleChanged,
+)
+from daybook_domain.schedules.materialise import (
+    judge,
+    materialise_one,
+    report_date,
+    without_overlap,
+)
+from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
 DAILY = "daily"
 """The name of the schedule that comes from the settings."""
 
-MISFIRE_GRACE = timedelta(minutes=1)
-"""A fire picked up within this time of its due time is not late, whatever the policy."""
 
-FIRES_AT_ONCE = 100
-"""How many fires of one schedule one transaction materialises; the rest follows in the next."""
+class Resume(StrEnum):
+    """What becomes of the fires that were due while a schedule was paused?"""
 
-
-@dataclass(frozen=True)
-class Fires:
-    """What became of a batch of due fires."""
-
-    runs: int = 0
-    """Became work."""
-    joined: int = 0
-    """Joined work that was waiting."""
-    missed: int = 0
-    """Are in the ledger without work, by policy."""
-    failed: int = 0
-    """Schedules whose fires could not be recorded, and still are due."""
-    broken: tuple[str, ...] = ()
-    """The names of those among them that had not failed before."""
-
-    def __add__(self, other: "Fires") -> "Fires":
-        return Fires(
-            runs=self.runs + other.runs,
-            joined=self.joined + other.joined,
-            missed=self.missed + other.missed,
-            failed=self.failed + other.failed,
-            broken=self.broken + other.broken,
-        )
-
-    @property
-    def recorded(self) -> int:
-        """How many fires went into the ledger."""
-        return self.runs + self.joined + self.missed
+    CATCHUP = "catchup"
+    """They are made up for, as the schedule's policy says of fires that were missed."""
+    FROM_NOW = "from_now"
+    """They stay skipped."""
 
 
 async def define_from_settings(
-    session: AsyncSession,
-    *,
-    name: str,
-    expression: str,
-    timezone: str,
-    report_offset_days: int,
-    now: datetime,
+    session: AsyncSession, *, definition: Definition, now: datetime
 ) -> Schedule:
-    """Write a schedule that the settings ask for; the same settings again change nothing.
-
-    Where cron, zone or offset have changed, what came due under the old ones is materialised
-    first, so a change loses no fire and repeats none.
-    """
-    cron.validate(expression)
-    await session.execute(
-        insert(Schedule)
-        .values(
-            name=name,
-            cron=expression,
-            timezone=timezone,
-            report_offset_days=report_offset_days,
-            enabled=True,
-            catchup=Catchup.ALL,
-            catchup_window=timedelta(days=7),
-            next_fire_at=cron.next_fire(expression, timezone=timezone, after=now),
-            origin=ScheduleOrigin.SETTINGS,
-        )
-        .on_conflict_do_nothing()
-    )
-    locked = select(Schedule).where(Schedule.name == name).with_for_update()
-    schedule = (await session.exec(locked.execution_options(populate_existing=True))).one()
-    wanted = (expression, timezone, report_offset_days)
-    if (schedule.cron, schedule.timezone, schedule.report_offset_days) != wanted:
-        while schedule.enabled and _is_due(schedule, now):
-            await _materialise_one(session, schedule, now=now)
-        schedule.cron, schedule.timezone, schedule.report_offset_days = wanted
-        # Another scheduler may have gone on to a later fire while this one waited for the lock.
-        after = max(now, schedule.last_fire_at or now)
-        schedule.next_fire_at = cron.next_fire(expression, timezone=timezone, after=after)
-        schedule.error = None
-        await session.flush()
+    """Write a schedule that the settings ask for; the same settings again change nothing."""
+    definition.check()
+    await _insert(session, definition, origin=ScheduleOrigin.SETTINGS, now=now)
+    schedule = await queries.get(session, await queries.id_of(session, definition.name), lock=True)
+    if Definition.of(schedule) != definition:
+        await _redefine(session, schedule, definition, now=now)
     return schedule
 
 
-async def materialise(session: AsyncSession, *, now: datetime, limit: int) -> Fires:
-    """Turn the due fires of up to `limit` schedules into runs or ledger rows.
+async def define_from_taskiq(
+    session: AsyncSession,
+    *,
+    definition: Definition,
+    at: datetime | None,
+    known: int | None,
+    now: datetime,
+) -> Schedule:
+    """Write a schedule that a caller of TaskIQ asks for: `known`, or another. Raises `NameTaken`.
 
-    Each schedule moves to its next due time in the same transaction. Schedules that another
-    scheduler holds are passed over. An error is recorded on its schedule and stops no other.
+    One that fires once, `at` an instant, does so also when that has passed: it was not known of.
     """
-    due = (
-        select(Schedule)
-        .where(Schedule.enabled, col(Schedule.next_fire_at) <= now)
-        # Those that failed last time come last, so that they hold up nobody.
-        .order_by(col(Schedule.error).is_not(None), col(Schedule.next_fire_at))
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .execution_options(populate_existing=True)
-    )
-    total = Fires()
-    for schedule in (await session.exec(due)).all():
+    since = now if at is None else min(now, at - timedelta(seconds=1))
+    schedule = await queries.find(session, known, lock=True) if known is not None else None
+    if schedule is None:
+        origin, taken = ScheduleOrigin.TASKIQ, definition.name == DAILY
+        added = None if taken else await _insert(session, definition, origin=origin, now=since)
+        if added is None:
+            raise _taken(definition.name)
+        return await queries.get(session, added)
+    if Definition.of(schedule) != definition:
+        await _redefine(session, schedule, definition, now=now)
+        if at is not None:
+            schedule.defined_at, schedule.next_fire_at = since, at
+            await session.flush()
+    return schedule
+
+
+async def create(session: AsyncSession, *, definition: Definition, now: datetime) -> Schedule:
+    """Add a schedule that fires from now on. Raises `Invalid`, `NameTaken`."""
+    definition.check()
+    added = None
+    if definition.name != DAILY:
+        added = await _insert(session, definition, origin=ScheduleOrigin.API, now=now)
+    if added is None:
+        raise _taken(definition.name)
+    return await queries.get(session, added)
+
+
+async def change(
+    session: AsyncSession,
+    schedule_id: int,
+    *,
+    changes: Mapping[str, Any],
+    version: int | None,
+    now: datetime,
+) -> Schedule:
+    """Change what is said of a schedule, from the next fire on.
+
+    Raises `ScheduleChanged` when it is not at `version` any more (None: whichever), `FromSettings`,
+    `Invalid` and `NameTaken`.
+    """
+    schedule = await _lock_to_edit(session, schedule_id, version=version)
+    if schedule.origin is ScheduleOrigin.TASKIQ:
+        raise FromTaskiq(
+            f"Schedule {schedule.name} comes from TaskIQ's source in Redis; change it there. It can"
+            " be paused, resumed, triggered and removed."
+        )
+    before = Definition.of(schedule)
+    after = replace(before, **changes)
+    after.check()
+    if after.name == DAILY:
+        raise _taken(DAILY)
+    if after != before:
         try:
             async with session.begin_nested():
-                total += await _materialise_one(session, schedule, now=now)
-                schedule.error = None
-        except Exception as error:
-            await session.refresh(schedule)
-            total += Fires(failed=1, broken=() if schedule.error else (schedule.name,))
-            schedule.error = f"{type(error).__name__}: {error}"[:500]
-        await session.flush()
-    return total
+                await _redefine(session, schedule, after, now=now)
+        except IntegrityError as error:
+            raise _taken(after.name) from error
+    return schedule
 
 
-async def _materialise_one(session: AsyncSession, schedule: Schedule, *, now: datetime) -> Fires:
-    total = Fires()
-    for fire in _due_fires(schedule, now):
-        total += await _record(session, schedule, fire, now=now)
-        schedule.last_fire_at = fire.at
-        schedule.next_fire_at = fire.next_at
-    await session.flush()
-    return total
+async def remove(
+    session: AsyncSession, schedule_id: int, *, version: int | None, now: datetime
+) -> None:
+    """Let a schedule fire no more; the ledger keeps what it has done. Raises as `change` does."""
+    schedule = await _lock_to_edit(session, schedule_id, version=version)
+    await materialise_one(session, schedule, now=now)
+    schedule.deleted_at = now
+    schedule.next_fire_at = None
+    await _changed(session, schedule)
 
 
-@dataclass(frozen=True)
-class _Fire:
-    at: datetime
-    next_at: datetime | None
-    is_latest: bool
+async def pause(
+    session: AsyncSession, schedule_id: int, *, note: str | None, now: datetime
+) -> Schedule:
+    """Let the fires of a schedule from now on become no work; each is in the ledger all the same.
+
+    Pausing one that is paused changes its note.
+    """
+    schedule = await queries.get(session, schedule_id, lock=True)
+    await materialise_one(session, schedule, now=now)
+    schedule.note = note
+    if schedule.enabled:
+        schedule.enabled = False
+        schedule.paused_at = now
+    return await _changed(session, schedule)
 
 
-def _is_due(schedule: Schedule, now: datetime) -> bool:
-    return schedule.next_fire_at is not None and schedule.next_fire_at <= now
+async def resume(
+    session: AsyncSession, schedule_id: int, *, mode: Resume, now: datetime
+) -> Schedule:
+    """Let a paused schedule do work again. Raises `NotPaused`."""
+    schedule = await queries.get(session, schedule_id, lock=True)
+    if schedule.enabled:
+        raise NotPaused(f"Schedule {schedule.name} is not paused.")
+    await materialise_one(session, schedule, now=now)
+    if mode is Resume.CATCHUP:
+        await _catch_up(session, schedule, now=now)
+    schedule.enabled = True
+    schedule.paused_at = schedule.note = None
+    return await _changed(session, schedule)
 
 
-def _due_fires(schedule: Schedule, now: datetime) -> Iterator[_Fire]:
-    """Yield what is due, oldest first; each next time counts from the nominal time before it."""
-    at = schedule.next_fire_at
-    if at is None:
-        return
-    following = cron.fires(schedule.cron, timezone=schedule.timezone, after=at)
-    for _ in range(FIRES_AT_ONCE):
-        if at is None or at > now:
-            return
-        next_at = next(following, None)
-        yield _Fire(at=at, next_at=next_at, is_latest=next_at is None or next_at > now)
-        at = next_at
+async def trigger(
+    session: AsyncSession, schedule_id: int, *, timezone: str, now: datetime
+) -> reports.Requested:
+    """Ask for the report that a fire at this moment would be about, paused or not.
 
-
-async def _record(
-    session: AsyncSession, schedule: Schedule, fire: _Fire, *, now: datetime
-) -> Fires:
-    assert schedule.id is not None
-    day = report_date(schedule, fire.at)
-    missed = _missed_because(schedule, fire, now)
-    if missed is None:
-        state = await reports.record_fire(
-            session, schedule_id=schedule.id, scheduled_for=fire.at, day=day, now=now
-        )
-        return Fires(runs=state is RunState.PENDING, joined=state is RunState.SKIPPED)
-    added = await reports.record_missed(
+    It is no fire: the schedule's next one comes as if nothing had been asked for. `timezone` is
+    that of business days.
+    """
+    schedule = await queries.get(session, schedule_id)
+    return await reports.request(
         session,
-        schedule_id=schedule.id,
-        scheduled_for=fire.at,
-        day=day,
-        reason=missed,
+        day=business_day(report_date(schedule, now), timezone=timezone),
+        trigger=RunTrigger.MANUAL,
         now=now,
-    )
-    return Fires(missed=int(added))
-
-
-def report_date(schedule: Schedule, at: datetime) -> date:
-    """Return the date that a fire due `at` reports: of its nominal time, however late it runs."""
-    return shift(
-        local_date(at, timezone=schedule.timezone),
-        days=schedule.report_offset_days,
-        timezone=schedule.timezone,
+        reason=f"schedule {schedule.name} was triggered by hand",
+        schedule_id=schedule.id,
     )
 
 
-def _missed_because(schedule: Schedule, fire: _Fire, now: datetime) -> str | None:
-    if now - fire.at <= MISFIRE_GRACE:
-        return None
-    if now - fire.at > schedule.catchup_window:
-        return f"missed: {now - fire.at} late, outside the window of {schedule.catchup_window}"
-    if schedule.catchup == Catchup.NONE:
-        return f"missed: {now - fire.at} late, and catchup is none"
-    if schedule.catchup == Catchup.LATEST and not fire.is_latest:
-        return "missed: catchup is latest, and a later fire was due"
-    return None
+async def _insert(
+    session: AsyncSession, definition: Definition, *, origin: ScheduleOrigin, now: datetime
+) -> int | None:
+    statement = (
+        insert(Schedule)
+        .values(
+            **asdict(definition),
+            enabled=True,
+            defined_at=now,
+            next_fire_at=cron.next_fire(definition.cron, timezone=definition.timezone, after=now),
+            origin=origin,
+        )
+        .on_conflict_do_nothing()
+        .returning(col(Schedule.id))
+    )
+    return (await session.scalars(statement)).one_or_none()
+
+
+async def _redefine(
+    session: AsyncSession, schedule: Schedule, definition: Definition, *, now: datetime
+) -> None:
+    due_times = Definition.of(schedule).due_times
+    # What a broken definition meant cannot be told, and so it must not keep it from being mended.
+    with suppress(InvalidCron, ZoneInfoNotFoundError):
+        await materialise_one(session, schedule, now=now)
+    for name, value in asdict(definition).items():
+        setattr(schedule, name, value)
+    if definition.due_times != due_times:
+        # Another scheduler may have gone on to a later fire while this one waited for the lock, and
+        # a clock may have been put back: what has been decided on is never gone back to.
+        after = max(now, schedule.last_fire_at or now, schedule.defined_at or now)
+        schedule.defined_at = after
+        schedule.next_fire_at = cron.next_fire(
+            definition.cron, timezone=definition.timezone, after=after
+        )
+        schedule.error = None
+    await _changed(session, schedule)
+
+
+async def _catch_up(session: AsyncSession, schedule: Schedule, *, now: datetime) -> None:
+    """Judge again what was skipped since the pause began, as if it were found out only now."""
+    skipped = select(ReportRun).where(
+        ReportRun.schedule_id == schedule.id,
+        ReportRun.cause == NoWork.PAUSED,
+        col(ReportRun.scheduled_for) >= schedule.paused_at,
+        col(ReportRun.scheduled_for) >= now - schedule.catchup_window,
+    )
+    runs = (await session.exec(skipped.order_by(col(ReportRun.scheduled_for)))).all()
+    judged = [judge(schedule, _fire_again(run), is_latest=run is runs[-1], now=now) for run in runs]
+    # What by policy is not made up for stays as it is: it was skipped, not missed.
+    fires = [fire for fire in judged if fire.cause is None]
+    fires = [f for f in await without_overlap(session, [(schedule, fires)]) if f.cause is None]
+    await session.execute(
+        _FORGET, {"id": schedule.id, "instants": [fire.scheduled_for for fire in fires]}
+    )
+    await ledger.record(session, fires, now=now)
+    await reports.wake_schedulers(session)
+
+
+_FORGET = text(
+    "DELETE FROM report_runs WHERE schedule_id = :id"
+    " AND scheduled_for = ANY (CAST(:instants AS timestamptz[]))"
+)
+
+
+def _fire_again(run: ReportRun) -> Fire:
+    assert run.schedule_id is not None
+    assert run.scheduled_for is not None
+    return Fire(run.schedule_id, run.scheduled_for, run.report_date, run.available_at)
+
+
+async def _lock_to_edit(
+    session: AsyncSession, schedule_id: int, *, version: int | None
+) -> Schedule:
+    schedule = await queries.get(session, schedule_id, lock=True)
+    if version is not None and schedule.version != version:
+        raise ScheduleChanged(
+            f"Schedule {schedule.name} has changed since it was read; read it again, and decide"
+            " whether the change still makes sense."
+        )
+    if schedule.origin is ScheduleOrigin.SETTINGS:
+        raise FromSettings(
+            f"Schedule {schedule.name} comes from the settings of the scheduler: set"
+            " DAYBOOK_DAILY_CRON and DAYBOOK_TIMEZONE there. It can be paused, resumed and"
+            " triggered."
+        )
+    return schedule
+
+
+def _taken(name: str) -> NameTaken:
+    return NameTaken(f"There is a schedule named {name} already.")
+
+
+async def _changed(session: AsyncSession, schedule: Schedule) -> Schedule:
+    schedule.version += 1
+    await session.flush()
+    await session.refresh(schedule)
+    return schedule

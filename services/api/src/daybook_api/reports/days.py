@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from daybook_api.dates import Day
 from daybook_api.deps import App
+from daybook_domain import clock
 from daybook_domain.errors import Invalid
 from daybook_domain.reports import queries
 from daybook_domain.reports.models import DayState, ReportDay
+from daybook_domain.schedules.lateness import Expectation, expectation
 
 router = APIRouter(prefix="/report/days", tags=["days"])
 
@@ -36,12 +38,28 @@ class DayOut(BaseModel):
         default=None, description="When it was first built after the day had ended."
     )
     last_run_id: UUID | None = Field(default=None, description="The run that made this revision.")
+    due_at: datetime | None = Field(
+        default=None, description="When the daily schedule is to have it sealed."
+    )
+    late: bool = Field(
+        default=False, description="Not sealed, `DAYBOOK_LATE_AFTER` seconds after it was due."
+    )
 
     @classmethod
     def of(cls, day: ReportDay) -> Self:
         """Return what is told about a built day."""
         state = DayState.PROVISIONAL if day.sealed_at is None else DayState.SEALED
-        return cls(state=state, **day.model_dump(include=cls.model_fields.keys() - {"state"}))
+        told = cls.model_fields.keys() - {"state", "due_at", "late"}
+        return cls(state=state, **day.model_dump(include=told))
+
+    def expected(self, expectation: Expectation | None, *, now: datetime) -> Self:
+        """Return the same, with when it was due and whether it is late."""
+        if expectation is None:
+            return self
+        sealed = self.state is DayState.SEALED
+        late = expectation.is_late(self.report_date, sealed=sealed, now=now)
+        due = expectation.due_at(self.report_date)
+        return self.model_copy(update={"late": late, "due_at": due})
 
 
 class Days(BaseModel):
@@ -71,10 +89,16 @@ async def list_days(query: Annotated[DaysQuery, Query()], app: App) -> Days:
         built = {
             day.report_date: day for day in await queries.days(session, first=first, last=last)
         }
+        now = await clock.now(session)
+        promised = await expectation(session, timezone=app.timezone, late_after=app.late_after)
     dates = (first + timedelta(days=n) for n in range((last - first).days + 1))
     return Days(
         timezone=app.timezone,
-        days=[_tell(day, built.get(day)) for day in dates if day <= today or day in built],
+        days=[
+            _tell(day, built.get(day)).expected(promised, now=now)
+            for day in dates
+            if day <= today or day in built
+        ],
     )
 
 
@@ -82,7 +106,9 @@ async def list_days(query: Annotated[DaysQuery, Query()], app: App) -> Days:
 async def get_day(day: Day, app: App) -> DayOut:
     """Show a day that has a report."""
     async with app.sessions() as session:
-        return DayOut.of(await queries.get_day(session, day))
+        found = DayOut.of(await queries.get_day(session, day))
+        promised = await expectation(session, timezone=app.timezone, late_after=app.late_after)
+        return found.expected(promised, now=await clock.now(session))
 
 
 def _range(query: DaysQuery, *, today: date) -> tuple[date, date]:

@@ -2,48 +2,77 @@
 
 from datetime import date, datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     WithJsonSchema,
-    model_validator,
 )
 
 from daybook_api.dates import Day
-from daybook_api.deps import App
-from daybook_api.idempotency import CREATED, Idempotent
+from daybook_api.deps import App, Wiring
+from daybook_api.idempotency import CREATED, Idempotent, Once
 from daybook_api.reports import cursors
+from daybook_api.reports.backfills import BackfillOut, BackfillPreview, BackfillRequested
 from daybook_api.texts import Text
 from daybook_domain import clock
+from daybook_domain.backfills import service as backfills
+from daybook_domain.backfills.models import Mode
+from daybook_domain.backfills.queries import progress as progress_of
+from daybook_domain.backfills.service import AT_ONCE, MOST_AT_ONCE, Range
+from daybook_domain.errors import Invalid
 from daybook_domain.reports import queries, service
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import RunState, RunTrigger
+from daybook_domain.reports.calendar import FIRST_DATE, business_day
+from daybook_domain.reports.models import NoWork, RunState, RunTrigger
 
 router = APIRouter(prefix="/report/runs", tags=["runs"])
 
 
 class RunIn(BaseModel):
-    """Which report to build."""
+    """Which report to build: of one `date`, or of each date `from` … `to`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    date: Day
+    date: Day = FIRST_DATE
+    first: Day = Field(default=FIRST_DATE, alias="from")
+    last: Day = Field(default=FIRST_DATE, alias="to", description="Included; up to today.")
+    mode: Mode = Field(
+        default=Mode.ABSENT,
+        description="Of a range: the dates without a sealed report, those whose latest run failed,"
+        " or all.",
+    )
+    concurrency: Annotated[
+        int, Field(ge=1, le=MOST_AT_ONCE, description="Of a range: so many dates at once.")
+    ] = AT_ONCE
+    dry_run: bool = Field(
+        default=False, description="Of a range: only tell what would become of each date."
+    )
     reason: Annotated[Text | None, Field(max_length=500)] = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _is_no_range(cls, value: Any) -> Any:
-        if isinstance(value, dict) and {"from", "to"} & value.keys():
-            raise ValueError(
-                "a range of dates cannot be built in one request yet; expected a single `date`"
+    @property
+    def range(self) -> Range | None:
+        """The range that is asked for; None: a single date. Raises `Invalid`."""
+        given = self.model_fields_set - {"reason"}
+        if "date" in given and len(given) > 1:
+            other = sorted(given - {"date"})[0]
+            raise Invalid(
+                "goes with a range: expected either `date`, or `from` and `to`",
+                field={"first": "from", "last": "to"}.get(other, other),
             )
-        return value
+        if "date" in given:
+            return None
+        for name, field in (("first", "from"), ("last", "to")):
+            if given and name not in given:
+                raise Invalid("is required: a range has `from` and `to`", field=field)
+        if not given:
+            raise Invalid("is required; or `from` and `to`, for a range", field="date")
+        return Range(first=self.first, last=self.last, mode=self.mode)
 
 
 class RunOut(BaseModel):
@@ -55,8 +84,10 @@ class RunOut(BaseModel):
     report_date: date
     trigger: RunTrigger
     state: RunState
+    cause: NoWork | None = Field(description="Why it was skipped or missed.")
     reason: str | None
     schedule_id: int | None
+    backfill_id: UUID | None
     scheduled_for: datetime | None
     joined_run_id: UUID | None = Field(description="The run that does the work of this one.")
     attempt: int
@@ -104,14 +135,34 @@ class RunsQuery(BaseModel):
     ] = None
 
 
+LOCATED = {"headers": {"Location": {"schema": {"type": "string"}}}}
+
+
 @router.post(
     "",
     status_code=HTTPStatus.ACCEPTED,
-    response_model=RunRequested,
-    responses={202: CREATED},
+    response_model=RunRequested | BackfillRequested,
+    responses={202: CREATED, 200: {"model": BackfillPreview, "description": "A dry run."}},
 )
 async def request_run(body: RunIn, app: App, once: Idempotent) -> Response:
-    """Ask for the report of a day; joins the run that waits for that day, if one does."""
+    """Ask for the report of a day, or of each day of a range.
+
+    A day joins the run that waits for it, if one does. A range is a backfill: a few of its days
+    are built at a time, after whatever is more urgent. The same range again joins the backfill
+    that is going on.
+    """
+    wanted = body.range
+    if wanted is None:
+        return await _request_day(body, app, once)
+    if body.dry_run:
+        async with app.sessions() as session:
+            now = await clock.now(session)
+            found = await backfills.preview(session, wanted=wanted, timezone=app.timezone, now=now)
+        return JSONResponse(BackfillPreview.of(found).model_dump(mode="json"))
+    return await _request_range(body, wanted, app, once)
+
+
+async def _request_day(body: RunIn, app: Wiring, once: Once) -> Response:
     day = business_day(body.date, timezone=app.timezone)
     async with app.sessions.begin() as session:
         if (known := await once.replay(session, body)) is not None:
@@ -128,6 +179,30 @@ async def request_run(body: RunIn, app: App, once: Idempotent) -> Response:
             session,
             RunRequested(**run.model_dump(), joined=requested.joined),
             location=f"/report/runs/{run.id}",
+            status=HTTPStatus.ACCEPTED,
+        )
+
+
+async def _request_range(body: RunIn, wanted: Range, app: Wiring, once: Once) -> Response:
+    async with app.sessions.begin() as session:
+        if (known := await once.replay(session, body)) is not None:
+            return known
+        now = await clock.now(session)
+        requested = await backfills.request(
+            session,
+            wanted=wanted,
+            timezone=app.timezone,
+            now=now,
+            concurrency=body.concurrency,
+            reason=body.reason,
+        )
+        progress = await progress_of(session, [requested.backfill], now=now)
+        backfill = requested.backfill
+        told = BackfillOut.of(backfill, progress[backfill.id])
+        return await once.keep(
+            session,
+            BackfillRequested(**told.model_dump(), already_going=requested.joined),
+            location=f"/report/backfills/{backfill.id}",
             status=HTTPStatus.ACCEPTED,
         )
 
@@ -169,6 +244,35 @@ def _run_id(value: object) -> UUID:
 RunId = Annotated[
     UUID, BeforeValidator(_run_id), WithJsonSchema({"type": "string", "format": "uuid"})
 ]
+
+
+class CancelIn(BaseModel):
+    """Why to cancel."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str | None, Field(max_length=500)] = None
+
+
+@router.post("/{run_id}/cancel")
+async def cancel_run(run_id: RunId, app: App, body: CancelIn | None = None) -> RunOut:
+    """End a run that has not ended, and the fires that joined it; no worker can finish it then."""
+    async with app.sessions.begin() as session:
+        run = await service.cancel(
+            session,
+            run_id,
+            now=await clock.now(session),
+            reason=body.reason if body else None,
+        )
+    return RunOut.model_validate(run)
+
+
+@router.post("/{run_id}/retry", status_code=HTTPStatus.ACCEPTED)
+async def retry_run(run_id: RunId, app: App) -> RunOut:
+    """Let a run that failed, was cancelled, skipped or missed wait again, or join who waits."""
+    async with app.sessions.begin() as session:
+        run = await service.retry(session, run_id, now=await clock.now(session))
+    return RunOut.model_validate(run)
 
 
 @router.get("/{run_id}")

@@ -1,0 +1,278 @@
+"""What can be done to schedules from the command line? Straight on the database."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import timedelta
+from typing import Annotated, Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import typer
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_console import asking, telling
+from daybook_console.settings import SchedulesSettings
+from daybook_domain import clock
+from daybook_domain.schedules import cron, definitions, preview, queries, service
+from daybook_domain.schedules.definitions import Definition
+from daybook_domain.schedules.models import Catchup, Overlap, Schedule
+from daybook_domain.schedules.queries import Outcome
+from daybook_domain.schedules.service import Resume
+from daybook_domain.settings import load
+
+app = typer.Typer(help="When reports are due.", no_args_is_help=True)
+
+T = TypeVar("T")
+
+Name = Annotated[str, typer.Argument(help="The name of a schedule.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Cron = Annotated[str, typer.Option(help="Five fields, or an alias such as @daily.")]
+Zone = Annotated[str | None, typer.Option(help="IANA name; DAYBOOK_TIMEZONE when left out.")]
+Offset = Annotated[int, typer.Option(help="Reported date, from the fire's local date: -1, 0.")]
+
+
+@app.command(name="list")
+def list_(*, as_json: AsJson = False) -> None:
+    """List all schedules."""
+
+    async def ask(session: AsyncSession) -> Sequence[Schedule]:
+        return await queries.schedules(session, limit=100_000)
+
+    found = asking.with_database(ask)
+    rows = [_told(schedule) for schedule in found]
+    columns = ("id", "name", "cron", "timezone", "enabled", "next_fire_at", "note", "error")
+    telling.tell_all(rows, columns, as_json=as_json)
+
+
+@app.command()
+def show(name: Name, *, as_json: AsJson = False) -> None:
+    """Show all that is in effect of one schedule."""
+    _tell(asking.with_database(lambda session: _get(session, name)), as_json=as_json)
+
+
+@app.command()
+def add(
+    name: Name,
+    *,
+    cron: Cron,
+    timezone: Zone = None,
+    report_offset_days: Offset = -1,
+    catchup: Catchup = Catchup.ALL,
+    catchup_window_seconds: int = 7 * 86_400,
+    overlap: Overlap = Overlap.BUFFER_ONE,
+    jitter_seconds: int = 0,
+    pause_on_failure: bool = False,
+    as_json: AsJson = False,
+) -> None:
+    """Add a schedule, which fires from now on."""
+    definition = Definition(
+        name=name,
+        cron=cron,
+        timezone=timezone or load(SchedulesSettings).timezone,
+        report_offset_days=report_offset_days,
+        catchup=catchup,
+        catchup_window=timedelta(seconds=catchup_window_seconds),
+        overlap=overlap,
+        jitter=timedelta(seconds=jitter_seconds),
+        pause_on_failure=pause_on_failure,
+    )
+
+    async def create(session: AsyncSession) -> Schedule:
+        return await service.create(session, definition=definition, now=await clock.now(session))
+
+    _tell(asking.with_database(create), as_json=as_json)
+
+
+@app.command()
+def edit(
+    name: Name,
+    *,
+    rename: Annotated[str | None, typer.Option(help="A new name.")] = None,
+    cron: Annotated[str | None, typer.Option(help="When it fires.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="IANA name.")] = None,
+    report_offset_days: Annotated[int | None, typer.Option(help="Reported date.")] = None,
+    catchup: Catchup | None = None,
+    catchup_window_seconds: int | None = None,
+    overlap: Overlap | None = None,
+    jitter_seconds: int | None = None,
+    pause_on_failure: bool | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is given of a schedule, from its next fire on."""
+    given = {
+        "name": rename,
+        "cron": cron,
+        "timezone": timezone,
+        "report_offset_days": report_offset_days,
+        "catchup": catchup,
+        "catchup_window": _duration(catchup_window_seconds),
+        "overlap": overlap,
+        "jitter": _duration(jitter_seconds),
+        "pause_on_failure": pause_on_failure,
+    }
+    changes = {field: value for field, value in given.items() if value is not None}
+
+    async def change(session: AsyncSession) -> Schedule:
+        return await service.change(
+            session,
+            await queries.id_of(session, name),
+            changes=changes,
+            # Nobody has read it before this very transaction.
+            version=None,
+            now=await clock.now(session),
+        )
+
+    _tell(asking.with_database(change), as_json=as_json)
+
+
+@app.command()
+def remove(name: Name) -> None:
+    """Remove a schedule; what it has done stays in the history of runs."""
+
+    async def remove(session: AsyncSession) -> None:
+        await service.remove(
+            session,
+            await queries.id_of(session, name),
+            version=None,
+            now=await clock.now(session),
+        )
+
+    asking.with_database(remove)
+    typer.echo(f"{name} is removed.")
+
+
+@app.command()
+def pause(
+    name: Name,
+    *,
+    note: Annotated[str | None, typer.Option(help="Why.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let the fires from now on become no work."""
+
+    async def pause(session: AsyncSession) -> Schedule:
+        return await service.pause(
+            session,
+            await queries.id_of(session, name),
+            note=note,
+            now=await clock.now(session),
+        )
+
+    _tell(asking.with_database(pause), as_json=as_json)
+
+
+@app.command()
+def resume(
+    name: Name,
+    *,
+    mode: Annotated[
+        Resume, typer.Option(help="Whether to make up for what was skipped meanwhile.")
+    ] = Resume.FROM_NOW,
+    as_json: AsJson = False,
+) -> None:
+    """Let a paused schedule do work again."""
+
+    async def resume(session: AsyncSession) -> Schedule:
+        return await service.resume(
+            session,
+            await queries.id_of(session, name),
+            mode=mode,
+            now=await clock.now(session),
+        )
+
+    _tell(asking.with_database(resume), as_json=as_json)
+
+
+@app.command()
+def trigger(name: Name, *, as_json: AsJson = False) -> None:
+    """Ask now for what the schedule would report now."""
+    business_zone = load(SchedulesSettings).timezone
+
+    async def ask(session: AsyncSession) -> dict[str, Any]:
+        requested = await service.trigger(
+            session,
+            await queries.id_of(session, name),
+            timezone=business_zone,
+            now=await clock.now(session),
+        )
+        return requested.run.model_dump() | {"joined": requested.joined}
+
+    run = asking.with_database(ask)
+    telling.tell_all([run], ("id", "report_date", "state", "joined"), as_json=as_json)
+
+
+@app.command(name="preview")
+def preview_(
+    expression: Annotated[str, typer.Argument(metavar="CRON", help="Such as '0 9 * * 1-5'.")],
+    *,
+    timezone: Zone = None,
+    report_offset_days: Offset = -1,
+    count: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Tell when a schedule would fire, and what it would report."""
+    zone = timezone or load(SchedulesSettings).timezone
+
+    async def ask(session: AsyncSession) -> list[preview.Upcoming]:
+        cron.validate(expression)
+        definitions.check_zone(zone)
+        definitions.check_offset(report_offset_days)
+        return preview.upcoming(
+            expression,
+            timezone=zone,
+            report_offset_days=report_offset_days,
+            after=await clock.now(session),
+            count=count,
+        )
+
+    rows = [asdict(fire) for fire in asking.with_database(ask)]
+    telling.tell_all(rows, ("at", "local", "report_date", "mark"), as_json=as_json)
+
+
+@app.command()
+def fires(
+    name: Name,
+    *,
+    outcome: Annotated[list[Outcome] | None, typer.Option(help="One or more.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List what became of the due times of a schedule, newest first."""
+
+    async def ask(session: AsyncSession) -> list[dict[str, Any]]:
+        schedule = await _get(session, name)
+        assert schedule.id is not None
+        found = await queries.fires(session, schedule.id, outcomes=outcome or (), limit=limit)
+        zone = ZoneInfo(schedule.timezone)
+        return [
+            {
+                **fire.run.model_dump(),
+                "local": fire.run.scheduled_for and fire.run.scheduled_for.astimezone(zone),
+                "outcome": fire.outcome,
+                "joined_run_state": fire.joined_run_state,
+            }
+            for fire in found
+        ]
+
+    columns = ("scheduled_for", "local", "report_date", "outcome", "reason")
+    telling.tell_all(asking.with_database(ask), columns, as_json=as_json)
+
+
+async def _get(session: AsyncSession, name: str) -> Schedule:
+    return await queries.get(session, await queries.id_of(session, name))
+
+
+def _duration(seconds: int | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _told(schedule: Schedule) -> dict[str, Any]:
+    definition = {field.name for field in fields(Definition)}
+    return schedule.model_dump(
+        include=definition
+        | {"id", "enabled", "note", "paused_at", "origin", "version", "next_fire_at"}
+        | {"last_fire_at", "error", "created_at", "updated_at"}
+    )
+
+
+def _tell(schedule: Schedule, *, as_json: bool) -> None:
+    telling.tell(_told(schedule), as_json=as_json)

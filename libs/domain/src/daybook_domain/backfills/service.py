@@ -1,0 +1,221 @@
+"""What can be decided about backfills? Writes, inside the caller's transaction.
+
+running ──▶ finished        something has become of each date (see advance.py)
+  ▲  │
+  │  ├──▶ paused            what was handed out goes on
+  └──┼────┘
+     └──▶ cancelled         what no worker has begun is withdrawn
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.backfills import queries
+from daybook_domain.backfills.decisions import Decision, decide
+from daybook_domain.backfills.errors import BackfillEnded, InvalidRange
+from daybook_domain.backfills.models import Backfill, BackfillState, Mode
+from daybook_domain.errors import Invalid
+from daybook_domain.reports.calendar import business_day, local_date
+from daybook_domain.reports.service import wake_schedulers
+
+LONGEST_DAYS = 3_660
+MOST_AT_ONCE = 100
+AT_ONCE = 4
+"""How many dates of a backfill are under way at the same time, unless it is said otherwise."""
+
+GOING = (BackfillState.RUNNING, BackfillState.PAUSED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Which dates to build; `last` is included."""
+
+    first: date
+    last: date
+    mode: Mode = Mode.ABSENT
+
+    @property
+    def days(self) -> Iterator[date]:
+        """The dates, in order."""
+        count = (self.last - self.first).days + 1
+        return (self.first + timedelta(days=n) for n in range(count))
+
+    def check(self, *, today: date) -> None:
+        """Raise `InvalidRange`, naming the field, for what cannot be built.
+
+        Today may be: its report stays provisional until the nightly run.
+        """
+        if self.first > self.last:
+            raise InvalidRange(
+                f"the range is turned round: `from` ({self.first}) is after `to` ({self.last}).",
+                field="from",
+            )
+        if self.last > today:
+            raise InvalidRange(
+                f"{self.last} has not begun yet; the last day that can be built is {today}.",
+                field="to",
+            )
+        count = (self.last - self.first).days + 1
+        if count > LONGEST_DAYS:
+            raise InvalidRange(
+                f"the range has {count:,} days; at most {LONGEST_DAYS:,} fit into a backfill.",
+                field="to",
+            )
+
+
+@dataclass(frozen=True)
+class Requested:
+    """The backfill that will do the work, and whether it was going on already."""
+
+    backfill: Backfill
+    joined: bool
+
+
+async def request(
+    session: AsyncSession,
+    *,
+    wanted: Range,
+    timezone: str,
+    now: datetime,
+    concurrency: int = AT_ONCE,
+    reason: str | None = None,
+    requested_by: str | None = None,
+) -> Requested:
+    """Ask for the reports of a range; joins the backfill of the same range and mode, if one is on.
+
+    The schedulers hand out its dates. Raises `InvalidRange`, `Invalid`.
+    """
+    wanted.check(today=local_date(now, timezone=timezone))
+    if not 1 <= concurrency <= MOST_AT_ONCE:
+        raise Invalid(f"{concurrency} is not 1-{MOST_AT_ONCE}", field="concurrency")
+    backfill = Backfill(
+        from_date=wanted.first,
+        to_date=wanted.last,
+        mode=wanted.mode,
+        concurrency=concurrency,
+        next_date=wanted.first,
+        reason=reason,
+        requested_by=requested_by,
+        created_at=now,
+    )
+    statement = (
+        insert(Backfill)
+        .values(**backfill.model_dump())
+        .on_conflict_do_update(
+            index_elements=[col(Backfill.from_date), col(Backfill.to_date), col(Backfill.mode)],
+            index_where=text("state IN ('running', 'paused')"),
+            # Nothing changes, but the row is locked and comes back.
+            set_={"from_date": wanted.first},
+        )
+        .returning(Backfill)
+        .execution_options(populate_existing=True)
+    )
+    kept = (await session.scalars(statement)).one()
+    await wake_schedulers(session)
+    return Requested(kept, joined=kept.id != backfill.id)
+
+
+async def preview(
+    session: AsyncSession, *, wanted: Range, timezone: str, now: datetime
+) -> Sequence[tuple[date, Decision]]:
+    """Return what would become of each date if it were asked for now. Raises `InvalidRange`."""
+    wanted.check(today=local_date(now, timezone=timezone))
+    facts = await queries.facts(session, list(wanted.days))
+    return [
+        (
+            day,
+            decide(wanted.mode, business_day(day, timezone=timezone), facts[day], since=now),
+        )
+        for day in wanted.days
+    ]
+
+
+async def pause(session: AsyncSession, backfill_id: UUID) -> Backfill:
+    """Begin with no further date; what was handed out goes on. Raises `BackfillEnded`."""
+    backfill = await _lock_going(session, backfill_id)
+    backfill.state = BackfillState.PAUSED
+    await session.flush()
+    return backfill
+
+
+async def resume(session: AsyncSession, backfill_id: UUID) -> Backfill:
+    """Go on with a backfill that was paused. Raises `BackfillEnded`."""
+    backfill = await _lock_going(session, backfill_id)
+    backfill.state = BackfillState.RUNNING
+    await session.flush()
+    await wake_schedulers(session)
+    return backfill
+
+
+async def cancel(session: AsyncSession, backfill_id: UUID, *, now: datetime) -> Backfill:
+    """Withdraw what no worker has begun, unless somebody else waits for it too.
+
+    Builds under way finish. Cancelling again changes nothing. Raises `BackfillEnded` for one that
+    has finished.
+    """
+    backfill = await queries.get(session, backfill_id, lock=True)
+    if backfill.state is BackfillState.FINISHED:
+        raise _ended(backfill)
+    backfill.state = BackfillState.CANCELLED
+    await session.flush()
+    await session.execute(_WITHDRAW, {"id": backfill_id, "now": now})
+    await wake_schedulers(session)
+    return backfill
+
+
+# A run whose priority is that of others, or that a fire or another backfill has joined, is theirs
+# too. Rows in other hands are about to be sent, claimed or joined: they go on.
+_WITHDRAW = text(
+    """
+    UPDATE report_runs AS run SET
+        state = 'cancelled', reason = 'the backfill was cancelled', finished_at = :now,
+        lease_until = NULL, progress = NULL, fence = run.fence + 1
+    FROM (
+        SELECT id FROM report_runs
+        WHERE id IN (SELECT run_id FROM backfill_days
+                WHERE backfill_id = :id AND outcome = 'open' AND NOT joined)
+            AND state IN ('pending', 'queued') AND priority >= 20
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+    ) AS mine
+    WHERE run.id = mine.id
+        AND NOT EXISTS (SELECT FROM report_runs AS fire WHERE fire.joined_run_id = run.id)
+        AND NOT EXISTS (
+            SELECT FROM backfill_days AS day JOIN backfills AS other ON other.id = day.backfill_id
+            WHERE day.run_id = run.id AND day.outcome = 'open' AND day.backfill_id <> :id
+                AND other.state <> 'cancelled'
+        )
+    """
+)
+
+_PRUNE = text(
+    """
+    DELETE FROM backfills WHERE id IN (
+        SELECT id FROM backfills WHERE finished_at < :before
+        ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    """
+)
+
+
+async def prune(session: AsyncSession, *, before: datetime, limit: int) -> None:
+    """Forget up to `limit` backfills that finished before that instant."""
+    await session.execute(_PRUNE, {"before": before, "limit": limit})
+
+
+async def _lock_going(session: AsyncSession, backfill_id: UUID) -> Backfill:
+    backfill = await queries.get(session, backfill_id, lock=True)
+    if backfill.state not in GOING:
+        raise _ended(backfill)
+    return backfill
+
+
+def _ended(backfill: Backfill) -> BackfillEnded:
+    return BackfillEnded(f"Backfill {backfill.id} has ended already: it is {backfill.state}.")

@@ -1,0 +1,87 @@
+"""What may be said of a schedule, and what is wrong with what was said? Pure."""
+
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Self
+from zoneinfo import available_timezones
+
+from daybook_domain.errors import Invalid
+from daybook_domain.schedules import cron
+from daybook_domain.schedules.models import Catchup, Overlap, Schedule
+
+LONGEST_NAME = 100
+FURTHEST_OFFSET_DAYS = 3660
+LONGEST_WINDOW = timedelta(days=31)
+LONGEST_JITTER = timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """When a schedule fires, what it reports, and its policies."""
+
+    name: str
+    cron: str
+    timezone: str
+    report_offset_days: int = -1
+    catchup: Catchup = Catchup.ALL
+    catchup_window: timedelta = timedelta(days=7)
+    overlap: Overlap = Overlap.BUFFER_ONE
+    jitter: timedelta = timedelta(0)
+    pause_on_failure: bool = False
+
+    @classmethod
+    def of(cls, schedule: Schedule) -> Self:
+        """Return what is said of a stored schedule."""
+        return cls(**{field.name: getattr(schedule, field.name) for field in fields(cls)})
+
+    @property
+    def due_times(self) -> tuple[str, str, int]:
+        """What decides when it fires, and about which date."""
+        return self.cron, self.timezone, self.report_offset_days
+
+    def check(self) -> None:
+        """Raise `Invalid`, naming the field, for what cannot be."""
+        if not self.name.strip() or self.name != self.name.strip() or not self.name.isprintable():
+            raise Invalid("expected a name without spaces around it", field="name")
+        if len(self.name) > LONGEST_NAME:
+            raise Invalid(f"a name has at most {LONGEST_NAME} characters", field="name")
+        cron.validate(self.cron)
+        check_zone(self.timezone)
+        check_offset(self.report_offset_days)
+        _within(self.catchup_window, LONGEST_WINDOW, field="catchup_window_seconds")
+        _within(self.jitter, LONGEST_JITTER, field="jitter_seconds")
+
+
+def check_zone(name: str) -> None:
+    """Raise `Invalid` when there is no IANA zone of that name; its message knows similar ones."""
+    if name in _zones():
+        return
+    similar = get_close_matches(name, _zones(), n=2)
+    hint = f"; is it {' or '.join(similar)}?" if similar else ", such as UTC or Europe/Berlin"
+    raise Invalid(f"'{name[:100]}' is not an IANA time zone{hint}", field="timezone")
+
+
+def check_offset(days: int) -> None:
+    """Raise `Invalid` for an offset that leads to days to come, or too far back."""
+    if not -FURTHEST_OFFSET_DAYS <= days <= 0:
+        raise Invalid(
+            f"{days} is not -{FURTHEST_OFFSET_DAYS} to 0: -1 reports the day before the fire's"
+            " local date, 0 that date itself",
+            field="report_offset_days",
+        )
+
+
+def _within(duration: timedelta, longest: timedelta, *, field: str) -> None:
+    if not timedelta(0) <= duration <= longest:
+        raise Invalid(
+            f"{duration.total_seconds():.0f} is not 0-{longest.total_seconds():.0f} seconds",
+            field=field,
+        )
+
+
+@lru_cache
+def _zones() -> frozenset[str]:
+    # The machine's own zone would mean another one on another machine.
+    return frozenset(available_timezones() - {"localtime", "Factory"})

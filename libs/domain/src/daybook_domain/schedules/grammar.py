@@ -1,0 +1,97 @@
+"""What is wrong with a cron expression, in which field, and at which character?"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FIELDS = 5
+
+EXPECTED = (
+    "expected five fields, minute hour day-of-month month day-of-week, such as '0 0 * * *',"
+    " or an alias such as @daily"
+)
+
+
+@dataclass(frozen=True)
+class _Field:
+    name: str
+    lowest: int
+    highest: int
+    names: tuple[str, ...] = ()
+
+    def number(self, value: str) -> int | None:
+        """Return what `value` stands for; None when it is nothing of this field."""
+        if value.upper() in self.names:
+            return self.names.index(value.upper()) + self.lowest
+        # Digits of other scripts are digits to `isdigit`.
+        if not (value.isascii() and value.isdigit()) or len(value) > 9:
+            return None
+        return int(value) if self.lowest <= int(value) <= self.highest else None
+
+    @property
+    def range(self) -> str:
+        """What its values may be, for a person."""
+        names = f" or {self.names[0]}-{self.names[-1]}" if self.names else ""
+        return f"{self.lowest}-{self.highest}{names}"
+
+
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+_FIELDS = (
+    _Field("minute", 0, 59),
+    _Field("hour", 0, 23),
+    _Field("day-of-month", 1, 31),
+    _Field("month", 1, 12, _MONTHS),
+    _Field("day-of-week", 0, 7, _WEEKDAYS),
+)
+
+
+def explain(expression: str) -> str:
+    """Return what keeps `expression` from being one that comes true, for the person who wrote it.
+
+    Positions count characters from 1.
+    """
+    fields = list(re.finditer(r"\S+", expression))
+    if len(fields) != FIELDS:
+        return f"'{expression}' has {len(fields)} fields; {EXPECTED}"
+    for field, found in zip(_FIELDS, fields, strict=True):
+        for position, term in _terms(found.group(), found.start() + 1):
+            problem = _problem(field, term)
+            if problem is not None:
+                return f"{field.name}: {problem} (position {position})"
+    day = fields[2]
+    return (
+        f"day-of-month: none of the months has a day {day.group()} (position {day.start() + 1})"
+        f" in '{expression}'"
+    )
+
+
+def _terms(text: str, position: int) -> Iterator[tuple[int, str]]:
+    for term in text.split(","):
+        yield position, term
+        position += len(term) + 1
+
+
+def _problem(field: _Field, term: str) -> str | None:
+    if not term:
+        return "an item of the list is empty"
+    if field.name == "day-of-month" and term.upper() in {"L", "LW"}:
+        return None
+    if field.name == "day-of-week":
+        term = re.sub(r"(?<=\d)L$|#[1-5]$", "", term, flags=re.IGNORECASE)
+    base, slash, step = term.partition("/")
+    if slash and (not step.isascii() or not step.isdigit() or int(step) == 0):
+        return f"the step of {term} is not a whole number above 0"
+    return None if base == "*" else _range_problem(field, base)
+
+
+def _range_problem(field: _Field, base: str) -> str | None:
+    first, dash, last = base.partition("-")
+    values = [first, last] if dash else [first]
+    for value in values:
+        if field.number(value) is None:
+            return f"{value or base} is not {field.range}"
+    numbers = [field.number(value) or 0 for value in values]
+    if numbers[0] > numbers[-1]:
+        return f"the range {base} runs backwards; write it as two, joined by a comma"
+    return None

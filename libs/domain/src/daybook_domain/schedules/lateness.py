@@ -1,0 +1,112 @@
+"""Which reports should be there by now, and are not? Computed from data, by whoever asks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfoNotFoundError
+
+from sqlalchemy import text
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.reports.calendar import business_day, first_instant, local_date, shift
+from daybook_domain.reports.models import ReportDay
+from daybook_domain.schedules import cron
+from daybook_domain.schedules.errors import InvalidCron
+from daybook_domain.schedules.models import Schedule, ScheduleOrigin
+
+LOOK_BACK_DAYS = 366
+"""How far back late days are looked for; whoever has not missed one for a year never will."""
+
+
+@dataclass(frozen=True)
+class LateDay:
+    """A business day whose report is not sealed although it was due."""
+
+    report_date: date
+    due_at: datetime
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the daily schedule promises: since when, and by when each day is sealed.
+
+    `timezone` is that of business days. A pause does not make the promise any smaller.
+    """
+
+    daily: Schedule
+    first_day: date
+    timezone: str
+    late_after: timedelta
+
+    def due_at(self, day: date) -> datetime | None:
+        """Return when the report of `day` is due: at the first fire about it after it has ended.
+
+        None when there is none, or when it was before the first order or the schedule.
+        """
+        if day < self.first_day:
+            return None
+        try:
+            due = self._first_fire(day)
+        except (InvalidCron, ZoneInfoNotFoundError):
+            # The schedule's own row says that it is broken.
+            return None
+        return due if due is not None and due > self.daily.created_at else None
+
+    def _first_fire(self, day: date) -> datetime | None:
+        ends_at = business_day(day, timezone=self.timezone).ends_at
+        zone, offset = self.daily.timezone, self.daily.report_offset_days
+        fires_on = shift(day, days=-offset, timezone=zone)
+        begins, ends = (first_instant(fires_on + timedelta(days=k), timezone=zone) for k in (0, 1))
+        after = max(begins, ends_at) - timedelta(microseconds=1)
+        due = cron.next_fire(self.daily.cron, timezone=zone, after=after)
+        return due if due is not None and due < ends else None
+
+    def is_late(self, day: date, *, sealed: bool, now: datetime) -> bool:
+        """Tell whether the report of `day` should have been sealed by `now`."""
+        if sealed or now < business_day(day, timezone=self.timezone).ends_at + self.late_after:
+            return False
+        due = self.due_at(day)
+        return due is not None and now >= due + self.late_after
+
+
+async def expectation(
+    session: AsyncSession, *, timezone: str, late_after: timedelta
+) -> Expectation | None:
+    """Return what is promised; None before the first order, or without a daily schedule."""
+    daily = select(Schedule).where(
+        Schedule.origin == ScheduleOrigin.SETTINGS, col(Schedule.deleted_at).is_(None)
+    )
+    schedule = (await session.exec(daily)).first()
+    first = (await session.execute(text("SELECT min(created_at) FROM orders"))).scalar_one()
+    if schedule is None or first is None:
+        return None
+    return Expectation(
+        daily=schedule,
+        first_day=local_date(first, timezone=timezone),
+        timezone=timezone,
+        late_after=late_after,
+    )
+
+
+async def late_days(
+    session: AsyncSession, *, timezone: str, late_after: timedelta, now: datetime
+) -> Sequence[LateDay]:
+    """Return the days of the last year whose report is late, oldest first."""
+    expected = await expectation(session, timezone=timezone, late_after=late_after)
+    if expected is None:
+        return []
+    today = local_date(now, timezone=timezone)
+    first = max(expected.first_day, today - timedelta(days=LOOK_BACK_DAYS))
+    sealed = select(col(ReportDay.report_date)).where(
+        ReportDay.report_date >= first, col(ReportDay.sealed_at).is_not(None)
+    )
+    done = set((await session.exec(sealed)).all())
+    late = list[LateDay]()
+    for days in range((today - first).days):
+        day = first + timedelta(days=days)
+        if expected.is_late(day, sealed=day in done, now=now):
+            due = expected.due_at(day)
+            assert due is not None
+            late.append(LateDay(day, due))
+    return late

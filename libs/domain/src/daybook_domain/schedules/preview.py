@@ -1,0 +1,59 @@
+"""When would a schedule fire next, about which dates, and where do the clocks play a part? Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from itertools import islice
+from zoneinfo import ZoneInfo
+
+from daybook_domain.reports.calendar import reading, shift, zone_of
+from daybook_domain.schedules import cron
+
+
+class Mark(StrEnum):
+    """What the change of clocks has to do with a fire."""
+
+    GAP = "gap"
+    """The clocks jumped over its time; it fires at the first instant after."""
+    FOLD = "fold"
+    """Its time comes twice on that day."""
+
+
+@dataclass(frozen=True)
+class Upcoming:
+    """One fire to come."""
+
+    at: datetime
+    local: datetime
+    report_date: date
+    mark: Mark | None
+
+
+def upcoming(
+    expression: str, *, timezone: str, report_offset_days: int, after: datetime, count: int
+) -> list[Upcoming]:
+    """Return the next `count` fires strictly after `after`; fewer where there are no more."""
+    return list(islice(_upcoming(expression, timezone, report_offset_days, after), count))
+
+
+def _upcoming(
+    expression: str, timezone: str, offset_days: int, after: datetime
+) -> Iterator[Upcoming]:
+    zone = zone_of(timezone)
+    for at in cron.fires(expression, timezone=timezone, after=after):
+        local = at.astimezone(zone)
+        yield Upcoming(
+            at=at,
+            local=local,
+            report_date=shift(local.date(), days=offset_days, timezone=timezone),
+            mark=_mark(expression, at, zone),
+        )
+
+
+def _mark(expression: str, at: datetime, zone: ZoneInfo) -> Mark | None:
+    wall = reading(at, zone=zone)
+    offsets = {wall.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)}
+    if len(offsets) > 1:
+        return Mark.FOLD
+    return None if cron.reads(expression, wall) else Mark.GAP

@@ -1,0 +1,224 @@
+"""/schedules: making schedules, changing them, and what else can be done to one."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from daybook_api.deps import App
+from daybook_api.reports.runs import RunOut, RunRequested
+from daybook_api.schedules.bodies import (
+    Note,
+    ScheduleIn,
+    ScheduleOut,
+    SchedulePatch,
+    Schedules,
+)
+from daybook_api.schedules.versions import ExpectedVersion, etag
+from daybook_domain import clock
+from daybook_domain.schedules import queries, service
+from daybook_domain.schedules.definitions import Definition
+from daybook_domain.schedules.models import Schedule
+from daybook_domain.schedules.service import Resume
+
+router = APIRouter(prefix="/schedules", tags=["schedules"])
+
+ScheduleId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+TAGGED = {"headers": {"ETag": {"schema": {"type": "string"}}}}
+CREATED = {"headers": {"Location": {"schema": {"type": "string"}}, **TAGGED["headers"]}}
+
+
+class PauseIn(BaseModel):
+    """Why to pause."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: Note = None
+
+
+class ResumeIn(BaseModel):
+    """How to go on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Resume = Field(
+        default=Resume.FROM_NOW,
+        description="`catchup` makes up, as the policy says, for what was skipped meanwhile.",
+    )
+
+
+class TaskiqEntryOut(BaseModel):
+    """One schedule of TaskIQ's source in Redis."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str = Field(description="TaskIQ's `schedule_id`; also the name of the schedule here.")
+    schedule_id: int | None
+    problem: str | None = Field(description="Why it cannot be fired.")
+    created_at: datetime
+
+
+class TaskiqEntries(BaseModel):
+    """A page of them, by id."""
+
+    entries: list[TaskiqEntryOut]
+    next: str | None = Field(description="What to send as `after` for the next page, if any.")
+
+
+class TaskiqEntriesQuery(BaseModel):
+    """Which of them to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    broken: bool | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    after: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")] = ""
+
+
+class SchedulesQuery(BaseModel):
+    """Which schedules to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    after: Annotated[int, Field(ge=0, le=2**63 - 1, description="`next` of the page before.")] = 0
+
+
+@router.get("")
+async def list_schedules(query: Annotated[SchedulesQuery, Query()], app: App) -> Schedules:
+    """List schedules."""
+    async with app.sessions() as session:
+        found = await queries.schedules(
+            session, enabled=query.enabled, after=query.after, limit=query.limit + 1
+        )
+    shown = [ScheduleOut.of(schedule) for schedule in found[: query.limit]]
+    return Schedules(schedules=shown, next=shown[-1].id if len(found) > query.limit else None)
+
+
+@router.post("", status_code=HTTPStatus.CREATED, responses={201: CREATED})
+async def create_schedule(body: ScheduleIn, app: App, response: Response) -> ScheduleOut:
+    """Add a schedule, which fires from now on."""
+    said = Definition(**body.said(timezone=app.timezone))
+    async with app.sessions.begin() as session:
+        schedule = await service.create(session, definition=said, now=await clock.now(session))
+    response.headers["Location"] = f"/schedules/{schedule.id}"
+    return _tell(schedule, response)
+
+
+@router.get("/taskiq")
+async def list_taskiq_entries(
+    query: Annotated[TaskiqEntriesQuery, Query()], app: App
+) -> TaskiqEntries:
+    """List what TaskIQ's callers have put into Redis, and why some of it cannot be fired."""
+    async with app.sessions() as session:
+        found = await queries.taskiq_entries(
+            session, broken=query.broken, after=query.after, limit=query.limit + 1
+        )
+    shown = [TaskiqEntryOut.model_validate(entry) for entry in found[: query.limit]]
+    return TaskiqEntries(entries=shown, next=shown[-1].id if len(found) > query.limit else None)
+
+
+@router.get("/{schedule_id}", responses={200: TAGGED})
+async def get_schedule(schedule_id: ScheduleId, app: App, response: Response) -> ScheduleOut:
+    """Show a schedule; its ETag is what a change of it needs."""
+    async with app.sessions() as session:
+        return _tell(await queries.get(session, schedule_id), response)
+
+
+@router.put("/{schedule_id}", responses={200: TAGGED})
+async def replace_schedule(
+    schedule_id: ScheduleId,
+    body: ScheduleIn,
+    version: ExpectedVersion,
+    app: App,
+    response: Response,
+) -> ScheduleOut:
+    """Replace what is said of a schedule, from its next fire on."""
+    async with app.sessions.begin() as session:
+        schedule = await service.change(
+            session,
+            schedule_id,
+            changes=body.said(timezone=app.timezone),
+            version=version,
+            now=await clock.now(session),
+        )
+    return _tell(schedule, response)
+
+
+@router.patch("/{schedule_id}", responses={200: TAGGED})
+async def change_schedule(
+    schedule_id: ScheduleId,
+    body: SchedulePatch,
+    version: ExpectedVersion,
+    app: App,
+    response: Response,
+) -> ScheduleOut:
+    """Change some of what is said of a schedule, from its next fire on."""
+    async with app.sessions.begin() as session:
+        schedule = await service.change(
+            session,
+            schedule_id,
+            changes=body.said(),
+            version=version,
+            now=await clock.now(session),
+        )
+    return _tell(schedule, response)
+
+
+@router.delete("/{schedule_id}", status_code=HTTPStatus.NO_CONTENT)
+async def remove_schedule(schedule_id: ScheduleId, version: ExpectedVersion, app: App) -> None:
+    """Remove a schedule; what it has done stays in the history of runs."""
+    async with app.sessions.begin() as session:
+        await service.remove(session, schedule_id, version=version, now=await clock.now(session))
+
+
+@router.post("/{schedule_id}/pause", responses={200: TAGGED})
+async def pause_schedule(
+    schedule_id: ScheduleId, app: App, response: Response, body: PauseIn | None = None
+) -> ScheduleOut:
+    """Let the fires from now on become no work; the ledger has each as `skipped: paused`."""
+    async with app.sessions.begin() as session:
+        schedule = await service.pause(
+            session,
+            schedule_id,
+            note=body.note if body else None,
+            now=await clock.now(session),
+        )
+    return _tell(schedule, response)
+
+
+@router.post("/{schedule_id}/resume", responses={200: TAGGED})
+async def resume_schedule(
+    schedule_id: ScheduleId, app: App, response: Response, body: ResumeIn | None = None
+) -> ScheduleOut:
+    """Let a paused schedule do work again."""
+    mode = (body or ResumeIn()).mode
+    async with app.sessions.begin() as session:
+        schedule = await service.resume(
+            session, schedule_id, mode=mode, now=await clock.now(session)
+        )
+    return _tell(schedule, response)
+
+
+@router.post(
+    "/{schedule_id}/trigger",
+    status_code=HTTPStatus.ACCEPTED,
+    responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
+)
+async def trigger_schedule(schedule_id: ScheduleId, app: App, response: Response) -> RunRequested:
+    """Ask now for what the schedule would report now; its fires come all the same."""
+    async with app.sessions.begin() as session:
+        requested = await service.trigger(
+            session, schedule_id, timezone=app.timezone, now=await clock.now(session)
+        )
+    response.headers["Location"] = f"/report/runs/{requested.run.id}"
+    run = RunOut.model_validate(requested.run)
+    return RunRequested(**run.model_dump(), joined=requested.joined)
+
+
+def _tell(schedule: Schedule, response: Response) -> ScheduleOut:
+    response.headers["ETag"] = etag(schedule.version)
+    return ScheduleOut.of(schedule)

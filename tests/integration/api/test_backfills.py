@@ -1,0 +1,186 @@
+"""Can a range be asked for, followed, paused, resumed and cancelled?"""
+
+import asyncio
+import json
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from daybook_domain.db import Sessions
+from daybook_domain.reports.models import RunState
+from tests.integration.api.conftest import MakeDay
+from tests.support import backfills, runs
+
+RUNS, BACKFILLS = "/report/runs", "/report/backfills"
+RANGE = {"from": "2026-03-01", "to": "2026-03-05"}
+
+
+async def ask(api: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
+    answer = await api.post(RUNS, json={**RANGE, **more})
+    assert answer.status_code == 202, answer.text
+    asked: dict[str, Any] = answer.json()
+    return asked
+
+
+async def test_a_range_is_a_backfill_that_can_be_looked_at(api: httpx.AsyncClient) -> None:
+    answer = await api.post(RUNS, json={**RANGE, "reason": "an import", "concurrency": 2})
+
+    asked = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"{BACKFILLS}/{asked['id']}"
+    assert (
+        asked
+        | {
+            **RANGE,
+            "mode": "absent",
+            "state": "running",
+            "concurrency": 2,
+            "reason": "an import",
+            "total": 5,
+            "done": 0,
+            "untouched": 5,
+            "outcomes": {},
+            "already_going": False,
+        }
+        == asked
+    )
+    shown = (await api.get(answer.headers["location"])).json()
+    assert shown == {name: value for name, value in asked.items() if name != "already_going"}
+    assert (await api.get(RUNS)).json()["runs"] == []
+
+
+async def test_the_same_range_again_joins_the_one_that_is_going_on(api: httpx.AsyncClient) -> None:
+    first, second = await asyncio.gather(ask(api), ask(api))
+    assert first["id"] == second["id"]
+    assert sorted([first["already_going"], second["already_going"]]) == [False, True]
+
+
+async def test_a_dry_run_tells_what_would_become_of_each_date(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    await make_day("2026-03-01")
+    waiting = (await api.post(RUNS, json={"date": "2026-03-02"})).json()
+
+    answer = await api.post(RUNS, json={**RANGE, "to": "2026-03-03", "dry_run": True})
+
+    assert answer.status_code == 200
+    assert "location" not in answer.headers
+    assert answer.json() == {
+        "total": 3,
+        "verdicts": {
+            "build": 1,
+            "join": 1,
+            "skip: sealed": 1,
+            "skip: not failed": 0,
+            "skip: never was": 0,
+        },
+        "days": [
+            {"report_date": "2026-03-01", "verdict": "skip: sealed", "run_id": None},
+            {"report_date": "2026-03-02", "verdict": "join", "run_id": waiting["id"]},
+            {"report_date": "2026-03-03", "verdict": "build", "run_id": None},
+        ],
+    }
+    assert (await api.get(BACKFILLS)).json() == {"backfills": [], "next": None}
+
+
+async def test_it_shows_how_far_it_has_come_and_what_became_of_each_date(
+    api: httpx.AsyncClient, sessions: Sessions, make_day: MakeDay
+) -> None:
+    await make_day("2026-03-02")
+    asked = await ask(api, concurrency=1)
+    await backfills.advance(sessions)
+    await backfills.work(sessions)
+    await backfills.advance(sessions)
+    path = f"{BACKFILLS}/{asked['id']}"
+
+    shown = (await api.get(path)).json()
+    page = (await api.get(f"{path}/days?limit=2")).json()
+    rest = (await api.get(f"{path}/days?limit=2&after={page['next']}")).json()
+    pending = (await api.get(f"{path}/days?outcome=pending")).json()
+
+    assert (shown["done"], shown["untouched"]) == (2, 2)
+    assert shown["outcomes"] == {"succeeded": 1, "skipped: sealed": 1, "pending": 1}
+    assert [(day["report_date"], day["outcome"]) for day in page["days"]] == [
+        ("2026-03-01", "succeeded"),
+        ("2026-03-02", "skipped: sealed"),
+    ]
+    assert page["next"] == "2026-03-02"
+    assert (rest["days"], rest["next"]) == (pending["days"], None)
+    (run,) = (await api.get(f"{RUNS}?date=2026-03-03")).json()["runs"]
+    assert (run["id"], run["backfill_id"]) == (rest["days"][0]["run_id"], asked["id"])
+
+
+async def test_it_can_be_paused_resumed_and_cancelled(
+    api: httpx.AsyncClient, sessions: Sessions
+) -> None:
+    path = f"{BACKFILLS}/{(await ask(api))['id']}"
+    await backfills.advance(sessions)
+
+    states = [
+        (await api.post(f"{path}/{verb}")).json()["state"]
+        for verb in ("pause", "pause", "resume", "cancel", "cancel")
+    ]
+    resumed = await api.post(f"{path}/resume")
+
+    assert states == ["paused", "paused", "running", "cancelled", "cancelled"]
+    assert (resumed.status_code, resumed.json()["code"]) == (409, "backfill_ended")
+    assert {run.state for run in await runs.everything(sessions)} == {RunState.CANCELLED}
+
+
+async def test_the_list_goes_on_from_page_to_page_newest_first(api: httpx.AsyncClient) -> None:
+    made = [(await ask(api, to=f"2026-03-0{day}"))["id"] for day in range(1, 6)]
+    await api.post(f"{BACKFILLS}/{made[2]}/pause")
+
+    seen: list[str] = []
+    url: str | None = f"{BACKFILLS}?limit=2"
+    while url is not None:
+        answer = await api.get(url)
+        seen += [backfill["id"] for backfill in answer.json()["backfills"]]
+        url = answer.links.get("next", {}).get("url")
+    paused = (await api.get(f"{BACKFILLS}?state=paused")).json()["backfills"]
+
+    assert seen == made[::-1]
+    assert [backfill["id"] for backfill in paused] == [made[2]]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", ""),
+        ("GET", "/days"),
+        ("GET", "/events"),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
+        ("POST", "/cancel"),
+    ],
+)
+async def test_an_unknown_one_is_not_found_and_a_bad_id_is_invalid(
+    api: httpx.AsyncClient, method: str, path: str
+) -> None:
+    unknown = await api.request(method, f"{BACKFILLS}/{uuid4()}{path}")
+    bad = await api.request(method, f"{BACKFILLS}/17{path}")
+
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "backfill_not_found")
+    assert (bad.status_code, bad.json()["errors"][0]["pointer"]) == (422, "#/backfill_id")
+
+
+async def test_its_progress_can_be_followed_to_its_end(
+    api: httpx.AsyncClient, sessions: Sessions
+) -> None:
+    asked = await ask(api, to="2026-03-03", concurrency=1)
+    following = asyncio.create_task(api.get(f"{BACKFILLS}/{asked['id']}/events"))
+
+    await backfills.to_its_end(sessions)
+    answer = await asyncio.wait_for(following, 20)
+
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    told = [
+        json.loads(line.removeprefix("data: "))
+        for line in answer.text.splitlines()
+        if line.startswith("data: ")
+    ]
+    done = [backfill["done"] for backfill in told]
+    assert done == sorted(done)
+    assert (told[-1]["state"], told[-1]["done"], told[-1]["from"]) == ("finished", 3, "2026-03-01")

@@ -1,0 +1,99 @@
+"""Can an operator do to schedules by command what others do by REST?"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from daybook_console.main import app
+from daybook_domain.db import Sessions
+from tests.support.schedules import MIDNIGHT, change, define, materialise
+
+Daybook = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def daybook(postgres_url: str, no_runs: None) -> Daybook:
+    """Return the command line, on the tests' database."""
+    runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url, "COLUMNS": "200"})
+
+    async def run(*arguments: str) -> Result:
+        # A command has an event loop of its own.
+        return await asyncio.to_thread(runner.invoke, app, ["schedules", *arguments])
+
+    return run
+
+
+async def told(running: Awaitable[Result]) -> Any:
+    result = await running
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+async def test_a_schedule_from_its_making_to_its_end(daybook: Daybook) -> None:
+    added = await told(
+        daybook("add", "workdays", "--cron", "0 9 * * MON-FRI", "--jitter-seconds", "60", "--json")
+    )
+    edited = await told(
+        daybook("edit", "workdays", "--overlap", "skip", "--pause-on-failure", "--json")
+    )
+    paused = await told(daybook("pause", "workdays", "--note", "freeze", "--json"))
+    listed = await told(daybook("list", "--json"))
+    triggered = await told(daybook("trigger", "workdays", "--json"))
+    resumed = await told(daybook("resume", "workdays", "--mode", "catchup", "--json"))
+    removed = await daybook("remove", "workdays")
+
+    assert (added["timezone"], added["jitter"], added["version"]) == ("UTC", 60.0, 1)
+    assert (edited["overlap"], edited["pause_on_failure"], edited["jitter"]) == ("skip", True, 60.0)
+    assert (paused["enabled"], paused["note"]) == (False, "freeze")
+    assert [schedule["name"] for schedule in listed] == ["workdays"]
+    assert (triggered[0]["state"], triggered[0]["joined"]) == ("pending", False)
+    assert (resumed["enabled"], resumed["note"]) == (True, None)
+    assert (removed.exit_code, removed.output) == (0, "workdays is removed.\n")
+    assert await told(daybook("list", "--json")) == []
+
+
+async def test_tables_are_for_people(daybook: Daybook, sessions: Sessions) -> None:
+    await define(sessions)
+    await change(sessions, next_fire_at=MIDNIGHT)
+    await materialise(sessions, now=MIDNIGHT)
+
+    listed = await daybook("list")
+    shown = await daybook("show", "daily")
+    fires = await daybook("fires", "daily")
+
+    assert "0 0 * * *" in listed.output
+    assert "buffer_one" in shown.output
+    assert "2026-03-02 00:00:00+00:00" in fires.output
+    assert "pending" in fires.output
+
+
+async def test_a_preview_marks_gaps(daybook: Daybook) -> None:
+    found = await told(
+        daybook("preview", "30 2 * * *", "--timezone", "Europe/Berlin", "--count", "366", "--json")
+    )
+
+    assert {fire["mark"] for fire in found} == {None, "gap", "fold"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("add", "x", "--cron", "61 * * * *"), "cron: minute: 61 is not 0-59 (position 1)\n"),
+        (("preview", "0 24 * * *"), "cron: hour: 24 is not 0-23 (position 3)\n"),
+        (("pause", "x"), "There is no schedule named x.\n"),
+        (("edit", "daily", "--cron", "0 1 * * *"), "DAYBOOK_DAILY_CRON"),
+    ],
+)
+async def test_a_refusal_says_why_and_ends_with_1(
+    daybook: Daybook, sessions: Sessions, arguments: tuple[str, ...], said: str
+) -> None:
+    await define(sessions)
+
+    result = await daybook(*arguments)
+
+    assert result.exit_code == 1
+    assert said in result.stderr

@@ -1,0 +1,254 @@
+"""Whatever happens to schedules and schedulers, the ledger proves that no fire is lost or doubled.
+
+The clock is the test's, the database is real. Afterwards each due time of each definition that a
+schedule has had is to be in the ledger once, and the checker is to find nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise, takewhile
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel import col, select
+
+from daybook_domain.db import Sessions, create_engine, create_sessions
+from daybook_domain.reports import outbox
+from daybook_domain.reports import service as reports
+from daybook_domain.reports.models import ReportRun
+from daybook_domain.schedules import cron, queries, service
+from daybook_domain.schedules.check import check
+from daybook_domain.schedules.errors import NotPaused
+from daybook_domain.schedules.materialise import materialise
+from daybook_domain.schedules.models import Catchup, Overlap, Schedule
+from daybook_domain.schedules.service import Resume
+from tests.support.schedules import add
+
+START = datetime(2026, 3, 27, 12, tzinfo=UTC)
+"""Two days before the clocks of Berlin are put forward."""
+
+LEASE = timedelta(minutes=5)
+CRONS = ["0 0 * * *", "30 2 * * *", "*/30 * * * *", "0 */6 * * *", "15 1,2,3 * * *"]
+ZONES = ["UTC", "Europe/Berlin", "Australia/Lord_Howe"]
+
+
+class Crash(Exception):
+    """The scheduler is gone between two statements."""
+
+
+@dataclass
+class World:
+    """What the test knows: the clock, and which definitions each schedule has had since when."""
+
+    sessions: Sessions
+    crashing: "CrashingEngine"
+    now: datetime = START
+    latest: datetime = START
+    ids: list[int] = field(default_factory=list)
+    epochs: dict[int, list[tuple[str, str, datetime]]] = field(default_factory=dict)
+
+    def remember(self, schedule: Schedule) -> None:
+        """Note under which definition the next fires are due."""
+        assert schedule.id is not None
+        assert schedule.defined_at is not None
+        epoch = (schedule.cron, schedule.timezone, schedule.defined_at)
+        known = self.epochs.setdefault(schedule.id, [])
+        if epoch not in known:
+            known.append(epoch)
+
+
+class CrashingEngine:
+    """Sessions that end after so many statements."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(url, application="tests", pool_size=4)
+        self.sessions = create_sessions(self._engine)
+        self.left = 0
+        event.listen(self._engine.sync_engine, "before_cursor_execute", self._count)
+
+    def _count(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Crash
+
+    async def dispose(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+
+@pytest.fixture
+async def crashing(postgres_url: str) -> AsyncIterator[CrashingEngine]:
+    engine = CrashingEngine(postgres_url)
+    yield engine
+    await engine.dispose()
+
+
+async def tick(world: World, schedulers: int) -> int:
+    """Let schedulers, whose clocks differ a little, race for what is due; return what they did."""
+
+    async def one(skew: timedelta) -> int:
+        async with world.sessions.begin() as session:
+            return (await materialise(session, now=world.now - skew, limit=3)).recorded
+
+    return sum(await asyncio.gather(*(one(timedelta(seconds=k)) for k in range(schedulers))))
+
+
+async def crash(world: World, statements: int) -> None:
+    """Let a scheduler die after so many statements."""
+    world.crashing.left = statements
+    with suppress(Crash):
+        async with world.crashing.sessions.begin() as session:
+            await materialise(session, now=world.now, limit=10)
+    world.crashing.left = 0
+
+
+async def step(world: World, minutes: int) -> None:
+    """Move the clock."""
+    world.now += timedelta(minutes=minutes)
+    world.latest = max(world.latest, world.now)
+
+
+async def change(world: World, which: int, said: dict[str, Any]) -> None:
+    """Say something else of a schedule."""
+    async with world.sessions.begin() as session:
+        schedule = await service.change(
+            session,
+            world.ids[which % len(world.ids)],
+            changes=said,
+            version=None,
+            now=world.now,
+        )
+    world.remember(schedule)
+
+
+async def pause(world: World, which: int) -> None:
+    """Pause a schedule."""
+    async with world.sessions.begin() as session:
+        await service.pause(session, world.ids[which % len(world.ids)], note="chaos", now=world.now)
+
+
+async def resume(world: World, which: int, mode: Resume) -> None:
+    """Resume a schedule, if it is paused."""
+    with suppress(NotPaused):
+        async with world.sessions.begin() as session:
+            await service.resume(
+                session, world.ids[which % len(world.ids)], mode=mode, now=world.now
+            )
+
+
+async def work(world: World, how: str) -> None:
+    """Let workers take what is sent, and end it so."""
+    async with world.sessions.begin() as session:
+        taken = await outbox.take(session, now=world.now, lease=LEASE, limit=3)
+    for run in taken:
+        async with world.sessions.begin() as session:
+            claimed = await reports.claim(session, run.id, worker="w", now=world.now, lease=LEASE)
+            if claimed is not None and how == "fail":
+                await reports.record_failure(
+                    session,
+                    run.id,
+                    fence=claimed.fence,
+                    error_code="chaos",
+                    error_detail="",
+                    retryable=False,
+                    now=world.now,
+                )
+            if how == "cancel":
+                await reports.cancel(session, run.id, now=world.now)
+            if how == "release" and claimed is not None:
+                await reports.release(session, run.id, fence=claimed.fence, now=world.now)
+    async with world.sessions.begin() as session:
+        await reports.reap(session, now=world.now, limit=10)
+
+
+which = st.integers(0, 2)
+said = st.fixed_dictionaries(
+    {},
+    optional={
+        "cron": st.sampled_from(CRONS),
+        "timezone": st.sampled_from(ZONES),
+        "overlap": st.sampled_from(Overlap),
+        "catchup": st.sampled_from(Catchup),
+        "catchup_window": st.sampled_from([timedelta(hours=3), timedelta(days=7)]),
+        "jitter": st.sampled_from([timedelta(0), timedelta(minutes=20)]),
+        "pause_on_failure": st.booleans(),
+    },
+)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just(tick), st.integers(1, 3)),
+        st.tuples(st.just(tick), st.integers(1, 3)),
+        st.tuples(st.just(crash), st.integers(1, 9)),
+        st.tuples(st.just(step), st.sampled_from([-2, 2, 1, 20, 45, 360, 1500])),
+        st.tuples(st.just(step), st.sampled_from([-2, 2, 1, 20, 45, 360, 1500])),
+        st.tuples(st.just(change), which, said),
+        st.tuples(st.just(pause), which),
+        st.tuples(st.just(resume), which, st.sampled_from(Resume)),
+        st.tuples(st.just(work), st.sampled_from(["fail", "cancel", "release", "hang"])),
+    ),
+    min_size=3,
+    max_size=25,
+)
+
+
+@given(steps=steps, crons=st.tuples(*[st.sampled_from(CRONS)] * 3))
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+async def test_no_fire_is_lost_or_doubled_whatever_happens(
+    sessions: Sessions,
+    engine: AsyncEngine,
+    crashing: CrashingEngine,
+    steps: list[tuple[Any, ...]],
+    crons: tuple[str, ...],
+) -> None:
+    async with engine.begin() as connection:
+        for table in ("report_runs", "taskiq_entries", "schedules"):
+            await connection.execute(text(f"DELETE FROM {table}"))
+    world = World(sessions, crashing)
+    for number, expression in enumerate(crons):
+        schedule = await add(sessions, f"s{number}", now=START, cron=expression)
+        world.remember(schedule)
+        world.ids.append(schedule.id or 0)
+
+    for do, *arguments in steps:
+        await do(world, *arguments)
+
+    world.now = world.latest
+    while await tick(world, 1):
+        pass
+    await prove(world)
+
+
+async def prove(world: World) -> None:
+    """Compare the ledger with the due times of all definitions, and let the checker look."""
+    async with world.sessions() as session:
+        findings = await check(session, since=START, now=world.now, patience=timedelta(days=365))
+        assert findings == []
+        for schedule_id in world.ids:
+            schedule = await queries.get(session, schedule_id)
+            ledger = select(ReportRun).where(
+                ReportRun.schedule_id == schedule_id, col(ReportRun.scheduled_for).is_not(None)
+            )
+            runs = (await session.exec(ledger.order_by(col(ReportRun.scheduled_for)))).all()
+            assert [run.scheduled_for for run in runs] == list(_due(world, schedule))
+
+
+def _due(world: World, schedule: Schedule) -> Iterator[datetime]:
+    """Yield each due time of each definition, for as long as it was in effect."""
+    assert schedule.id is not None
+    epochs = world.epochs[schedule.id]
+    ends = [*(since for _, _, since in epochs), max(world.now, schedule.last_fire_at or START)]
+    for (expression, timezone, since), end in zip(epochs, ends[1:], strict=True):
+        due = cron.fires(expression, timezone=timezone, after=since)
+        yield from takewhile(lambda at, end=end: at <= end, due)  # type: ignore[misc]
+    assert all(earlier <= later for earlier, later in pairwise(ends))

@@ -1,0 +1,105 @@
+"""The checker finds what is wrong, and nothing where nothing is."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain.db import Sessions
+from daybook_domain.schedules.check import Finding, check
+from tests.support.schedules import DAY, EARLIER, MIDNIGHT, add, define, materialise
+
+pytestmark = pytest.mark.usefixtures("no_runs")
+
+SOON = MIDNIGHT + 2 * DAY + timedelta(minutes=5)
+
+
+async def findings(sessions: Sessions, *, now: datetime = SOON) -> Sequence[Finding]:
+    async with sessions() as session:
+        return await check(session, since=EARLIER - DAY, now=now)
+
+
+async def test_a_ledger_of_many_outcomes_is_as_it_should_be(sessions: Sessions) -> None:
+    await define(sessions)
+    await add(sessions, cron="0 * * * *", timezone="Australia/Lord_Howe", catchup_window=DAY)
+    await add(sessions, "leap", cron="0 0 29 2 *")
+    await materialise(sessions, now=SOON)
+
+    assert await findings(sessions) == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        (
+            "DELETE FROM report_runs WHERE scheduled_for = '2026-03-03 00:00Z'",
+            "the fire of 2026-03-03T00:00:00Z is not in the ledger",
+        ),
+        (
+            "UPDATE report_runs SET scheduled_for = '2026-03-03 00:01Z'"
+            " WHERE scheduled_for = '2026-03-03 00:00Z'",
+            "the ledger has a fire of 2026-03-03T00:01:00Z, which was not due",
+        ),
+        (
+            "UPDATE report_runs SET report_date = '2025-03-03'"
+            " WHERE scheduled_for = '2026-03-03 00:00Z'",
+            "the fire of 2026-03-03T00:00:00Z reports 2025-03-03",
+        ),
+        (
+            "UPDATE schedules SET next_fire_at = '2026-03-06 00:00Z'",
+            "the next fire is set to 2026-03-06 00:00:00+00:00, and is due at"
+            " 2026-03-05 00:00:00+00:00",
+        ),
+        ("UPDATE schedules SET error = 'broken'", "cannot fire: broken"),
+        (
+            "UPDATE report_runs SET state = 'skipped', finished_at = '2026-03-04 00:00Z'",
+            "has become no work, and does not say why",
+        ),
+        (
+            "UPDATE report_runs SET state = 'skipped', cause = 'joined', reason = 'joined',"
+            " joined_run_id = gen_random_uuid(), finished_at = '2026-03-04 00:00Z'",
+            "has joined a run that is not there",
+        ),
+        (
+            "UPDATE report_runs SET state = 'skipped', cause = 'joined', reason = 'joined',"
+            " joined_run_id = (SELECT id FROM report_runs WHERE report_date = '2026-03-01'),"
+            " finished_at = '2026-03-03 00:00Z'",
+            "has joined a run that was cancelled, or does no work itself",
+        ),
+        (
+            "UPDATE report_runs SET state = 'cancelled' WHERE report_date <> '2026-03-03'",
+            "was not sent, although nothing is before it",
+        ),
+        (
+            "UPDATE report_runs SET state = 'running', lease_until = '2026-03-03 00:00Z'",
+            "is held by nobody, and was not taken back",
+        ),
+        (
+            "UPDATE report_runs SET state = 'succeeded', finished_at = '2026-03-04 00:00Z'",
+            "has succeeded, and its day has no report",
+        ),
+    ],
+)
+async def test_what_is_wrong_is_found(
+    sessions: Sessions, engine: AsyncEngine, harm: str, problem: str
+) -> None:
+    await define(sessions)
+    await materialise(sessions, now=SOON)
+    async with engine.begin() as connection:
+        await connection.execute(text(harm))
+
+    found = await findings(sessions, now=SOON + timedelta(minutes=10))
+
+    assert problem in {finding.problem for finding in found}
+
+
+async def test_fires_that_no_scheduler_records_are_found(sessions: Sessions) -> None:
+    await define(sessions)
+
+    found = await findings(sessions)
+
+    assert [finding.problem for finding in found] == [
+        "the fire of 2026-03-02T00:00:00Z is due, and no scheduler has recorded it"
+    ]
