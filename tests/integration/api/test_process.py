@@ -133,6 +133,10 @@ async def test_the_log_is_json_and_carries_the_request_id(
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
         await client.get("/report?date=", headers={"X-Request-ID": "mine"})
+        # The line is written after the answer.
+        await until(
+            lambda: asyncio.to_thread(lambda: '"request"' in service.said()), what="the line"
+        )
     lines = [json.loads(line) for line in service.said().splitlines()]
     (line,) = [line for line in lines if line["message"] == "request"]
     assert (line["request_id"], line["status"], line["path"]) == ("mine", 422, "/report")
