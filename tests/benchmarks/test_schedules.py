@@ -29,13 +29,14 @@ ZONES = 40
 AHEAD_SECONDS = 4
 """So long after all are set the instant comes at which they are due."""
 
-# Each has an offset of its own, so each fire is a run of its own: none joins another.
+# Each has a date of its own, so each fire is a run of its own and none joins another; the zones
+# lie three days apart, since theirs is not the same date everywhere.
 FILL = """
 INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup, catchup_window,
     overlap, origin)
-SELECT 's' || k, (k % 60) || ' * * * *', (CAST(:zones AS text[]))[1 + k % :number], -k, true,
-    'all', '7 days', 'buffer_one', 'api'
-FROM generate_series(1, CAST(:schedules AS int)) AS k
+SELECT 's' || k, (k % 60) || ' * * * *', (CAST(:zones AS text[]))[1 + k / :share],
+    -(1 + k + 3 * (k / :share)), true, 'all', '7 days', 'buffer_one', 'api'
+FROM generate_series(0, CAST(:schedules AS int) - 1) AS k
 """
 EMPTY = "DELETE FROM report_runs"
 MAKE_DUE = """
@@ -67,7 +68,7 @@ async def engine_of_many(postgres_server_url: str) -> AsyncIterator[tuple[AsyncE
         values = {
             "schedules": SCHEDULES,
             "zones": zones[:: len(zones) // ZONES][:ZONES],
-            "number": ZONES,
+            "share": SCHEDULES // ZONES,
         }
         async with engine.begin() as connection:
             await connection.execute(text(FILL), values)
