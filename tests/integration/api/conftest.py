@@ -1,8 +1,10 @@
 """What do the tests of the API share?"""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_api.main import build_app
 from daybook_api.settings import ApiSettings
+from tests.support.processes import Service
+from tests.support.waiting import until
 
 MakeDay = Callable[..., Awaitable[None]]
 
@@ -41,6 +45,24 @@ async def serve(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         ) as client,
     ):
         yield client
+
+
+@asynccontextmanager
+async def api_process(
+    url: str, folder: Path, **more: str
+) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    """Start the API as a process and yield it, and a client of it."""
+    environment = {"DAYBOOK_DATABASE_URL": url, "DAYBOOK_API_PORT": "0"} | more
+    with Service(["daybook-api"], environment=environment, log=folder / "api.log") as service:
+
+        async def address() -> str | None:
+            assert service.running, service.said()
+            found = re.search(r'http://127[^"]*', service.said())
+            return found[0] if found and '"ready"' in service.said() else None
+
+        where = await until(address, what="the start of the API")
+        async with httpx.AsyncClient(base_url=str(where), timeout=10) as client:
+            yield service, client
 
 
 @pytest.fixture(scope="session")

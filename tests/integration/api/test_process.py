@@ -2,40 +2,22 @@
 
 import asyncio
 import json
-import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tests.integration.api.conftest import MakeDay
+from tests.integration.api.conftest import MakeDay, api_process
 from tests.support.processes import Service
 from tests.support.waiting import until
 
 DAY = "2026-03-01"
 MANY = 300_000
-
-
-@asynccontextmanager
-async def _api(
-    url: str, folder: Path, **more: str
-) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
-    environment = {"DAYBOOK_DATABASE_URL": url, "DAYBOOK_API_PORT": "0"} | more
-    with Service(["daybook-api"], environment=environment, log=folder / "api.log") as service:
-
-        async def address() -> str | None:
-            assert service.running, service.said()
-            found = re.search(r'http://127[^"]*', service.said())
-            return found[0] if found and '"ready"' in service.said() else None
-
-        where = await until(address, what="the start of the API")
-        async with httpx.AsyncClient(base_url=str(where), timeout=10) as client:
-            yield service, client
 
 
 def _slow_reader(client: httpx.AsyncClient) -> socket.socket:
@@ -51,7 +33,7 @@ async def test_slow_readers_cost_no_memory_and_keep_nobody_waiting(
     postgres_url: str, make_day: MakeDay, tmp_path: Path
 ) -> None:
     await make_day(DAY, rows=MANY)
-    async with _api(postgres_url, tmp_path) as (service, client):
+    async with api_process(postgres_url, tmp_path) as (service, client):
         process = psutil.Process(service.pid)
         await client.get(f"/report?date={DAY}")
         before = process.memory_info().rss
@@ -73,7 +55,10 @@ async def test_a_reader_who_takes_nothing_is_disconnected(
     postgres_url: str, make_day: MakeDay, tmp_path: Path
 ) -> None:
     await make_day(DAY, rows=MANY)
-    async with _api(postgres_url, tmp_path, DAYBOOK_STREAM_TIMEOUT="0.5") as (service, client):
+    async with api_process(postgres_url, tmp_path, DAYBOOK_STREAM_TIMEOUT="0.5") as (
+        service,
+        client,
+    ):
         process = psutil.Process(service.pid)
         with closing(_slow_reader(client)):
 
@@ -97,7 +82,7 @@ async def test_sigterm_lets_a_stream_come_to_its_end(
 ) -> None:
     await make_day(DAY, rows=MANY)
     async with (
-        _api(postgres_url, tmp_path) as (service, client),
+        api_process(postgres_url, tmp_path) as (service, client),
         client.stream("GET", f"/report?date={DAY}&format=ndjson") as answer,
     ):
         pieces = answer.aiter_bytes()
@@ -110,7 +95,7 @@ async def test_sigterm_lets_a_stream_come_to_its_end(
 
 
 async def test_sigint_ends_it_cleanly(postgres_url: str, tmp_path: Path) -> None:
-    async with _api(postgres_url, tmp_path) as (service, _):
+    async with api_process(postgres_url, tmp_path) as (service, _):
         service.send(signal.SIGINT)
         assert await asyncio.to_thread(service.wait) == 0
     assert "Traceback" not in service.said()
@@ -145,7 +130,7 @@ def test_a_wrong_environment_is_named(command: list[str], tmp_path: Path) -> Non
 async def test_the_log_is_json_and_carries_the_request_id(
     postgres_url: str, tmp_path: Path
 ) -> None:
-    async with _api(postgres_url, tmp_path) as (service, client):
+    async with api_process(postgres_url, tmp_path) as (service, client):
         await client.get("/report?date=", headers={"X-Request-ID": "mine"})
     lines = [json.loads(line) for line in service.said().splitlines()]
     (line,) = [line for line in lines if line["message"] == "request"]

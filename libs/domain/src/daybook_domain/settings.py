@@ -81,9 +81,20 @@ class BrokerSettings(Settings):
 
 
 class RedisSettings(Settings):
-    """Where is Redis, if anywhere? Empty: no task results are kept."""
+    """Where is Redis, if anywhere? Empty: no task results and no copies are kept."""
 
     redis_url: RedisUrl = SecretStr("")
+
+
+class CacheSettings(RedisSettings):
+    """Are copies of users and products kept in Redis? The same for all services of a system."""
+
+    cache: Literal["on", "off"] = "on"
+
+    @property
+    def cache_url(self) -> str:
+        """Where copies are kept; empty: nowhere."""
+        return self.redis_url.get_secret_value() if self.cache == "on" else ""
 
 
 class CalendarSettings(Settings):

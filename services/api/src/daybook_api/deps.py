@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from daybook_api.streams import Reports
 from daybook_domain import clock, db
+from daybook_domain.cache.store import Cache
 from daybook_domain.reports.calendar import local_date
 
 
@@ -17,6 +18,7 @@ class Wiring:
     """What the endpoints share, built by `main.py` once the event loop runs."""
 
     sessions: db.Sessions
+    cache: Cache | None
     reports: Reports
     timezone: str
     idempotency_retention: timedelta

@@ -24,7 +24,9 @@ from daybook_api.reports import days, document, runs
 from daybook_api.settings import ApiSettings
 from daybook_api.streams import Reports
 from daybook_domain import logs
-from daybook_domain.db import create_engine, create_sessions, create_stream_pool
+from daybook_domain.cache import commits
+from daybook_domain.cache.store import Cache
+from daybook_domain.db import Sessions, create_engine, create_sessions, create_stream_pool
 from daybook_domain.settings import load
 
 log = structlog.stdlib.get_logger(__name__)
@@ -73,9 +75,11 @@ def _lifespan(
         pool = create_stream_pool(
             url, application="daybook-api reports", size=settings.stream_limit
         )
-        async with pool:
+        sessions = create_sessions(engine)
+        async with pool, _cache(settings, sessions, registry=registry) as cache:
             app.state.wiring = deps.Wiring(
-                sessions=create_sessions(engine),
+                sessions=sessions,
+                cache=cache,
                 reports=Reports(pool, patience=settings.stream_timeout),
                 timezone=settings.timezone,
                 idempotency_retention=settings.idempotency_retention,
@@ -89,6 +93,18 @@ def _lifespan(
         await engine.dispose()
 
     return lifespan
+
+
+@asynccontextmanager
+async def _cache(
+    settings: ApiSettings, sessions: Sessions, *, registry: CollectorRegistry
+) -> AsyncIterator[Cache | None]:
+    if not settings.cache_url:
+        yield None
+        return
+    async with Cache(settings.cache_url, registry=registry) as cache:
+        commits.tell(cache, sessions)
+        yield cache
 
 
 def main() -> None:

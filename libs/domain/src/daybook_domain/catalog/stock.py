@@ -20,6 +20,8 @@ from decimal import Decimal
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_domain.changes import Kind, note
+
 # NO KEY UPDATE lets others insert items that refer to the product, which needs but its key.
 _HOLD = text(
     """
@@ -59,6 +61,7 @@ async def take(session: AsyncSession, pieces: Mapping[int, int]) -> None:
     moved = {product: count for product, count in pieces.items() if count}
     if not moved:
         return
+    note(session, Kind.PRODUCT, *moved)
     values = {"ids": list(moved), "pieces": list(moved.values())}
     touched = (await session.execute(_MOVE, values)).all()
     if len(touched) != len(moved):
