@@ -16,7 +16,6 @@ from structlog.testing import capture_logs
 
 from daybook_domain.cache.store import COMMIT, KEEP, Cache
 from daybook_domain.changes import Kind, Thing
-from daybook_embedded.homes import scratch_folder
 from daybook_embedded.valkey import ValkeyServer
 from tests.support.copies import counted, failures, forget_all, in_use, is_kept
 from tests.support.proxy import Proxy
@@ -341,15 +340,6 @@ async def test_a_process_that_starts_trusts_no_copy_of_before(
     row.value = 1
     async with running(copies_url, row):
         assert await ours.read() == 1
-
-
-@pytest.fixture
-async def private() -> AsyncIterator[ValkeyServer]:
-    with scratch_folder() as folder:
-        server = ValkeyServer(folder)
-        await asyncio.to_thread(server.start)
-        yield server
-        await asyncio.to_thread(server.stop)
 
 
 async def test_a_redis_that_is_paused_holds_up_nobody_for_long(
