@@ -47,6 +47,7 @@ async def asked(
                     "DAYBOOK_DATABASE_URL": url,
                     "DAYBOOK_REDIS_URL": redis_url,
                     "DAYBOOK_CACHE": cache,
+                    "DAYBOOK_CACHE_TIMEOUT": "10",
                     "DAYBOOK_API_PORT": str(ports[cache]),
                 }
                 service = Service(["daybook-api"], environment=environment, log=folder / cache)

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ PATHS = {"user": "/users/1", "product": "/products/1"}
 async def caching(
     postgres_url: str, redis_url: str, **more: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    settings = {"database_url": postgres_url, "redis_url": redis_url, **more}
+    # A busy machine is not to look like a Redis that is away.
+    patient = {"cache_timeout": timedelta(seconds=10)}
+    settings = {"database_url": postgres_url, "redis_url": redis_url, **patient, **more}
     async with serve(build_app(ApiSettings.model_validate(settings))) as client:
         yield client
 
@@ -149,7 +152,9 @@ async def test_a_write_that_is_refused_costs_no_copy(cached: httpx.AsyncClient) 
 async def test_a_write_of_another_process_is_seen(
     cached: httpx.AsyncClient, postgres_url: str, copies_url: str, tmp_path: Path
 ) -> None:
-    async with api_process(postgres_url, tmp_path, DAYBOOK_REDIS_URL=copies_url) as (_, other):
+    settings = {"DAYBOOK_REDIS_URL": copies_url, "DAYBOOK_CACHE_TIMEOUT": "10"}
+    process = api_process(postgres_url, tmp_path, **settings)
+    async with process as (_, other):
         for stock in range(5):
             await cached.get("/products/1")
             await cached.get("/products/1")

@@ -86,17 +86,6 @@ class RedisSettings(Settings):
     redis_url: RedisUrl = SecretStr("")
 
 
-class CacheSettings(RedisSettings):
-    """Are copies of users and products kept in Redis? The same for all services of a system."""
-
-    cache: Literal["on", "off"] = "on"
-
-    @property
-    def cache_url(self) -> str:
-        """Where copies are kept; empty: nowhere."""
-        return self.redis_url.get_secret_value() if self.cache == "on" else ""
-
-
 class CalendarSettings(Settings):
     """What is a business day?"""
 
@@ -134,6 +123,20 @@ def _seconds(value: object) -> object:
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
 """A positive time, in seconds; Pydantic alone would take `00:01:00` or `PT60S`, but not `60`."""
+
+
+class CacheSettings(RedisSettings):
+    """Are copies of users and products kept in Redis? The same for all services of a system."""
+
+    cache: Literal["on", "off"] = "on"
+    cache_timeout: Seconds = timedelta(seconds=0.25)
+    """A Redis that does not answer for so long is done without, until it does again."""
+
+    @property
+    def cache_url(self) -> str:
+        """Where copies are kept; empty: nowhere."""
+        return self.redis_url.get_secret_value() if self.cache == "on" else ""
+
 
 S = TypeVar("S", bound=Settings)
 

@@ -102,7 +102,8 @@ async def _cache(
     if not settings.cache_url:
         yield None
         return
-    async with Cache(settings.cache_url, registry=registry) as cache:
+    cache = Cache(settings.cache_url, registry=registry, patience=settings.cache_timeout)
+    async with cache:
         commits.tell(cache, sessions)
         yield cache
 

@@ -1,6 +1,7 @@
 """Does every commit tell the cache, and only a commit?"""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -21,7 +22,8 @@ KEY = "daybook:product:1"
 async def telling(engine: AsyncEngine, copies: Redis, copies_url: str) -> AsyncIterator[Sessions]:
     """Return a factory of sessions that tell a cache."""
     sessions = create_sessions(engine)
-    async with Cache(copies_url, registry=CollectorRegistry()) as cache:
+    patience = timedelta(seconds=10)
+    async with Cache(copies_url, registry=CollectorRegistry(), patience=patience) as cache:
         commits.tell(cache, sessions)
         yield sessions
 

@@ -1,6 +1,7 @@
 """When is Redis in use? Once nothing is owed to it, and as long as it is the same."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -10,6 +11,8 @@ from daybook_domain.cache.link import Away, Link
 from daybook_embedded.valkey import ValkeyServer
 from tests.support.copies import in_use
 from tests.support.waiting import until
+
+PATIENCE = timedelta(seconds=10)
 
 
 async def test_what_redis_misses_while_it_is_welcomed_is_made_good(copies_url: str) -> None:
@@ -23,7 +26,7 @@ async def test_what_redis_misses_while_it_is_welcomed_is_made_good(copies_url: s
             link.owe()
         welcomed.set()
 
-    link = Link(copies_url, registry=registry, welcome=welcome)
+    link = Link(copies_url, registry=registry, patience=PATIENCE, welcome=welcome)
     await link.open()
     assert welcomed.is_set()
     with pytest.raises(Away):
@@ -41,7 +44,9 @@ async def test_a_redis_that_was_restarted_between_two_commands_is_welcomed_anew(
     private: ValkeyServer,
 ) -> None:
     registry = CollectorRegistry()
-    link = Link(private.url, registry=registry, welcome=lambda redis: redis.ping())
+    link = Link(
+        private.url, registry=registry, patience=PATIENCE, welcome=lambda redis: redis.ping()
+    )
     await link.open()
     # No connection is open that could break.
     await link.ask(lambda redis: redis.connection_pool.disconnect())

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -41,9 +42,9 @@ class Row:
 class Process:
     """One process of ours: its cache, and what it counts."""
 
-    def __init__(self, url: str, row: Row) -> None:
+    def __init__(self, url: str, row: Row, *, patience: timedelta) -> None:
         self.registry = CollectorRegistry()
-        self.cache = Cache(url, registry=self.registry)
+        self.cache = Cache(url, registry=self.registry, patience=patience)
         self._row = row
 
     async def read(self, fetch: Callable[[], Awaitable[bytes]] | None = None) -> int:
@@ -65,9 +66,13 @@ class Process:
         await until(up, what="the return of the cache")
 
 
+# Long enough for a machine that is busy; short where a test has to wait for its end.
+PATIENCE, LITTLE_PATIENCE = timedelta(seconds=10), timedelta(seconds=1)
+
+
 @asynccontextmanager
-async def running(url: str, row: Row) -> AsyncIterator[Process]:
-    process = Process(url, row)
+async def running(url: str, row: Row, *, patience: timedelta = PATIENCE) -> AsyncIterator[Process]:
+    process = Process(url, row, patience=patience)
     async with process.cache:
         yield process
 
@@ -251,7 +256,10 @@ async def test_a_flush_in_between_does_no_harm(
 
 @pytest.fixture
 async def proxied(copies: Redis, copies_url: str, row: Row) -> AsyncIterator[tuple[Process, Proxy]]:
-    async with Proxy(copies_url) as proxy, running(proxy.url, row) as process:
+    async with (
+        Proxy(copies_url) as proxy,
+        running(proxy.url, row, patience=LITTLE_PATIENCE) as process,
+    ):
         yield process, proxy
 
 
@@ -345,7 +353,7 @@ async def test_a_process_that_starts_trusts_no_copy_of_before(
 async def test_a_redis_that_is_paused_holds_up_nobody_for_long(
     private: ValkeyServer, row: Row
 ) -> None:
-    async with running(private.url, row) as process:
+    async with running(private.url, row, patience=LITTLE_PATIENCE) as process:
         await process.read()
         os.kill(private.pid, signal.SIGSTOP)
         try:

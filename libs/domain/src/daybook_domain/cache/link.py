@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
@@ -16,8 +17,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 0.25
-"""Reading from Postgres takes a few milliseconds; waiting longer than this helps nobody."""
 PAUSE_SECONDS = 1.0
 _MOST_CONNECTIONS = 256
 _FAILURES = (RedisError, OSError, TimeoutError)
@@ -28,7 +27,7 @@ class Away(Exception):
 
 
 class Link:
-    """A Redis that is asked for as long as it answers.
+    """A Redis that is asked for as long as it answers within `patience`.
 
     The first failure closes the link for all; from then on one attempt a second is made beside the
     requests, until `welcome` succeeds. So it begins, too: whatever Redis has kept from a time that
@@ -40,6 +39,7 @@ class Link:
         url: str,
         *,
         registry: CollectorRegistry,
+        patience: timedelta,
         welcome: Callable[[Redis], Awaitable[object]],
     ) -> None:
         self._redis: Redis = Redis.from_url(
@@ -49,6 +49,7 @@ class Link:
             redis_connect_func=self._meet,
         )
         self._welcome = welcome
+        self._patience_seconds = patience.total_seconds()
         self._up = self._owing = False
         self._told: bool | None = None
         self._server: bytes | None = None
@@ -77,7 +78,7 @@ class Link:
         if not self._up:
             raise Away
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(self._patience_seconds):
                 return await command(self._redis)
         except _FAILURES as error:
             self._lose(error)
@@ -107,7 +108,7 @@ class Link:
     async def _attempt(self) -> bool:
         self._owing = False
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(self._patience_seconds):
                 await self._welcome(self._redis)
         except _FAILURES as error:
             self._failures.inc()

@@ -74,8 +74,9 @@ class Commit:
 class Cache:
     """Copies of single users and products; without Redis, everything is read from the database."""
 
-    def __init__(self, url: str, *, registry: CollectorRegistry) -> None:
-        self._link = Link(url, registry=registry, welcome=_begin_epoch)
+    def __init__(self, url: str, *, registry: CollectorRegistry, patience: timedelta) -> None:
+        """Say where Redis is, and how long it may take to answer before it is done without."""
+        self._link = Link(url, registry=registry, patience=patience, welcome=_begin_epoch)
         self._reads = Counter(
             "daybook_cache_reads",
             "Reads by kind and outcome: hit, miss, away (the cache was not to be had).",
