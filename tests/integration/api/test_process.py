@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -131,7 +132,12 @@ async def test_the_log_is_json_and_carries_the_request_id(
     postgres_url: str, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
+
+        async def logged() -> list[dict[str, Any]]:
+            lines = [json.loads(line) for line in service.said().splitlines()]
+            return [line for line in lines if line["message"] == "request"]
+
         await client.get("/report?date=", headers={"X-Request-ID": "mine"})
-    lines = [json.loads(line) for line in service.said().splitlines()]
-    (line,) = [line for line in lines if line["message"] == "request"]
+        # The line is written after the answer, which the client may have before.
+        (line,) = await until(logged, what="a line about the request")
     assert (line["request_id"], line["status"], line["path"]) == ("mine", 422, "/report")

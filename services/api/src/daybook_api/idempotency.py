@@ -4,12 +4,16 @@ An endpoint that creates something asks `replay` before it does, and hands its a
 both in the transaction of the effect:
 
     async with app.sessions.begin() as session:
-        return await once.replay(session, body) or await once.keep(session, await add(...))
+        if (known := await once.replay(session, body)) is not None:
+            return known
+        …
+        return await once.keep(session, created, location=…)
 
 Without the header both do nothing. A refusal is not kept: its transaction leaves no trace.
 """
 
 import hashlib
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
@@ -38,10 +42,10 @@ REPLAYED = "Idempotency-Replayed"
 class Once:
     """The key of one request, if it has one."""
 
-    def __init__(self, request: Request, app: App, key: Key = None) -> None:
-        self._operation = f"{request.method} {request.scope['path']}"
+    def __init__(self, *, operation: str, key: str | None, retention: timedelta) -> None:
+        self._operation = operation
         self._key = key
-        self._retention = app.idempotency_retention
+        self._retention = retention
 
     async def replay(self, session: AsyncSession, body: BaseModel) -> Response | None:
         """Return the answer that this request has got before, if it has.
@@ -79,7 +83,13 @@ def _response(answer: Answer, *, headers: dict[str, str]) -> Response:
     )
 
 
-Idempotent = Annotated[Once, Depends()]
+async def _once(request: Request, app: App, key: Key = None) -> Once:
+    # Not a plain function: FastAPI would send it to a thread for each request.
+    operation = f"{request.method} {request.scope['path']}"
+    return Once(operation=operation, key=key, retention=app.idempotency_retention)
+
+
+Idempotent = Annotated[Once, Depends(_once)]
 
 CREATED = {
     "headers": {

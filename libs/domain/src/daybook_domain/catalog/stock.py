@@ -16,17 +16,23 @@ locks of all of them first: those of the orders, then those of the products.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any, cast
 
-from sqlalchemy import text
+from sqlalchemy import CursorResult, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.changes import Kind, note
 
 # NO KEY UPDATE lets others insert items that refer to the product, which needs but its key.
+#
+# Writing that follows checks foreign keys, by plans that a connection makes once and keeps: made
+# while a table is nearly empty they read it from end to end, for each row, until the table is
+# analysed. Seen to take ten times as long for a batch of a thousand orders in a new shop.
 _HOLD = text(
     """
-    SELECT id, price, stock_quantity FROM products
-    WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE
+    SELECT p.id, p.price, p.stock_quantity
+    FROM products AS p, set_config('enable_seqscan', 'off', true)
+    WHERE p.id = ANY(CAST(:ids AS bigint[])) ORDER BY p.id FOR NO KEY UPDATE OF p
     """
 )
 _MOVE = text(
@@ -34,7 +40,6 @@ _MOVE = text(
     UPDATE products AS p SET stock_quantity = p.stock_quantity - taken.pieces, updated_at = now()
     FROM unnest(CAST(:ids AS bigint[]), CAST(:pieces AS bigint[])) AS taken(id, pieces)
     WHERE p.id = taken.id AND p.stock_quantity >= taken.pieces
-    RETURNING p.id
     """
 )
 
@@ -48,8 +53,11 @@ class Held:
 
 
 async def hold(session: AsyncSession, product_ids: Iterable[int]) -> dict[int, Held]:
-    """Return the products that exist; nobody else changes them before the transaction ends."""
-    found = await session.execute(_HOLD, {"ids": sorted(set(product_ids))})
+    """Return the products that exist; nobody else changes them before the transaction ends.
+
+    The rest of the transaction is planned without reading tables from end to end.
+    """
+    found = (await session.execute(_HOLD, {"ids": sorted(set(product_ids))})).all()
     return {row.id: Held(price=row.price, left=row.stock_quantity) for row in found}
 
 
@@ -63,6 +71,6 @@ async def take(session: AsyncSession, pieces: Mapping[int, int]) -> None:
         return
     note(session, Kind.PRODUCT, *moved)
     values = {"ids": list(moved), "pieces": list(moved.values())}
-    touched = (await session.execute(_MOVE, values)).all()
-    if len(touched) != len(moved):
+    touched = cast("CursorResult[Any]", await session.execute(_MOVE, values)).rowcount
+    if touched != len(moved):
         raise AssertionError(f"stock of {sorted(moved)} was moved without being held")

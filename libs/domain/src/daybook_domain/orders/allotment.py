@@ -1,7 +1,6 @@
 """Which orders of a batch can be placed, at what price, and why not the others? Pure."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
@@ -41,8 +40,9 @@ class NewOrder:
 
         In which items these pieces come, and in which order, makes no difference.
         """
-        content = [self.user_id, self.delivery_address_id, sorted(pieces(self.items).items())]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        wanted = sorted(pieces(self.items).items())
+        content = f"{self.user_id} {self.delivery_address_id} {wanted}"
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Allotted:
     """An order that can be placed, with the price of each of its items."""
 
     order: NewOrder
+    pieces: Mapping[int, int]
     prices: tuple[Decimal, ...]
     total_price: Decimal
     digest: str | None
@@ -95,7 +96,7 @@ def allot(orders: Sequence[NewOrder], known: Known) -> list[Outcome]:
         digest = None if order.external_id is None else order.digest()
         outcome = _decide(order, digest, known, left=left, first=first)
         if isinstance(outcome, Allotted):
-            for product, wanted in pieces(order.items).items():
+            for product, wanted in outcome.pieces.items():
                 left[product] -= wanted
             if order.external_id is not None and digest is not None:
                 first[order.external_id] = (place, digest)
@@ -137,13 +138,15 @@ def priced(
     return prices, total
 
 
-def require_stock(items: Sequence[NewItem], left: Mapping[int, int]) -> None:
-    """Raise `OutOfStock` for the first product of which less than wanted is `left`."""
-    for product, wanted in pieces(items).items():
-        if wanted > left[product]:
+def require_stock(
+    wanted: Mapping[int, int], left: Mapping[int, int], *, items: Sequence[NewItem]
+) -> None:
+    """Raise `OutOfStock` for the first product of which more is `wanted`, by `items`, than left."""
+    for product, count in wanted.items():
+        if count > left[product]:
             place = next(n for n, item in enumerate(items) if item.product_id == product)
             raise OutOfStock(
-                f"{wanted} of product {product} are wanted, {left[product]} are left",
+                f"{count} of product {product} are wanted, {left[product]} are left",
                 field=f"items/{place}/quantity",
             )
 
@@ -193,8 +196,9 @@ def _check(order: NewOrder, digest: str | None, known: Known, left: Mapping[int,
         )
     require_own_address(order.delivery_address_id, order.user_id, known.addresses)
     prices, total = priced(order.items, known.products)
-    require_stock(order.items, left)
-    return Allotted(order=order, prices=prices, total_price=total, digest=digest)
+    wanted = pieces(order.items)
+    require_stock(wanted, left, items=order.items)
+    return Allotted(order=order, pieces=wanted, prices=prices, total_price=total, digest=digest)
 
 
 def require_own_address(address_id: int, user_id: int, owners: Mapping[int, int]) -> None:

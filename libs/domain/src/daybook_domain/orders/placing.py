@@ -6,10 +6,12 @@ decides in peace: a pure function from the orders and what the database said to 
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.catalog import stock
@@ -24,15 +26,22 @@ from daybook_domain.orders.allotment import (
     Repeated,
     allot,
 )
+from daybook_domain.violations import broken_constraint
 
 __all__ = ["NewItem", "NewOrder", "Placed", "place"]
 
-_HOLD_USERS = text(
-    "SELECT id FROM users WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR KEY SHARE"
-)
-_HOLD_ADDRESSES = text(
-    "SELECT id, user_id FROM addresses WHERE id = ANY(CAST(:ids AS bigint[]))"
-    " ORDER BY id FOR KEY SHARE"
+# The parts of a UNION ALL are read one after the other: users first.
+_HOLD = text(
+    """
+    WITH held_users AS MATERIALIZED (
+        SELECT id FROM users WHERE id = ANY(CAST(:users AS bigint[])) ORDER BY id FOR KEY SHARE
+    ), held_addresses AS MATERIALIZED (
+        SELECT id, user_id FROM addresses WHERE id = ANY(CAST(:addresses AS bigint[]))
+        ORDER BY id FOR KEY SHARE
+    )
+    SELECT NULL AS address_id, id AS user_id FROM held_users
+    UNION ALL SELECT id, user_id FROM held_addresses
+    """
 )
 _EARLIER = text(
     """
@@ -41,7 +50,9 @@ _EARLIER = text(
     """
 )
 # Ids in the order of the batch, rows in the order of their external ids: two batches that share
-# several wait for each other at the first that they share, and not crosswise.
+# several wait for each other at the first that they share, and not crosswise. Items find the id of
+# their order by its place in an array: a join would be planned once, for a batch of one, and kept
+# for a batch of a thousand.
 _WRITE = text(
     """
     WITH placed AS MATERIALIZED (
@@ -56,20 +67,17 @@ _WRITE = text(
         OVERRIDING SYSTEM VALUE
         SELECT id, external_id, digest, user_id, address_id, total, 'pending'
         FROM placed ORDER BY external_id
-        ON CONFLICT (external_id) DO NOTHING
-        RETURNING id
+    ), batch AS MATERIALIZED (
+        SELECT array_agg(id ORDER BY place) AS ids FROM placed
     ), items AS (
         INSERT INTO order_items (order_id, product_id, quantity, price_at_order)
-        SELECT placed.id, item.product_id, item.quantity, item.price
+        SELECT (SELECT ids FROM batch)[item.place], item.product_id, item.quantity, item.price
         FROM unnest(
-            CAST(:places AS bigint[]), CAST(:products AS bigint[]), CAST(:quantities AS integer[]),
+            CAST(:places AS integer[]), CAST(:products AS bigint[]), CAST(:quantities AS integer[]),
             CAST(:prices AS numeric[])
-        ) WITH ORDINALITY AS item(place, product_id, quantity, price, line)
-        JOIN placed USING (place)
-        JOIN written ON written.id = placed.id
-        ORDER BY item.line
+        ) AS item(place, product_id, quantity, price)
     )
-    SELECT placed.id FROM placed JOIN written USING (id) ORDER BY placed.place
+    SELECT ids FROM batch
     """
 )
 
@@ -81,10 +89,6 @@ class Placed:
     order_id: int
     total_price: Decimal
     duplicate: bool
-
-
-class _Overtaken(Exception):
-    """Another transaction placed an order of the same external id after we had looked."""
 
 
 async def place(session: AsyncSession, orders: Sequence[NewOrder]) -> list[Placed | DaybookError]:
@@ -101,11 +105,15 @@ async def place(session: AsyncSession, orders: Sequence[NewOrder]) -> list[Place
         allotted = [outcome for outcome in outcomes if isinstance(outcome, Allotted)]
         if not allotted:
             return _told(outcomes, ids=[])
+        named = any(one.order.external_id is not None for one in allotted)
         try:
-            async with session.begin_nested():
+            async with session.begin_nested() if named else nullcontext():
                 ids = await _write(session, allotted)
-        except _Overtaken:
-            # It has committed, so that the next look finds its order.
+        except IntegrityError as error:
+            if broken_constraint(error) != "uq_orders_external_id":
+                raise
+            # Another transaction has placed an order of the same external id since we looked, and
+            # has committed: the next look finds it. What we hold we still hold.
             continue
         return _told(outcomes, ids=ids)
 
@@ -113,10 +121,13 @@ async def place(session: AsyncSession, orders: Sequence[NewOrder]) -> list[Place
 async def _hold(
     session: AsyncSession, orders: Sequence[NewOrder]
 ) -> tuple[set[int], dict[int, int], dict[int, stock.Held]]:
-    wanted = {"ids": sorted({order.user_id for order in orders})}
-    users = set((await session.execute(_HOLD_USERS, wanted)).scalars())
-    wanted = {"ids": sorted({order.delivery_address_id for order in orders})}
-    addresses = {row.id: row.user_id for row in await session.execute(_HOLD_ADDRESSES, wanted)}
+    wanted = {
+        "users": sorted({order.user_id for order in orders}),
+        "addresses": sorted({order.delivery_address_id for order in orders}),
+    }
+    found = (await session.execute(_HOLD, wanted)).all()
+    users = {row.user_id for row in found if row.address_id is None}
+    addresses = {row.address_id: row.user_id for row in found if row.address_id is not None}
     products = await stock.hold(
         session, (item.product_id for order in orders for item in order.items)
     )
@@ -157,12 +168,11 @@ async def _write(session: AsyncSession, allotted: Sequence[Allotted]) -> list[in
             "prices": prices,
         },
     )
-    ids = list(written.scalars())
-    if len(ids) != len(allotted):
-        raise _Overtaken
+    ids: list[int] = written.scalar_one()
     taken: dict[int, int] = {}
-    for _, product_id, quantity, _ in items:
-        taken[product_id] = taken.get(product_id, 0) + quantity
+    for one in allotted:
+        for product_id, wanted in one.pieces.items():
+            taken[product_id] = taken.get(product_id, 0) + wanted
     await stock.take(session, taken)
     return ids
 

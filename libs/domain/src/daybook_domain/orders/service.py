@@ -175,8 +175,9 @@ async def _replace(
     if cancelled:
         await _put_back(session, back, products)
     else:
-        require_stock(new, {key: held.left + back.get(key, 0) for key, held in products.items()})
         taken = pieces(new)
+        left = {key: held.left + back.get(key, 0) for key, held in products.items()}
+        require_stock(taken, left, items=new)
         await stock.take(session, {key: taken.get(key, 0) - back.get(key, 0) for key in products})
     await session.execute(sql_delete(OrderItem).where(col(OrderItem.order_id) == order.id))
     session.add_all(

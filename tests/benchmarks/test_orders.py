@@ -1,0 +1,191 @@
+"""How many orders a second are placed, with their stock taken, one by one and in batches?
+
+Each has three items. COPY is the limit of what Postgres takes in: the same rows, computed before,
+with their foreign keys, and nobody looks at the stock.
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from decimal import Decimal
+from itertools import count
+from random import Random
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain import migrate
+from daybook_domain.catalog.models import Address, Product, User
+from daybook_domain.db import create_engine, create_sessions
+from daybook_domain.orders.allotment import NewItem, NewOrder
+from daybook_domain.orders.models import Order, OrderItem
+from daybook_domain.orders.placing import Placed, place
+from tests.benchmarks import days
+from tests.support.bench import Way, interleaved, ratio, seconds, setting, table
+from tests.support.databases import fresh_database
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
+
+ROUNDS = 5
+ORDERS = {"ORM": 150, "1": 300, "10": 2000, "100": 8000, "1,000": 8000, "COPY": 8000}
+"""How many orders each way places in a round: enough for a steady rate, few enough for patience."""
+
+
+@pytest.fixture(scope="module")
+async def engine(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
+    """A shop of a thousand users and products, in a database of its own."""
+    async with fresh_database(
+        postgres_server_url, name=f"daybook_bench_orders_{os.getpid()}"
+    ) as url:
+        await migrate.upgrade(url)
+        engine = create_engine(url, application="bench")
+        async with engine.begin() as connection:
+            for statement in days.PEOPLE.split(";"):
+                await connection.execute(text(statement))
+            await connection.execute(text("UPDATE products SET stock_quantity = 1000000000"))
+            await connection.execute(text("ANALYZE"))
+        yield engine
+        await engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def ids() -> Iterator[int]:
+    """Keys that no sequence reaches, for COPY."""
+    return count(10_000_000)
+
+
+class Till:
+    """Makes up orders, and places them in several ways."""
+
+    def __init__(self, engine: AsyncEngine, *, ids: Iterator[int], external_ids: bool) -> None:
+        self._engine = engine
+        self._sessions = create_sessions(engine)
+        self._random = Random(1)
+        self._numbers = count() if external_ids else None
+        self._ids = ids
+
+    def _orders(self, number: int) -> list[NewOrder]:
+        return [self._order() for _ in range(number)]
+
+    def _order(self) -> NewOrder:
+        user = self._random.randint(1, 1000)
+        chosen = self._random.sample(range(1, 1001), k=3)
+        items = tuple(NewItem(product, self._random.randint(1, 5)) for product in chosen)
+        key = None if self._numbers is None else f"{id(self)}-{next(self._numbers)}"
+        return NewOrder(user, user, items, key)
+
+    def orm(self, number: int) -> Way:
+        async def way() -> float:
+            return await seconds(self._orm(self._orders(number))) / number
+
+        return way
+
+    def ours(self, number: int, *, batch: int) -> Way:
+        async def way() -> float:
+            return await seconds(self._ours(self._orders(number), batch)) / number
+
+        return way
+
+    def copy(self, number: int) -> Way:
+        async def way() -> float:
+            orders = [(next(self._ids), order) for order in self._orders(number)]
+            return await seconds(self._copy(orders)) / number
+
+        return way
+
+    async def _orm(self, orders: Sequence[NewOrder]) -> None:
+        """As services tend to: object by object, each order in a transaction of its own."""
+        for order in orders:
+            async with self._sessions.begin() as session:
+                await _place_by_objects(session, order)
+
+    async def _ours(self, orders: Sequence[NewOrder], batch: int) -> None:
+        for start in range(0, len(orders), batch):
+            async with self._sessions.begin() as session:
+                outcomes = await place(session, orders[start : start + batch])
+            assert all(isinstance(outcome, Placed) for outcome in outcomes)
+
+    async def _copy(self, orders: Sequence[tuple[int, NewOrder]]) -> None:
+        columns = ["id", "external_id", "user_id", "delivery_address_id", "total_price", "status"]
+        rows = [
+            (key, order.external_id, order.user_id, order.delivery_address_id, 31, "pending")
+            for key, order in orders
+        ]
+        items = [
+            (key, item.product_id, item.quantity, 3)
+            for key, order in orders
+            for item in order.items
+        ]
+        async with self._engine.begin() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            await connection.execute(text("SELECT 1"))
+            await driver.copy_records_to_table("orders", records=rows, columns=columns)
+            await driver.copy_records_to_table(
+                "order_items",
+                records=items,
+                columns=["order_id", "product_id", "quantity", "price_at_order"],
+            )
+
+
+async def _place_by_objects(session: AsyncSession, order: NewOrder) -> None:
+    user = await session.get_one(User, order.user_id)
+    address = await session.get_one(Address, order.delivery_address_id)
+    assert address.user_id == user.id
+    products = {}
+    for item in sorted(order.items, key=lambda item: item.product_id):
+        product = await session.get_one(Product, item.product_id, with_for_update=True)
+        assert product.stock_quantity >= item.quantity
+        product.stock_quantity -= item.quantity
+        products[item.product_id] = product
+    placed = Order(
+        external_id=order.external_id,
+        user_id=order.user_id,
+        delivery_address_id=order.delivery_address_id,
+        total_price=sum(
+            (products[item.product_id].price * item.quantity for item in order.items), Decimal(0)
+        ),
+    )
+    session.add(placed)
+    await session.flush()
+    assert placed.id is not None
+    session.add_all(
+        OrderItem(
+            order_id=placed.id,
+            product_id=item.product_id,
+            quantity=item.quantity,
+            price_at_order=products[item.product_id].price,
+        )
+        for item in order.items
+    )
+    await session.flush()
+    await session.refresh(placed)
+
+
+@pytest.mark.parametrize("external_ids", [False, True], ids=["plain", "external_id"])
+async def test_orders_a_second(
+    engine: AsyncEngine, ids: Iterator[int], *, external_ids: bool
+) -> None:
+    till = Till(engine, ids=ids, external_ids=external_ids)
+    batches = {name: int(name.replace(",", "")) for name in ORDERS if name not in {"ORM", "COPY"}}
+    ways = {
+        "ORM": till.orm(ORDERS["ORM"]),
+        **{name: till.ours(ORDERS[name], batch=size) for name, size in batches.items()},
+        "COPY": till.copy(ORDERS["COPY"]),
+    }
+    taken = await interleaved(ways, rounds=ROUNDS)
+    rows = [
+        [
+            {"ORM": "ORM, one by one", "COPY": "COPY, stock untouched"}.get(
+                way, f"batches of {way}"
+            ),
+            f"{1 / taken.median(way):,.0f}",
+            ratio(taken.ratio("ORM", to=way)),
+            ratio(taken.ratio("COPY", to=way)),
+        ]
+        for way in ways
+    ]
+    what = "with an external id" if external_ids else "without external ids"
+    title = f"{await setting(engine)}; orders of three items, {what}"
+    print(table(title, ["placed", "orders / s", "/ ORM", "/ COPY"], rows))
