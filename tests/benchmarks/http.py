@@ -6,8 +6,15 @@ length each time, so it is enough to count bytes.
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Self
+
+from tests.support.processes import Service
+
+ROOT = Path(__file__).parents[2]
 
 
 class Connection:
@@ -54,11 +61,49 @@ class Connection:
         await self._writer.wait_closed()
 
 
+@asynccontextmanager
+async def connections(
+    port: int, path: str, *, count: int, **headers: str
+) -> AsyncIterator[list[Connection]]:
+    """Yield fresh connections, for those of before would have been idle too long."""
+    opened = [await Connection.open(port, path, **headers) for _ in range(count)]
+    yield opened
+    for connection in opened:
+        await connection.close()
+
+
 async def seconds_for(connections: list[Connection], *, requests: int) -> float:
     """Return how long `requests` take, shared by the connections."""
     begun = perf_counter()
     await asyncio.gather(*(each.ask(requests // len(connections)) for each in connections))
     return perf_counter() - begun
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+async def answers(port: int) -> bool:
+    """Tell whether somebody listens on `port`."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def reference(url: str, *, port: int, log: Path) -> Service:
+    """Start what serving is compared with: served.py, on one uvicorn worker."""
+    command = [
+        *("uvicorn", "tests.benchmarks.served:create_app", "--factory", "--port", str(port)),
+        *("--no-access-log", "--log-level", "warning"),
+    ]
+    environment = {"DAYBOOK_DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
+    return Service(command, environment=environment, log=log)
 
 
 def download(port: int, path: str) -> tuple[float, float, int]:

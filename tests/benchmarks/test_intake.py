@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import migrate
-from daybook_domain.db import create_engine
+from daybook_domain.db import create_engine, create_sessions
 from daybook_worker.intake import Intake
 from daybook_worker.metrics import Metrics
 from daybook_worker.settings import WorkerSettings
@@ -131,7 +131,7 @@ class Traffic:
         )
         engine = create_engine(self._database_url, application="bench intake")
         metrics = Metrics()
-        intake = Intake(engine, settings, metrics=metrics)
+        intake = Intake(engine, settings, sessions=create_sessions(engine), metrics=metrics)
         running = asyncio.create_task(intake.run())
         labels = {"queue": "order", "outcome": "applied"}
 

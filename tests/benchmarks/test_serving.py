@@ -6,7 +6,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -25,7 +24,7 @@ from daybook_domain.db import create_engine, create_stream_pool
 from daybook_domain.reports import render
 from daybook_domain.reports.render import Format
 from tests.benchmarks import http
-from tests.benchmarks.http import Connection, seconds_for
+from tests.benchmarks.http import seconds_for
 from tests.support.bench import (
     Way,
     interleaved,
@@ -41,7 +40,6 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).parents[2]
 LARGE = os.environ.get("DAYBOOK_BENCH_LARGE") == "1"
 SMALL, MIDDLE, BIG = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)
 ROWS = {SMALL: 100, MIDDLE: 100_000, BIG: 1_000_000}
@@ -101,39 +99,16 @@ async def _fill(engine: AsyncEngine) -> None:
 
 @asynccontextmanager
 async def _services(url: str, folder: Path) -> AsyncIterator[tuple[Service, int, int]]:
-    ports = [_free_port(), _free_port()]
+    ports = [http.free_port(), http.free_port()]
     environment = {"DAYBOOK_DATABASE_URL": url, "DAYBOOK_API_PORT": str(ports[0])}
-    other = [
-        *("uvicorn", "tests.benchmarks.served:create_app", "--factory", "--port", str(ports[1])),
-        *("--no-access-log", "--log-level", "warning"),
-    ]
     with ExitStack() as stack:
         api = stack.enter_context(
             Service(["daybook-api"], environment=environment, log=folder / "api.log")
         )
-        stack.enter_context(
-            Service(
-                other, environment=environment | {"PYTHONPATH": str(ROOT)}, log=folder / "o.log"
-            )
-        )
+        stack.enter_context(http.reference(url, port=ports[1], log=folder / "o.log"))
         for port in ports:
-            await until(lambda port=port: _answers(port), what=f"port {port}")  # type: ignore[misc]
+            await until(lambda port=port: http.answers(port), what=f"port {port}")  # type: ignore[misc]
         yield api, ports[0], ports[1]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
-async def _answers(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 async def test_a_small_day(served: Served) -> None:
@@ -155,7 +130,7 @@ async def test_a_small_day(served: Served) -> None:
 
         async def one_request() -> float:
             # Connections of before would have been idle too long.
-            async with _connections(port, path, **headers) as connections:
+            async with http.connections(port, path, count=CONNECTIONS, **headers) as connections:
                 return await seconds_for(connections, requests=requests) / requests
 
         return one_request
@@ -179,14 +154,6 @@ async def test_a_small_day(served: Served) -> None:
     ]
     title = f"Serving a small day, {CONNECTIONS} connections; {await setting(served.engine)}"
     print(table(title, ["", "requests", "x naive", "x hello"], rows))
-
-
-@asynccontextmanager
-async def _connections(port: int, path: str, **headers: str) -> AsyncIterator[list[Connection]]:
-    opened = [await Connection.open(port, path, **headers) for _ in range(CONNECTIONS)]
-    yield opened
-    for connection in opened:
-        await connection.close()
 
 
 async def test_a_long_day(served: Served) -> None:
@@ -251,7 +218,9 @@ async def _naive(served: Served, day: date) -> float:
 async def test_slow_readers(served: Served) -> None:
     before = served.rss_megabytes()
     readers = [http.slow_reader(served.api_port, f"/report?date={BIG}") for _ in range(12)]
-    async with _connections(served.api_port, f"/report?date={SMALL}") as connections:
+    async with http.connections(
+        served.api_port, f"/report?date={SMALL}", count=CONNECTIONS
+    ) as connections:
         quick = await seconds_for(connections, requests=800) / 800
     grown = served.rss_megabytes() - before
     for reader in readers:

@@ -1,8 +1,14 @@
-"""What do tests of runs share?"""
+"""What do tests of several services share? A start without runs, and one without copies."""
+
+from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from yarl import URL
+
+from tests.support.copies import forget_all
 
 
 @pytest.fixture
@@ -11,3 +17,18 @@ async def no_runs(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         for table in ("report_runs", "taskiq_entries", "schedules", "report_days", "backfills"):
             await connection.execute(text(f"DELETE FROM {table}"))
+
+
+@pytest.fixture(scope="session")
+def copies_url(redis_url: str) -> str:
+    """Return the URL of a Redis database where copies may be kept."""
+    return str(URL(redis_url).with_path("/9"))
+
+
+@pytest.fixture
+async def copies(copies_url: str) -> AsyncIterator[Redis]:
+    """Return a client of that database, which holds no copy."""
+    redis: Redis = Redis.from_url(copies_url)
+    await forget_all(redis)
+    yield redis
+    await redis.aclose()

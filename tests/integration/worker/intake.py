@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from daybook_domain.db import create_engine
+from daybook_domain.db import create_engine, create_sessions
 from daybook_domain.errors import Unavailable
 from daybook_worker.intake import Intake
 from daybook_worker.letters import LetterRounds
@@ -28,8 +28,9 @@ async def taking_in(
     """Run the intake and its rounds; in the end they drain."""
     given = settings(database_url=database_url, broker_url=broker_url, **more)
     engine = create_engine(database_url, application="tests intake")
-    intake = Intake(engine, given, metrics=Metrics())
-    rounds = LetterRounds(engine, given, metrics=Metrics())
+    sessions = create_sessions(engine)
+    intake = Intake(engine, given, sessions=sessions, metrics=Metrics())
+    rounds = LetterRounds(given, sessions=sessions, metrics=Metrics())
     running = [asyncio.create_task(each.run()) for each in (intake, rounds)]
     try:
         if ready:

@@ -106,7 +106,7 @@ class BrokerSettings(Settings):
 
 
 class RedisSettings(Settings):
-    """Where is Redis, if anywhere? Empty: no task results are kept."""
+    """Where is Redis, if anywhere? Empty: no task results and no copies are kept."""
 
     redis_url: RedisUrl = SecretStr("")
 
@@ -139,6 +139,19 @@ class HealthSettings(Settings):
 
     health_host: str = "127.0.0.1"
     health_port: Port = 0
+
+
+class CacheSettings(RedisSettings):
+    """Are copies of users and products kept in Redis? The same for all services of a system."""
+
+    cache: Literal["on", "off"] = "on"
+    cache_timeout: Seconds = timedelta(seconds=0.25)
+    """A Redis that does not answer for so long is done without, until it does again."""
+
+    @property
+    def cache_url(self) -> str:
+        """Where copies are kept; empty: nowhere."""
+        return self.redis_url.get_secret_value() if self.cache == "on" else ""
 
 
 S = TypeVar("S", bound=Settings)

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from daybook_api.news import Events
 from daybook_api.streams import Reports
 from daybook_domain import clock, db
+from daybook_domain.cache.store import Cache
 from daybook_domain.reports.calendar import local_date
 from daybook_domain.watch import LatenessWatch
 
@@ -19,6 +20,7 @@ class Wiring:
     """What the endpoints share, built by `main.py` once the event loop runs."""
 
     sessions: db.Sessions
+    cache: Cache | None
     reports: Reports
     events: Events
     timezone: str

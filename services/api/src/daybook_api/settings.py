@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from daybook_domain.settings import (
+    CacheSettings,
     CalendarSettings,
     DatabaseSettings,
     LatenessSettings,
@@ -15,7 +16,7 @@ from daybook_domain.settings import (
 )
 
 
-class ApiSettings(DatabaseSettings, CalendarSettings, LatenessSettings, LogSettings):
+class ApiSettings(DatabaseSettings, CacheSettings, CalendarSettings, LatenessSettings, LogSettings):
     """Everything that the environment may say to the API."""
 
     api_host: str = "127.0.0.1"

@@ -9,7 +9,7 @@ from contextlib import suppress
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import create_sessions, ping
+from daybook_domain.db import Sessions, ping
 from daybook_domain.errors import Unavailable
 from daybook_domain.intake import memory, service
 from daybook_domain.intake.errors import NotOurs
@@ -36,10 +36,17 @@ class Intake:
     Postgres needs to be there at the start, or all the time.
     """
 
-    def __init__(self, engine: AsyncEngine, settings: WorkerSettings, *, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        settings: WorkerSettings,
+        *,
+        sessions: Sessions,
+        metrics: Metrics,
+    ) -> None:
         """Connects to nothing yet; see `run`."""
         self._engine = engine
-        self._sessions = create_sessions(engine)
+        self._sessions = sessions
         self._url = settings.broker_url.get_secret_value()
         self._most = settings.intake_batch
         self._linger = settings.intake_linger.total_seconds()

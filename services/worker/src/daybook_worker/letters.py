@@ -7,9 +7,8 @@ from contextlib import suppress
 from datetime import timedelta
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import create_sessions
+from daybook_domain.db import Sessions
 from daybook_domain.intake import letters, memory, queries, service
 from daybook_domain.intake.letters import Patience
 from daybook_domain.outages import is_outage
@@ -31,9 +30,9 @@ _KEEP_RECEIPTS = timedelta(days=7)
 class LetterRounds:
     """Tries letters again as they come due, until told to stop."""
 
-    def __init__(self, engine: AsyncEngine, settings: WorkerSettings, *, metrics: Metrics) -> None:
+    def __init__(self, settings: WorkerSettings, *, sessions: Sessions, metrics: Metrics) -> None:
         """Connects to nothing yet; see `run`."""
-        self._sessions = create_sessions(engine)
+        self._sessions = sessions
         self._patience = Patience(total=settings.intake_patience)
         self._remember = settings.intake_remember
         self._metrics = metrics

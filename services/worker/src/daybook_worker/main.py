@@ -16,7 +16,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +28,9 @@ from taskiq import AsyncBroker, TaskiqEvents, TaskiqState
 
 from daybook_domain import logs
 from daybook_domain.broker import Broker, create_broker, register
-from daybook_domain.db import create_engine, ping
+from daybook_domain.cache import commits
+from daybook_domain.cache.store import Cache
+from daybook_domain.db import Sessions, create_engine, create_sessions, ping
 from daybook_domain.health import Check, HealthServer
 from daybook_domain.reports.tasks import BUILD_REPORT
 from daybook_domain.settings import load
@@ -134,12 +137,13 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
     """Work until a signal comes, then drain."""
     metrics = Metrics()
     engine = _create_engine(settings, roles=roles)
+    sessions = create_sessions(engine)
     work: list[Work] = []
     if "reports" in roles:
         reports = wire_reports(settings, engine, metrics)
         work.append(ReportWork(reports.broker, reports.builder, at_once=settings.concurrency))
     if "intake" in roles:
-        work.append(IntakeWork(engine, settings, metrics=metrics))
+        work.append(IntakeWork(engine, settings, sessions=sessions, metrics=metrics))
     checks: dict[str, Check] = {"database": partial(ping, engine)}
     for each in work:
         checks |= each.checks
@@ -150,7 +154,7 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
         registry=metrics.registry,
     )
     stopping = _stop_on_signals(work)
-    async with health:
+    async with health, _cache(settings, sessions, roles=roles, metrics=metrics):
         working = [asyncio.create_task(each.run()) for each in work]
         try:
             await _first_of(*working, asyncio.create_task(stopping.wait()))
@@ -162,6 +166,20 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
                 await each.close()
             await engine.dispose()
     log.info("stopped")
+
+
+@asynccontextmanager
+async def _cache(
+    settings: WorkerSettings, sessions: Sessions, *, roles: Sequence[str], metrics: Metrics
+) -> AsyncIterator[None]:
+    """Have commits of the intake make copies void that the api keeps; building changes none."""
+    if "intake" not in roles or not settings.cache_url:
+        yield
+        return
+    cache = Cache(settings.cache_url, registry=metrics.registry, patience=settings.cache_timeout)
+    async with cache:
+        commits.tell(cache, sessions)
+        yield
 
 
 def _stop_on_signals(work: Sequence[Work]) -> asyncio.Event:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq.acks import AcknowledgeType
 
 from daybook_domain.broker import Broker
+from daybook_domain.db import Sessions
 from daybook_domain.health import Check
 from daybook_worker.intake import Intake
 from daybook_worker.letters import LetterRounds
@@ -78,10 +79,17 @@ class ReportWork:
 class IntakeWork:
     """Takes messages in, and tries dead letters again."""
 
-    def __init__(self, engine: AsyncEngine, settings: WorkerSettings, *, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        settings: WorkerSettings,
+        *,
+        sessions: Sessions,
+        metrics: Metrics,
+    ) -> None:
         """Wire the parts; nothing is connected yet."""
-        self._intake = Intake(engine, settings, metrics=metrics)
-        self._rounds = LetterRounds(engine, settings, metrics=metrics)
+        self._intake = Intake(engine, settings, sessions=sessions, metrics=metrics)
+        self._rounds = LetterRounds(settings, sessions=sessions, metrics=metrics)
         self._running: list[asyncio.Task[None]] = []
         self.checks: Mapping[str, Check] = {"intake": self._intake.ping}
 

@@ -7,17 +7,17 @@ from pydantic import Field
 
 from daybook_domain.settings import (
     BrokerSettings,
+    CacheSettings,
     CalendarSettings,
     DatabaseSettings,
     HealthSettings,
     LogSettings,
-    RedisSettings,
     Seconds,
 )
 
 
 class WorkerSettings(
-    DatabaseSettings, BrokerSettings, RedisSettings, CalendarSettings, LogSettings, HealthSettings
+    DatabaseSettings, BrokerSettings, CacheSettings, CalendarSettings, LogSettings, HealthSettings
 ):
     """The worker's environment."""
 

@@ -18,6 +18,7 @@ from daybook_domain.catalog.errors import (
     UserNotFound,
 )
 from daybook_domain.catalog.models import Address, Product, User
+from daybook_domain.changes import Kind, note
 from daybook_domain.violations import broken_constraint
 
 T = TypeVar("T", User, Address, Product)
@@ -94,12 +95,14 @@ async def change_user(session: AsyncSession, user_id: int, *, changes: UserChang
     user = await _hold_user(session, user_id)
     _apply(user, changes)
     await _save_user(session, user)
+    note(session, Kind.USER, user_id)
     return user
 
 
 async def delete_user(session: AsyncSession, user_id: int) -> None:
     """Delete a user and the addresses; raises `UserNotFound`, and `InUse` with an order."""
     await _hold_user(session, user_id, to_delete=True)
+    note(session, Kind.USER, user_id)
     statements = (
         delete(Address).where(col(Address.user_id) == user_id),
         delete(User).where(col(User.id) == user_id),
@@ -201,6 +204,7 @@ async def change_product(
     _apply(product, changes)
     await session.flush()
     await session.refresh(product)
+    note(session, Kind.PRODUCT, product_id)
     return product
 
 
@@ -208,6 +212,7 @@ async def delete_product(session: AsyncSession, product_id: int) -> None:
     """Delete a product; raises `ProductNotFound`, and `InUse` when an order has it."""
     if await _held(session, Product, product_id, to_delete=True) is None:
         raise ProductNotFound(f"There is no product {product_id}.")
+    note(session, Kind.PRODUCT, product_id)
     try:
         async with session.begin_nested():
             await session.execute(delete(Product).where(col(Product.id) == product_id))

@@ -21,6 +21,8 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_domain.changes import Kind, note
+
 # NO KEY UPDATE lets others insert items that refer to the product, which needs but its key.
 #
 # Writing that follows checks foreign keys, by plans that a connection makes once and keeps: made
@@ -67,6 +69,7 @@ async def take(session: AsyncSession, pieces: Mapping[int, int]) -> None:
     moved = {product: count for product, count in pieces.items() if count}
     if not moved:
         return
+    note(session, Kind.PRODUCT, *moved)
     values = {"ids": list(moved), "pieces": list(moved.values())}
     touched = cast("CursorResult[Any]", await session.execute(_MOVE, values)).rowcount
     if touched != len(moved):

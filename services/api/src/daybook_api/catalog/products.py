@@ -8,6 +8,7 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from daybook_api.catalog.copies import show
 from daybook_api.deps import App
 from daybook_api.idempotency import CREATED, Idempotent
 from daybook_api.lists import PageQuery, PathId
@@ -21,6 +22,7 @@ from daybook_domain.catalog.fields import (
     Stock,
 )
 from daybook_domain.catalog.service import NewProduct, ProductChanges
+from daybook_domain.changes import Kind, Thing
 from daybook_domain.errors import Invalid
 from daybook_domain.fields import Storable, left_out
 
@@ -122,11 +124,15 @@ async def add_product(body: ProductIn, app: App, once: Idempotent) -> Response:
         )
 
 
-@router.get("/{product_id}")
-async def get_product(product_id: PathId, app: App) -> ProductOut:
+@router.get("/{product_id}", response_model=ProductOut)
+async def get_product(product_id: PathId, app: App) -> Response:
     """Show a product."""
-    async with app.sessions() as session:
-        return ProductOut.model_validate(await queries.get_product(session, product_id))
+
+    async def fetch() -> ProductOut:
+        async with app.sessions() as session:
+            return ProductOut.model_validate(await queries.get_product(session, product_id))
+
+    return await show(app, Thing(Kind.PRODUCT, product_id), fetch, model=ProductOut)
 
 
 @router.put("/{product_id}")

@@ -7,12 +7,14 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 
+from daybook_api.catalog.copies import show
 from daybook_api.deps import App
 from daybook_api.idempotency import CREATED, Idempotent
 from daybook_api.lists import PageQuery, PathId
 from daybook_domain.catalog import queries, service
 from daybook_domain.catalog.fields import Email, UserDescription, Username
 from daybook_domain.catalog.service import NewUser, UserChanges
+from daybook_domain.changes import Kind, Thing
 from daybook_domain.fields import left_out
 
 router = APIRouter(prefix="/users", tags=["users"])
@@ -76,11 +78,15 @@ async def add_user(body: UserIn, app: App, once: Idempotent) -> Response:
         return await once.keep(session, UserOut.model_validate(user), location=f"/users/{user.id}")
 
 
-@router.get("/{user_id}")
-async def get_user(user_id: PathId, app: App) -> UserOut:
+@router.get("/{user_id}", response_model=UserOut)
+async def get_user(user_id: PathId, app: App) -> Response:
     """Show a user."""
-    async with app.sessions() as session:
-        return UserOut.model_validate(await queries.get_user(session, user_id))
+
+    async def fetch() -> UserOut:
+        async with app.sessions() as session:
+            return UserOut.model_validate(await queries.get_user(session, user_id))
+
+    return await show(app, Thing(Kind.USER, user_id), fetch, model=UserOut)
 
 
 @router.put("/{user_id}")

@@ -1,0 +1,42 @@
+"""Who tells the cache of a commit? The session does, whatever code commits it."""
+
+from sqlalchemy import event
+from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.util import await_only
+from sqlmodel import Session
+
+from daybook_domain import changes
+from daybook_domain.cache.store import Cache, Commit
+from daybook_domain.db import Sessions
+
+_COMMIT = "daybook.cache.commit"
+
+
+def tell(cache: Cache, sessions: Sessions) -> None:
+    """Have every commit of `sessions` tell `cache` what it changes, before and after.
+
+    What that is, the domain has noted while it wrote (changes.py). An AsyncSession runs the events
+    of its session where they can wait for other coroutines.
+    """
+
+    class TellingSession(Session):
+        """A session that tells."""
+
+    def before(session: Session) -> None:
+        if session.in_nested_transaction():
+            return
+        if things := list(changes.collect(session)):
+            session.info[_COMMIT] = await_only(cache.committing(things))
+
+    def after(session: Session, transaction: SessionTransaction) -> None:
+        # However it ended: a commit that fails may have failed only seemingly.
+        if transaction.parent is not None:
+            return
+        changes.collect(session)
+        commit: Commit | None = session.info.pop(_COMMIT, None)
+        if commit is not None:
+            await_only(cache.committed(commit))
+
+    event.listen(TellingSession, "before_commit", before)
+    event.listen(TellingSession, "after_transaction_end", after)
+    sessions.configure(sync_session_class=TellingSession)
