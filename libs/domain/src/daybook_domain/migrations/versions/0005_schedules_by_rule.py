@@ -1,6 +1,6 @@
 """Schedules have policies, versions and pauses; the ledger says why a fire became no work.
 
-Revision: 0005, after 0002
+Revision: 0005, after 0004
 """
 
 import sqlalchemy as sa
