@@ -22,7 +22,9 @@ async def no_runs(engine: AsyncEngine) -> None:
 @pytest.fixture(scope="session")
 def copies_url(redis_url: str) -> str:
     """Return the URL of a Redis database where copies may be kept."""
-    return str(URL(redis_url).with_path("/9"))
+    url = URL(redis_url)
+    # Each test process has a database of its own, and beside it one for copies.
+    return str(url.with_path(f"/{int(url.path.strip('/') or 0) + 8}"))
 
 
 @pytest.fixture

@@ -4,14 +4,20 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from daybook_api.main import build_app
+from daybook_api.settings import ApiSettings
+from tests.integration.api.conftest import serve
 from tests.integration.worker.test_main import address, ready
+from tests.support.copies import is_kept
 from tests.support.locks import somebody_waits
 from tests.support.messages import books, order
 from tests.support.processes import Service
@@ -39,12 +45,13 @@ def start(rabbitmq_url: str, postgres_url: str, tmp_path: Path) -> Iterator[Star
     """Return a way to start workers, which end with the test."""
     with ExitStack() as stack:
 
-        def start(*role: str, broker_url: str = rabbitmq_url) -> Service:
+        def start(*role: str, broker_url: str = rabbitmq_url, **more: str) -> Service:
             service = Service(
                 ("daybook-worker", *role),
                 environment={
                     "DAYBOOK_DATABASE_URL": postgres_url,
                     "DAYBOOK_BROKER_URL": broker_url,
+                    **more,
                 },
                 log=tmp_path / f"{len(list(tmp_path.iterdir()))}.log",
             )
@@ -90,6 +97,28 @@ async def test_a_worker_killed_between_commit_and_acknowledgement_doubles_nothin
     found = await books(engine)
     assert (found.orders, found.stock) == (40, {1: 960})
     assert found.letters == {"kept": [("order", "malformed")]}
+
+
+async def test_a_copy_in_redis_does_not_outlive_an_order_that_takes_stock(
+    start: Start, producer: Producer, postgres_url: str, copies: Redis, copies_url: str
+) -> None:
+    caching = {"redis_url": copies_url, "cache_timeout": timedelta(seconds=10)}
+    settings = ApiSettings.model_validate({"database_url": postgres_url, **caching})
+    await ready(start("intake", DAYBOOK_REDIS_URL=copies_url, DAYBOOK_CACHE_TIMEOUT="10"))
+    async with serve(build_app(settings)) as api:
+        await until(lambda: is_kept_after_a_read(api, copies), what="a copy")
+
+        await producer.send("order", order(quantity=2))
+
+        async def sold() -> bool:
+            return bool((await api.get("/products/1")).json()["stock_quantity"] == 998)
+
+        await until(sold, what="what is left, and not the copy of before")
+
+
+async def is_kept_after_a_read(api: httpx.AsyncClient, copies: Redis) -> bool:
+    assert (await api.get("/products/1")).json()["stock_quantity"] == 1000
+    return await is_kept(copies, "daybook:product:1")
 
 
 async def test_both_roles_run_and_stop_together(
