@@ -68,7 +68,7 @@ class Once:
         self, session: AsyncSession, created: BaseModel, *, location: str, status: int = 201
     ) -> Response:
         """Return the answer that tells what was created, and remember it."""
-        body = created.model_dump_json().encode()
+        body = created.model_dump_json(by_alias=True).encode()
         answer = Answer(status=status, location=location, body=body)
         if self._key is not None:
             await service.keep(session, answer, operation=self._operation, key=self._key)

@@ -31,9 +31,14 @@ async def connect(url: str, *, name: str, timeout: float) -> AbstractConnection:
     address = URL(url)
     if "heartbeat" not in address.query:
         address = address.update_query(heartbeat=HEARTBEAT_SECONDS)
-    return await aio_pika.connect(
-        address, timeout=timeout, client_properties={"connection_name": name}
-    )
+    connection = aio_pika.Connection(address, client_properties={"connection_name": name})
+    try:
+        await connection.connect(timeout=timeout)
+    except BaseException:
+        # Unclosed, it would close itself when it is collected, when there may be no loop to do so.
+        close_later(connection)
+        raise
+    return connection
 
 
 async def within(

@@ -158,7 +158,7 @@ async def request_run(body: RunIn, app: App, once: Idempotent) -> Response:
         async with app.sessions() as session:
             now = await clock.now(session)
             found = await backfills.preview(session, wanted=wanted, timezone=app.timezone, now=now)
-        return JSONResponse(BackfillPreview.of(found).model_dump(mode="json"))
+        return JSONResponse(BackfillPreview.of(found).model_dump(mode="json", by_alias=True))
     return await _request_range(body, wanted, app, once)
 
 

@@ -1,0 +1,29 @@
+"""What is left of a connection to RabbitMQ that did not come about?"""
+
+import gc
+
+import aio_pika
+import pytest
+
+from daybook_domain.transport.connections import connect
+from daybook_embedded.ports import free_port
+from tests.support.waiting import until
+
+
+async def test_an_attempt_that_failed_is_closed_and_not_left_to_the_collector() -> None:
+    url = f"amqp://127.0.0.1:{free_port()}/"
+    with pytest.raises(ConnectionError) as failure:
+        await connect(url, name="tests", timeout=5)
+
+    (attempt,) = [
+        found
+        for found in gc.get_objects()
+        if isinstance(found, aio_pika.Connection) and str(found.url).startswith(url)
+    ]
+
+    async def closed() -> bool:
+        return attempt.is_closed
+
+    await until(closed, seconds=5, what="the end of the attempt")
+    # Until here its traceback keeps the connection from being collected.
+    assert failure.value.__traceback__ is not None
