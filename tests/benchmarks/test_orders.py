@@ -1,15 +1,20 @@
-"""How many orders a second are placed, with their stock taken, one by one and in batches?
+"""How many orders a second are placed, with their stock taken: one by one, in batches, by REST?
 
-Each has three items. COPY is the limit of what Postgres takes in: the same rows, computed before,
-with their foreign keys, and nobody looks at the stock.
+Each has three items. By REST, eight clients (httpx, which takes its part of the two cores) each
+send the next order when the last is answered, to one uvicorn worker. COPY is the limit of what
+Postgres takes in: the same rows, computed before, with their foreign keys, and nobody looks at the
+stock.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import asdict
 from decimal import Decimal
 from itertools import count
 from random import Random
 
+import httpx
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -22,13 +27,17 @@ from daybook_domain.orders.allotment import NewItem, NewOrder
 from daybook_domain.orders.models import Order, OrderItem
 from daybook_domain.orders.placing import Placed, place
 from tests.benchmarks import days
+from tests.benchmarks.http import answers, free_port
 from tests.support.bench import Way, interleaved, ratio, seconds, setting, table
 from tests.support.databases import fresh_database
+from tests.support.processes import Service
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
 ROUNDS = 5
-ORDERS = {"ORM": 150, "1": 300, "10": 2000, "100": 8000, "1,000": 8000, "COPY": 8000}
+CLIENTS = 8
+ORDERS = {"ORM": 150, "1": 300, "10": 2000, "100": 8000, "1,000": 8000, "COPY": 8000, "REST": 800}
 """How many orders each way places in a round: enough for a steady rate, few enough for patience."""
 
 
@@ -47,6 +56,24 @@ async def engine(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
             await connection.execute(text("ANALYZE"))
         yield engine
         await engine.dispose()
+
+
+@pytest.fixture(scope="module")
+async def api(
+    engine: AsyncEngine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The API of that shop, as a process of its own."""
+    port = free_port()
+    environment = {
+        "DAYBOOK_DATABASE_URL": engine.url.render_as_string(hide_password=False),
+        "DAYBOOK_API_PORT": str(port),
+        "DAYBOOK_LOG_LEVEL": "WARNING",
+    }
+    log = tmp_path_factory.mktemp("orders") / "api.log"
+    with Service(["daybook-api"], environment=environment, log=log):
+        await until(lambda: answers(port), what="the API")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            yield client
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +121,14 @@ class Till:
 
         return way
 
+    def rest(self, number: int, client: httpx.AsyncClient) -> Way:
+        async def way() -> float:
+            bodies = [asdict(order) for order in self._orders(number)]
+            shares = (bodies[share::CLIENTS] for share in range(CLIENTS))
+            return await seconds(_send_all(client, list(shares))) / number
+
+        return way
+
     async def _orm(self, orders: Sequence[NewOrder]) -> None:
         """As services tend to: object by object, each order in a transaction of its own."""
         for order in orders:
@@ -127,6 +162,18 @@ class Till:
                 records=items,
                 columns=["order_id", "product_id", "quantity", "price_at_order"],
             )
+
+
+async def _send_all(
+    client: httpx.AsyncClient, shares: Sequence[Sequence[dict[str, object]]]
+) -> None:
+    await asyncio.gather(*(_send(client, share) for share in shares))
+
+
+async def _send(client: httpx.AsyncClient, bodies: Sequence[dict[str, object]]) -> None:
+    for body in bodies:
+        answer = await client.post("/orders", json=body)
+        assert answer.status_code == 201, answer.text
 
 
 async def _place_by_objects(session: AsyncSession, order: NewOrder) -> None:
@@ -165,21 +212,21 @@ async def _place_by_objects(session: AsyncSession, order: NewOrder) -> None:
 
 @pytest.mark.parametrize("external_ids", [False, True], ids=["plain", "external_id"])
 async def test_orders_a_second(
-    engine: AsyncEngine, ids: Iterator[int], *, external_ids: bool
+    engine: AsyncEngine, api: httpx.AsyncClient, ids: Iterator[int], *, external_ids: bool
 ) -> None:
     till = Till(engine, ids=ids, external_ids=external_ids)
-    batches = {name: int(name.replace(",", "")) for name in ORDERS if name not in {"ORM", "COPY"}}
+    batches = {name: int(name.replace(",", "")) for name in ORDERS if name[0].isdigit()}
     ways = {
         "ORM": till.orm(ORDERS["ORM"]),
         **{name: till.ours(ORDERS[name], batch=size) for name, size in batches.items()},
         "COPY": till.copy(ORDERS["COPY"]),
+        "REST": till.rest(ORDERS["REST"], api),
     }
+    names = {"ORM": "ORM, one by one", "COPY": "COPY, stock untouched", "REST": "by REST"}
     taken = await interleaved(ways, rounds=ROUNDS)
     rows = [
         [
-            {"ORM": "ORM, one by one", "COPY": "COPY, stock untouched"}.get(
-                way, f"batches of {way}"
-            ),
+            names.get(way, f"batches of {way}"),
             f"{1 / taken.median(way):,.0f}",
             ratio(taken.ratio("ORM", to=way)),
             ratio(taken.ratio("COPY", to=way)),
