@@ -22,6 +22,7 @@ from daybook_embedded.homes import Home, open_home
 from daybook_embedded.ports import free_port
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.processes import Process
+from tests.support.waiting import until
 
 END_SECONDS = 10
 
@@ -188,6 +189,27 @@ async def test_a_reused_pid_harms_neither_its_new_owner_nor_the_start(
     bystander.kill()
     bystander.wait(END_SECONDS)
     assert await kept(url) == 42
+
+
+async def test_a_dead_postmaster_that_nobody_has_waited_for_does_not_hinder_the_start(
+    server: PostgresServer,
+) -> None:
+    """Under a process 1 that is slow to do so, or never does, as in many containers."""
+    home = home_of(server)
+    zombie = stranger(server, ["true"])
+    await until(lambda: is_zombie(zombie.pid), what="the death of the process")
+    lock_file = home.data / "postmaster.pid"
+    lock_file.write_text(f"{zombie.pid}\n{home.data}\n1700000000\n5999\n\n127.0.0.1\n1 1\nready\n")
+    home.give(lock_file)
+
+    url = server.start()
+
+    assert await kept(url) == 42
+    assert zombie.wait(END_SECONDS) == 0
+
+
+async def is_zombie(pid: int) -> bool:
+    return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_busy_port_is_left_to_its_owner(server: PostgresServer) -> None:

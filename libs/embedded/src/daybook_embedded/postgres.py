@@ -137,7 +137,8 @@ class PostgresServer(Server):
         """End a server that somebody else started on this data, and free a lock file of the dead.
 
         Postgres believes its lock file if any process of its user has the pid in it, which after a
-        reboot may be any program. The shared memory that the file names still has to be guarded
+        reboot may be any program, and after a kill the dead postmaster itself, until somebody has
+        waited for it. The shared memory that the file names still has to be guarded
         against orphaned backends, so the pid is replaced and the rest is kept.
         """
         lines = _lock_file(home)
@@ -151,7 +152,7 @@ class PostgresServer(Server):
                 raise EmbeddedError(
                     f"Process {process.pid} serves {home.data} and does not end; end it by hand."
                 )
-        elif process is not None:
+        else:
             home.write("postmaster.pid", "\n".join([str(NOBODY_PID), *lines[1:]]))
             home.give(home.folder / "postmaster.pid")
             home.folder.joinpath("postmaster.pid").replace(home.data / "postmaster.pid")
