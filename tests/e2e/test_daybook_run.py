@@ -91,11 +91,25 @@ async def test_it_serves_the_report_of_yesterday_and_leaves_nothing_behind(folde
         assert [(row["order_id"], row["count_product"]) for row in rows] == plain
         assert f"Report of {yesterday}: {len(rows)} orders" in run.said()
 
+        assert (await a_command_in_a_shell(folder, "check"))[-1] == "All is as it should be."
         await a_second_one_points_to_it(folder, run)
         run.send(signal.SIGINT)
 
         assert await asyncio.to_thread(run.wait) == 0
         await until_gone(started)
+
+
+async def a_command_in_a_shell(folder: Path, command: str) -> list[str]:
+    """Type `daybook …` in a shell that has read the file that was written for it."""
+    shell = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f". ./data/env && exec daybook {command}"),
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await shell.communicate()
+    assert shell.returncode == 0, said
+    return said.decode().splitlines()
 
 
 async def a_second_one_points_to_it(folder: Path, first: Service) -> None:

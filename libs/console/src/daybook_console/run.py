@@ -14,7 +14,7 @@ from typing import NoReturn
 from dotenv import dotenv_values
 from rich.console import Console
 
-from daybook_console import following, preview, servers, shop
+from daybook_console import following, preview, servers, shells, shop
 from daybook_console.servers import Servers
 from daybook_console.services import Service, Services, script
 from daybook_console.settings import RunSettings
@@ -79,17 +79,20 @@ def _live(this: Run, stack: ExitStack) -> None:
     this.console.print("Services: api, scheduler and worker are ready")
     asyncio.run(_build_missing(this, found))
     url = f"http://{HOST}:{port}"
-    _remember(this, url, stack)
+    _remember(this, url, found, stack)
     yesterday = asyncio.run(_yesterday(this, found))
     preview.show(this.console, url, yesterday)
+    this.console.print(f"Commands:  . {this.folder / 'env'} && daybook --help", soft_wrap=True)
     this.console.print("Ctrl-C stops everything and leaves the data.")
     _watch(this, services)
 
 
-def _remember(this: Run, url: str, stack: ExitStack) -> None:
-    note = this.folder / "run.json"
+def _remember(this: Run, url: str, found: Servers, stack: ExitStack) -> None:
+    note, environment = this.folder / "run.json", this.folder / "env"
     note.write_text(json.dumps({"pid": os.getpid(), "url": url}))
-    stack.callback(note.unlink, missing_ok=True)
+    shells.write(environment, _shared(this, found))
+    for path in (note, environment):
+        stack.callback(path.unlink, missing_ok=True)
 
 
 def _show_running(this: Run, error: EmbeddedError) -> int:
@@ -115,10 +118,7 @@ def _services(this: Run, found: Servers, api_port: int) -> Sequence[Service]:
         # Children do not see the .env of this folder: they work in their own.
         **{k: v for k, v in dotenv_values(".env").items() if k.startswith("DAYBOOK_") and v},
         **{k: v for k, v in os.environ.items() if k.startswith("DAYBOOK_")},
-        "DAYBOOK_DATABASE_URL": found.database_url,
-        "DAYBOOK_BROKER_URL": found.broker_url,
-        "DAYBOOK_REDIS_URL": found.redis_url,
-        "DAYBOOK_TIMEZONE": this.settings.timezone,
+        **_shared(this, found),
         "DAYBOOK_LOG_FORMAT": os.environ.get("DAYBOOK_LOG_FORMAT", "console"),
     }
     api = Service(
@@ -141,6 +141,16 @@ def _services(this: Run, found: Servers, api_port: int) -> Sequence[Service]:
             for name, port in (("scheduler", str(next(health))), ("worker", str(next(health))))
         ),
     ]
+
+
+def _shared(this: Run, found: Servers) -> dict[str, str]:
+    """Return what services and commands alike have to be told."""
+    return {
+        "DAYBOOK_DATABASE_URL": found.database_url,
+        "DAYBOOK_BROKER_URL": found.broker_url,
+        "DAYBOOK_REDIS_URL": found.redis_url,
+        "DAYBOOK_TIMEZONE": this.settings.timezone,
+    }
 
 
 @asynccontextmanager
