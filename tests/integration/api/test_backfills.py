@@ -166,6 +166,17 @@ async def test_an_unknown_one_is_not_found_and_a_bad_id_is_invalid(
     assert (bad.status_code, bad.json()["errors"][0]["pointer"]) == (422, "#/backfill_id")
 
 
+async def test_an_outcome_that_postgres_cannot_hold_is_refused(api: httpx.AsyncClient) -> None:
+    asked = await ask(api, to="2026-03-03")
+
+    answer = await api.get(f"{BACKFILLS}/{asked['id']}/days?outcome=a%00b")
+
+    assert answer.status_code == 422
+    (problem,) = answer.json()["errors"]
+    assert problem["pointer"] == "#/outcome/0"
+    assert "U+0000" in problem["detail"]
+
+
 async def test_its_progress_can_be_followed_to_its_end(
     api: httpx.AsyncClient, sessions: Sessions
 ) -> None:

@@ -162,3 +162,15 @@ async def test_a_bad_filter_is_refused(api: httpx.AsyncClient, query: str, point
     answer = await api.get(f"{RUNS}?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+async def test_a_reason_that_postgres_cannot_hold_cancels_nothing(api: httpx.AsyncClient) -> None:
+    run = (await api.post("/report/runs", json={"date": "2026-03-01"})).json()
+
+    answer = await api.post(f"/report/runs/{run['id']}/cancel", json={"reason": "a\0b"})
+
+    assert answer.status_code == 422
+    (problem,) = answer.json()["errors"]
+    assert problem["pointer"] == "#/reason"
+    assert "U+0000" in problem["detail"]
+    assert (await api.get(f"/report/runs/{run['id']}")).json()["state"] == "pending"

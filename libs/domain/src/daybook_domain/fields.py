@@ -16,7 +16,7 @@ Id = Annotated[int, Field(ge=1, le=LARGEST_ID, strict=True)]
 
 def _storable(value: str) -> str:
     if "\0" in value:
-        raise ValueError("contains a NUL character, which cannot be stored")
+        raise ValueError("contains a NUL character (U+0000), which cannot be stored")
     return value
 
 

@@ -21,6 +21,7 @@ from daybook_domain.backfills import queries, service
 from daybook_domain.backfills.decisions import Decision, Verdict
 from daybook_domain.backfills.models import Backfill, BackfillState, Mode
 from daybook_domain.backfills.queries import Progress
+from daybook_domain.fields import Storable
 
 router = APIRouter(prefix="/report/backfills", tags=["backfills"])
 
@@ -143,7 +144,9 @@ class BackfillDaysQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    outcome: Annotated[list[str], Field(description="One or more.", max_length=20)] = []
+    outcome: Annotated[
+        list[Annotated[str, Storable]], Field(description="One or more.", max_length=20)
+    ] = []
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     after: Day | None = None
 

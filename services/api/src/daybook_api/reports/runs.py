@@ -20,18 +20,20 @@ from daybook_api.deps import App, Wiring
 from daybook_api.idempotency import CREATED, Idempotent, Once
 from daybook_api.reports import cursors
 from daybook_api.reports.backfills import BackfillOut, BackfillPreview, BackfillRequested
-from daybook_api.texts import Text
 from daybook_domain import clock
 from daybook_domain.backfills import service as backfills
 from daybook_domain.backfills.models import Mode
 from daybook_domain.backfills.queries import progress as progress_of
 from daybook_domain.backfills.service import AT_ONCE, MOST_AT_ONCE, Range
 from daybook_domain.errors import Invalid
+from daybook_domain.fields import Storable
 from daybook_domain.reports import queries, service
 from daybook_domain.reports.calendar import FIRST_DATE, business_day
 from daybook_domain.reports.models import NoWork, RunState, RunTrigger
 
 router = APIRouter(prefix="/report/runs", tags=["runs"])
+
+Reason = Annotated[Annotated[str, Storable] | None, Field(max_length=500)]
 
 
 class RunIn(BaseModel):
@@ -53,7 +55,7 @@ class RunIn(BaseModel):
     dry_run: bool = Field(
         default=False, description="Of a range: only tell what would become of each date."
     )
-    reason: Annotated[Text | None, Field(max_length=500)] = None
+    reason: Reason = None
 
     @property
     def range(self) -> Range | None:
@@ -251,7 +253,7 @@ class CancelIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: Annotated[str | None, Field(max_length=500)] = None
+    reason: Reason = None
 
 
 @router.post("/{run_id}/cancel")
