@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from daybook_api.deps import App
-from daybook_api.lists import PathId
+from daybook_api.lists import PathId, link_next
 from daybook_domain.errors import Invalid
 from daybook_domain.fields import Storable
 from daybook_domain.intake import mending, queries
@@ -192,8 +192,7 @@ async def list_letters(
     ]
     following = page[-1].id if len(found) > query.limit else None
     if following is not None:
-        url = request.url.include_query_params(before=following)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        link_next(request, response, following)
     return Letters(dead_letters=page, next=following)
 
 

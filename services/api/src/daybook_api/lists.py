@@ -1,8 +1,10 @@
 """Which part of a list does a request ask for?"""
 
 from typing import Annotated
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from daybook_domain.fields import LARGEST_ID
 
@@ -11,6 +13,32 @@ LAST_PAGE = 10_000
 
 PathId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 """A key in a path or a query, where all is text."""
+
+
+Before = Annotated[
+    str | None, Field(description="`next` of the page before; opaque.", max_length=200)
+]
+"""Where a list goes on, newest first: what reports/cursors.py makes and reads."""
+
+
+def uuid_of(what: str, *, listed_by: str) -> BeforeValidator:
+    """Return what reads the id of `what` in a path, and tells where such ids are found."""
+
+    def read(value: object) -> UUID:
+        try:
+            return UUID(str(value))
+        except ValueError:
+            raise ValueError(
+                f"{str(value)[:40]} is not the id of {what}; expected a UUID, as in GET {listed_by}"
+            ) from None
+
+    return BeforeValidator(read)
+
+
+def link_next(request: Request, response: Response, before: object) -> None:
+    """Tell by a `Link` header where the list goes on."""
+    url = request.url.include_query_params(before=before)
+    response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
 
 
 class PageQuery(BaseModel):

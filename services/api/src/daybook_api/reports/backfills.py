@@ -9,11 +9,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from daybook_api.dates import Day
 from daybook_api.deps import App, Wiring
 from daybook_api.events import Subscribed
+from daybook_api.lists import Before, link_next, uuid_of
 from daybook_api.news import Kind
 from daybook_api.reports import cursors
 from daybook_domain import clock
@@ -112,9 +113,7 @@ class BackfillsQuery(BaseModel):
 
     state: Annotated[list[BackfillState], Field(description="One or more.")] = []
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    before: Annotated[
-        str | None, Field(description="`next` of the page before; opaque.", max_length=200)
-    ] = None
+    before: Before = None
 
 
 class BackfillDayOut(BaseModel):
@@ -151,18 +150,10 @@ class BackfillDaysQuery(BaseModel):
     after: Day | None = None
 
 
-def _backfill_id(value: object) -> UUID:
-    try:
-        return UUID(str(value))
-    except ValueError:
-        raise ValueError(
-            f"{str(value)[:40]} is not the id of a backfill; expected a UUID, as in"
-            " GET /report/backfills"
-        ) from None
-
-
 BackfillId = Annotated[
-    UUID, BeforeValidator(_backfill_id), WithJsonSchema({"type": "string", "format": "uuid"})
+    UUID,
+    uuid_of("a backfill", listed_by="/report/backfills"),
+    WithJsonSchema({"type": "string", "format": "uuid"}),
 ]
 
 
@@ -181,8 +172,7 @@ async def list_backfills(
     following = None
     if len(found) > query.limit:
         following = cursors.encode(shown[-1].created_at, shown[-1].id)
-        url = request.url.include_query_params(before=following)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        link_next(request, response, following)
     told = [BackfillOut.of(backfill, progress[backfill.id]) for backfill in shown]
     return Backfills(backfills=told, next=following)
 

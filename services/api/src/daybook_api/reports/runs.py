@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     WithJsonSchema,
@@ -18,6 +17,7 @@ from pydantic import (
 from daybook_api.dates import Day
 from daybook_api.deps import App, Wiring
 from daybook_api.idempotency import CREATED, Idempotent, Once
+from daybook_api.lists import Before, link_next, uuid_of
 from daybook_api.reports import cursors
 from daybook_api.reports.backfills import BackfillOut, BackfillPreview, BackfillRequested
 from daybook_domain import clock
@@ -132,12 +132,7 @@ class RunsQuery(BaseModel):
     state: Annotated[list[RunState], Field(description="One or more.")] = []
     trigger: RunTrigger | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    before: Annotated[
-        str | None, Field(description="`next` of the page before; opaque.", max_length=200)
-    ] = None
-
-
-LOCATED = {"headers": {"Location": {"schema": {"type": "string"}}}}
+    before: Before = None
 
 
 @router.post(
@@ -229,22 +224,14 @@ async def list_runs(
     following = None
     if len(found) > query.limit:
         following = cursors.encode(shown[-1].created_at, shown[-1].id)
-        url = request.url.include_query_params(before=following)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        link_next(request, response, following)
     return Runs(runs=[RunOut.model_validate(run) for run in shown], next=following)
 
 
-def _run_id(value: object) -> UUID:
-    try:
-        return UUID(str(value))
-    except ValueError:
-        raise ValueError(
-            f"{str(value)[:40]} is not the id of a run; expected a UUID, as in GET /report/runs"
-        ) from None
-
-
 RunId = Annotated[
-    UUID, BeforeValidator(_run_id), WithJsonSchema({"type": "string", "format": "uuid"})
+    UUID,
+    uuid_of("a run", listed_by="/report/runs"),
+    WithJsonSchema({"type": "string", "format": "uuid"}),
 ]
 
 

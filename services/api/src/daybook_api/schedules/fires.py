@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from daybook_api.dates import Day
 from daybook_api.deps import App
+from daybook_api.lists import Before, link_next
 from daybook_api.reports import cursors
 from daybook_api.schedules.bodies import Cron, Offset, Zone
 from daybook_api.schedules.resource import ScheduleId
@@ -104,9 +105,7 @@ class FiresQuery(BaseModel):
     )
     outcome: Annotated[list[Outcome], Field(description="One or more.")] = []
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    before: Annotated[
-        str | None, Field(description="`next` of the page before; opaque.", max_length=200)
-    ] = None
+    before: Before = None
 
 
 class Fires(BaseModel):
@@ -182,8 +181,7 @@ async def list_fires(
         last = shown[-1].run
         assert last.scheduled_for is not None
         following = cursors.encode(last.scheduled_for, last.id)
-        url = request.url.include_query_params(before=following)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        link_next(request, response, following)
     zone = ZoneInfo(schedule.timezone)
     return Fires(fires=[FireOut.of(fire, zone=zone) for fire in shown], next=following, note=note)
 
