@@ -23,7 +23,7 @@ setup: .venv/.complete ## Install everything into .venv (the other targets do it
 
 .venv/.complete: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml) | $(filter .uv/%,$(UV))
 	@echo "Installing the locked dependencies into .venv"
-	@$(UV) sync --frozen --quiet
+	@$(UV) sync --frozen --quiet --compile-bytecode
 	@touch $@
 
 run: setup ## Run all of Daybook here, with a demo shop
