@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, DeliveryMode
+from aiormq.abc import FieldTable
 from pydantic import BaseModel
 from taskiq.receiver import Receiver as TaskiqReceiver
 
@@ -24,6 +25,7 @@ class Note(BaseModel):
     """The payload of a task that exists only in these tests."""
 
     number: int
+    text: str = ""
 
 
 STOP_SECONDS = 20
@@ -66,6 +68,33 @@ class Rabbit:
         """Return how many messages are ready in a queue."""
         queue = await self.channel.declare_queue(name, passive=True)
         return queue.declaration_result.message_count or 0
+
+    async def take(self, count: int) -> list[bytes]:
+        """Wait for so many messages in the queue of runs, and take them."""
+        queue = await self.channel.get_queue(RUNS)
+        bodies: list[bytes] = []
+
+        async def came() -> bool:
+            while len(bodies) < count and (message := await queue.get(fail=False)):
+                bodies.append(message.body)
+                await message.ack()
+            return len(bodies) >= count
+
+        await until(came, what=f"{count} messages")
+        return bodies
+
+    @asynccontextmanager
+    async def holding_at_most(self, count: int) -> AsyncIterator[None]:
+        """Have a queue of runs that refuses what would be more than `count` messages."""
+        await self.channel.queue_delete(RUNS)
+        arguments: FieldTable = {"x-max-length": count, "x-overflow": "reject-publish"}
+        small = await self.channel.declare_queue(RUNS, durable=True, arguments=arguments)
+        await small.bind(RUNS, routing_key=RUNS)
+        try:
+            yield
+        finally:
+            await self.channel.queue_delete(RUNS)
+            await declare(self.channel)
 
     async def dead_letter(self) -> AbstractIncomingMessage:
         """Wait for a dead letter, and take it."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import structlog
 from redis.asyncio import Redis
 from taskiq import TaskiqMessage, TaskiqMiddleware
 
+from daybook_domain.broker import TaskIQQueue
 from daybook_domain.errors import Unavailable
 from daybook_domain.transport.rabbitmq import RUNS
 from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
@@ -20,6 +22,8 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.rabbitmq
+
+FRAME_BYTES = 131_072
 
 NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
 
@@ -56,6 +60,80 @@ async def test_a_message_that_no_queue_takes_is_an_error_and_the_next_one_is_not
         await queue.send(NOTE, Note(number=3))
 
     assert await rabbit.depth() == 1
+
+
+async def test_what_is_sent_in_the_same_moment_arrives_each_once_however_large(
+    rabbit: Rabbit,
+) -> None:
+    async with sending(rabbit.url) as queue:
+        await queue.send(NOTE, Note(number=100))
+        (empty,) = await rabbit.take(1)
+        # A frame of AMQP holds a little less than 128 KiB: just that, and a byte less and more.
+        around = range(FRAME_BYTES - len(empty) - 20, FRAME_BYTES - len(empty) + 5)
+        lengths = [*range(70), *around, 300_000]
+        notes = [Note(number=100 + n, text="x" * length) for n, length in enumerate(lengths)]
+        await asyncio.gather(*(queue.send(NOTE, note) for note in notes))
+
+    arrived = [_note(body) for body in await rabbit.take(len(notes))]
+    assert sorted(arrived, key=lambda note: note.number) == notes
+    assert await rabbit.depth() == 0
+
+
+async def test_of_what_is_sent_together_each_is_told_whether_rabbitmq_took_it(
+    rabbit: Rabbit,
+) -> None:
+    async with sending(rabbit.url) as queue:
+        await queue.send(NOTE, Note(number=-1))
+        async with rabbit.holding_at_most(5):
+            sends = (queue.send(NOTE, Note(number=number)) for number in range(40))
+            outcomes = await asyncio.gather(*sends, return_exceptions=True)
+            taken = [number for number, outcome in enumerate(outcomes) if outcome is None]
+            there = [_note(body).number for body in await rabbit.take(len(taken))]
+            rest = await rabbit.depth()
+        await queue.send(NOTE, Note(number=40))
+
+    assert {type(outcome) for outcome in outcomes} == {type(None), Unavailable}
+    assert (sorted(there), rest) == (taken, 0)
+
+
+async def test_what_a_sender_believes_to_be_taken_is_there_though_connections_break(
+    rabbit: Rabbit,
+) -> None:
+    believed: list[int] = []
+
+    async def send(queue: TaskIQQueue, number: int) -> None:
+        with suppress(Unavailable):
+            await queue.send(NOTE, Note(number=number))
+            believed.append(number)
+
+    async with Proxy(rabbit.url) as proxy, sending(proxy.url) as queue:
+        for start in range(0, 2000, 200):
+            first = [asyncio.create_task(send(queue, start + n)) for n in range(100)]
+            # Confirmations come in; what is sent now is on its way when the connection breaks.
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            second = [asyncio.create_task(send(queue, start + 100 + n)) for n in range(100)]
+            await asyncio.sleep(0)
+            await proxy.cut()
+            await proxy.mend()
+            await asyncio.gather(*first, *second)
+        await queue.send(NOTE, Note(number=2000))
+
+    there = [_note(body).number for body in await rabbit.take(await rabbit.depth())]
+    assert believed
+    assert set(believed) <= set(there)
+
+
+async def test_a_sender_that_gives_up_does_not_take_the_others_with_it(rabbit: Rabbit) -> None:
+    async with sending(rabbit.url) as queue:
+        sends = [asyncio.create_task(queue.send(NOTE, Note(number=n))) for n in range(3)]
+        await asyncio.sleep(0)
+        sends[0].cancel()
+        outcomes = await asyncio.gather(*sends, return_exceptions=True)
+        await queue.send(NOTE, Note(number=3))
+
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert outcomes[1:] == [None, None]
+    assert await rabbit.depth() == 4
 
 
 async def test_a_publisher_starts_without_rabbitmq_and_says_so_at_once() -> None:
@@ -290,6 +368,10 @@ async def test_a_rabbitmq_that_restarts_delivers_again_what_was_not_acknowledged
             await notes.have(1, 1, 3)
     finally:
         await asyncio.to_thread(server.stop)
+
+
+def _note(body: bytes) -> Note:
+    return Note.model_validate(json.loads(body)["args"][0])
 
 
 def _told(outcome: BaseException | None) -> str:

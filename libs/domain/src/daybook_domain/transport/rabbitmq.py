@@ -1,9 +1,9 @@
 """How do run messages travel through RabbitMQ?"""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,12 @@ from aio_pika.abc import (
     AbstractQueue,
     ConsumerTag,
 )
+from aiormq import Channel
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 
 from daybook_domain.errors import Unavailable
-from daybook_domain.transport import backoff, deliveries
+from daybook_domain.transport import backoff, deliveries, together
 from daybook_domain.transport.connections import CLOSE_SECONDS, close_later, connect, within
 from daybook_domain.transport.deliveries import Fate, Verdict
 
@@ -51,6 +52,33 @@ Inbox = asyncio.Queue[AbstractIncomingMessage | None]
 """Deliveries as they come; None: no more will come over this channel."""
 
 
+@dataclass
+class _Outgoing:
+    """A message that is being sent."""
+
+    message: BrokerMessage
+    outcome: asyncio.Future[BaseException | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    """What its sender waits for: the error, or None."""
+    confirmation: together.Confirmation | None = None
+
+    @property
+    def letter(self) -> together.Message:
+        """The message as RabbitMQ gets it."""
+        names = {"task_id": self.message.task_id, "task_name": self.message.task_name}
+        headers = names | self.message.labels
+        return together.Message(self.message.task_id, headers, self.message.message)
+
+    def settle(self, error: BaseException | None) -> None:
+        """Tell the sender; what RabbitMQ has confirmed is no longer touched by `error`."""
+        if self.outcome.done():  # He does not wait any more.
+            return
+        confirmation = self.confirmation
+        confirmed = confirmation and confirmation.done() and not confirmation.exception()
+        self.outcome.set_result(None if confirmed else error)
+
+
 class RabbitBroker(AioPikaBroker):
     """TaskIQ's RabbitMQ broker, on connections that we open and give up ourselves.
 
@@ -72,6 +100,8 @@ class RabbitBroker(AioPikaBroker):
         self._timeout = timeout
         self._publisher: AbstractConnection | None = None
         self._publisher_lock = asyncio.Lock()
+        self._outgoing: list[_Outgoing] = []
+        self._sendings: set[asyncio.Task[None]] = set()
         self._consumer: AbstractConnection | None = None
         self._consuming = False
         self._is_open = False
@@ -100,31 +130,65 @@ class RabbitBroker(AioPikaBroker):
         await self._publish(self._open_publisher())
 
     async def kick(self, message: BrokerMessage) -> None:
-        """Publish `message`; returns when the queue has it, on disk. Raises `Unavailable`."""
-        await self._publish(self._kick(message))
+        """Publish `message`; returns when the queue has it, on disk. Raises `Unavailable`.
 
-    async def _publish(self, work: Coroutine[Any, Any, None]) -> None:
+        What is kicked in the same moment travels together. Labels travel as headers; those by which
+        TaskIQ's broker would delay a message, or let it overtake others, are no more than that.
+        """
+        outgoing = _Outgoing(message)
+        self._outgoing.append(outgoing)
+        if len(self._outgoing) == 1:
+            sending = asyncio.create_task(self._send_outgoing())
+            self._sendings.add(sending)
+            sending.add_done_callback(self._sendings.discard)
+        error = await outgoing.outcome
+        if isinstance(error, Unavailable):
+            # One for each sender: raised by a hundred, it would collect the traces of them all.
+            raise Unavailable(*error.args) from error.__cause__
+        if error is not None:
+            raise error
+
+    async def _send_outgoing(self) -> None:
+        batch, self._outgoing = self._outgoing, []
+        error: BaseException | None = None
+        try:
+            await self._publish(self._send(batch))
+        except BaseException as caught:
+            error = caught
+        for outgoing in batch:
+            outgoing.settle(error)
+
+    async def _publish(self, work: Coroutine[Any, Any, object]) -> None:
         try:
             await within(self._timeout, work, detail="RabbitMQ did not take the message")
         except Unavailable:
             self._give_up_publisher()
             raise
 
-    async def _kick(self, message: BrokerMessage) -> None:
-        await self._open_publisher()
-        # Mandatory is aio-pika's default, and our channel raises what is returned.
-        await super().kick(message)
+    async def _send(self, batch: Sequence[_Outgoing]) -> None:
+        channel = await self._open_publisher()
+        underlay = await channel.get_underlay_channel()
+        assert isinstance(underlay, Channel)
+        confirmations = await together.publish(
+            underlay, [outgoing.letter for outgoing in batch], exchange=RUNS, routing_key=RUNS
+        )
+        for outgoing, confirmation in zip(batch, confirmations, strict=True):
+            outgoing.confirmation = confirmation
+        await asyncio.wait(confirmations)
+        for confirmation in confirmations:
+            confirmation.result()
 
-    async def _open_publisher(self) -> None:
+    async def _open_publisher(self) -> AbstractChannel:
         async with self._publisher_lock:
             if self.write_channel is not None and not self.write_channel.is_closed:
-                return
+                return self.write_channel
             self._give_up_publisher()
             connection = self._publisher = await self._connect("publisher")
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             await declare(channel)
             if self._publisher is connection:  # It was not given up in the meantime.
                 self.write_channel = channel
+            return channel
 
     def _give_up_publisher(self) -> None:
         connection, self._publisher, self.write_channel = self._publisher, None, None
