@@ -11,6 +11,7 @@ from daybook_domain.db import Sessions
 from daybook_domain.reports import outbox, queries, service
 from daybook_domain.reports.calendar import business_day
 from daybook_domain.reports.models import ReportRun, RunTrigger
+from daybook_domain.reports.outbox import Taken
 
 DAY = date(2026, 3, 1)
 NOW = datetime(2026, 3, 2, 0, 5, tzinfo=UTC)
@@ -37,7 +38,7 @@ async def pending(sessions: Sessions, *, day: date = DAY) -> ReportRun:
         return (await request(session, day=day)).run
 
 
-async def queued(sessions: Sessions, *, day: date = DAY, now: datetime = NOW) -> ReportRun:
+async def queued(sessions: Sessions, *, day: date = DAY, now: datetime = NOW) -> Taken:
     """Return a run that has been taken to be sent."""
     await pending(sessions, day=day)
     async with sessions.begin() as session:

@@ -11,7 +11,8 @@ import structlog
 from daybook_domain import clock
 from daybook_domain.errors import Unavailable
 from daybook_domain.reports import outbox
-from daybook_domain.reports.models import ReportRun, RunTrigger
+from daybook_domain.reports.models import RunTrigger
+from daybook_domain.reports.outbox import Taken
 from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.tasks import TaskQueue
 from daybook_scheduler.database import Database, Outage
@@ -69,11 +70,13 @@ class Dispatcher:
         if not taken:
             return False
         sent = await self._publish(taken)
-        unsent = [run for run in taken if run not in sent]
+        # By id: to compare whole rows, each with each, would cost more than to send them.
+        ids = {run.id for run in sent}
+        unsent = [run for run in taken if run.id not in ids]
         await self._mark(sent, unsent)
         return len(taken) == BATCH and not unsent
 
-    async def _take(self) -> Sequence[ReportRun]:
+    async def _take(self) -> Sequence[Taken]:
         async with self._database.transaction() as session:
             now = await clock.now(session)
             taken = await outbox.take(session, now=now, lease=self._lease, limit=BATCH)
@@ -81,9 +84,9 @@ class Dispatcher:
             self._metrics.lag.observe((now - _due_at(run)).total_seconds())
         return taken
 
-    async def _publish(self, runs: Sequence[ReportRun]) -> list[ReportRun]:
+    async def _publish(self, runs: Sequence[Taken]) -> list[Taken]:
         """Return those that the broker has taken; gives up well before the lease runs out."""
-        waiting, sent = deque(runs), list[ReportRun]()
+        waiting, sent = deque(runs), list[Taken]()
         errors: list[BaseException] = []
 
         async def send_in_turn() -> None:
@@ -119,7 +122,7 @@ class Dispatcher:
         pause = longest * random.uniform(0.75, 1)
         self._paused_until = asyncio.get_running_loop().time() + pause
 
-    async def _mark(self, sent: Sequence[ReportRun], unsent: Sequence[ReportRun]) -> None:
+    async def _mark(self, sent: Sequence[Taken], unsent: Sequence[Taken]) -> None:
         async with self._database.transaction() as session:
             now = await clock.now(session)
             if sent:
@@ -138,7 +141,7 @@ class Dispatcher:
             )
 
 
-def _due_at(run: ReportRun) -> datetime:
+def _due_at(run: Taken) -> datetime:
     if run.trigger == RunTrigger.SCHEDULE and run.attempt == 0 and run.scheduled_for is not None:
         return run.scheduled_for
     return run.available_at

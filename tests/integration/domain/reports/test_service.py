@@ -12,6 +12,7 @@ from daybook_domain.db import Sessions
 from daybook_domain.reports import outbox, service
 from daybook_domain.reports.errors import FutureDay
 from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
+from daybook_domain.reports.outbox import Taken
 from daybook_domain.reports.statements import RUNS_CHANNEL
 from tests.support.locks import somebody_waits
 from tests.support.runs import (
@@ -34,7 +35,9 @@ AT = datetime(2026, 3, 2, tzinfo=UTC)
 SHORT_LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '50ms'")
 
 
-async def claim(sessions: Sessions, run: ReportRun, *, worker: str = "w1") -> ReportRun | None:
+async def claim(
+    sessions: Sessions, run: ReportRun | Taken, *, worker: str = "w1"
+) -> ReportRun | None:
     async with sessions.begin() as session:
         return await service.claim(session, run.id, worker=worker, now=NOW, lease=LEASE)
 
@@ -176,8 +179,9 @@ async def test_due_runs_are_taken_once_and_the_urgent_first(sessions: Sessions) 
 
     assert [run.id for run in taken] == [first.run.id, second.run.id]
     assert [run.id for run in rest] == [backfill.run.id]
-    assert {run.state for run in taken} == {RunState.QUEUED}
-    assert taken[0].lease_until == NOW + LEASE
+    for run in taken:
+        found = await find(sessions, run.id)
+        assert (found.state, found.lease_until) == (RunState.QUEUED, NOW + LEASE)
     assert (await find(sessions, late.run.id)).state == RunState.PENDING
 
 
