@@ -2,9 +2,11 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
+import pytest
 import structlog
 
 from daybook_domain.backfills.service import Requested
@@ -12,7 +14,7 @@ from daybook_domain.db import create_engine
 from daybook_domain.reports import service
 from daybook_domain.reports.build import build_day
 from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import ReportDay, RunState, RunTrigger
+from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
 from daybook_scheduler.database import Database
 from daybook_scheduler.dispatch import AT_ONCE, Dispatcher
 from daybook_scheduler.metrics import Metrics
@@ -42,6 +44,41 @@ async def test_a_due_fire_is_materialised_and_sent(loops: Loops) -> None:
     assert count(metrics, "dispatched_total", outcome="sent") == 1
     assert count(metrics, "dispatch_lag_seconds_count") == 1
     assert count(metrics, "ticks_total", step="materialise", outcome="ok") > 0
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_what_became_of_a_run_is_written_down_when_nobody_holds_it_any_more(
+    loops: Loops, *, away: bool
+) -> None:
+    """Another scheduler holds it for a moment when it finds it pending and comes too late."""
+    queue, metrics = RecordingQueue(), Metrics()
+    # Nobody takes it back before the test has ended.
+    plan = replace(PLAN, dispatch_lease=timedelta(minutes=2))
+    queue.away = away
+    queue.free.clear()
+    run = await pending(loops.sessions)
+
+    async def sent_or_not() -> bool:
+        return count(metrics, "dispatched_total", outcome="unsent" if away else "sent") == 1
+
+    async def some_ticks_later() -> bool:
+        return count(metrics, "ticks_total", step="dispatch", outcome="ok") > ticks + 5
+
+    async def marked() -> bool:
+        found = await find(loops.sessions, run.id)
+        left = found.lease_until and found.lease_until - datetime.now(UTC)
+        return left is None if away else bool(left and left > plan.dispatch_lease)
+
+    async with loops.running(queue, plan=plan, metrics=metrics):
+        await queue.was_tried()
+        async with loops.sessions.begin() as holder:
+            await holder.get(ReportRun, run.id, with_for_update=True)
+            queue.free.set()
+            await until(sent_or_not)
+            ticks = count(metrics, "ticks_total", step="dispatch", outcome="ok")
+            await until(some_ticks_later, what="trying to write it down")
+            assert not await marked()
+        await until(marked, what="writing it down")
 
 
 async def test_two_schedulers_send_one_run_for_each_fire(loops: Loops) -> None:

@@ -56,6 +56,8 @@ class Dispatcher:
         self._broker = Outage("RabbitMQ")
         self._failures = 0
         self._paused_until = 0.0
+        self._sent = list[Taken]()
+        self._unsent = list[Taken]()
         self._stopping = False
 
     def stop(self) -> None:
@@ -64,6 +66,9 @@ class Dispatcher:
 
     async def dispatch(self) -> bool:
         """Send one batch of what is due; tell whether there may be more to send at once."""
+        if self._sent or self._unsent:
+            # They were held by somebody, or Postgres went away.
+            await self._mark()
         if self._stopping or asyncio.get_running_loop().time() < self._paused_until:
             return False
         taken = await self._take()
@@ -73,7 +78,10 @@ class Dispatcher:
         # By id: to compare whole rows, each with each, would cost more than to send them.
         ids = {run.id for run in sent}
         unsent = [run for run in taken if run.id not in ids]
-        await self._mark(sent, unsent)
+        self._tell(sent, unsent)
+        self._sent += sent
+        self._unsent += unsent
+        await self._mark()
         return len(taken) == BATCH and not unsent
 
     async def _take(self) -> Sequence[Taken]:
@@ -122,14 +130,7 @@ class Dispatcher:
         pause = longest * random.uniform(0.75, 1)
         self._paused_until = asyncio.get_running_loop().time() + pause
 
-    async def _mark(self, sent: Sequence[Taken], unsent: Sequence[Taken]) -> None:
-        async with self._database.transaction() as session:
-            now = await clock.now(session)
-            if sent:
-                await outbox.mark_sent(session, sent, until=now + self._queue_lease)
-            if unsent:
-                # Nothing keeps another scheduler, which may reach the broker, from trying sooner.
-                await outbox.mark_unsent(session, unsent, until=now + timedelta(seconds=1))
+    def _tell(self, sent: Sequence[Taken], unsent: Sequence[Taken]) -> None:
         self._metrics.dispatched.labels("sent").inc(len(sent))
         self._metrics.dispatched.labels("unsent").inc(len(unsent))
         for run in sent:
@@ -139,6 +140,27 @@ class Dispatcher:
                 report_date=str(run.report_date),
                 trigger=run.trigger.value,
             )
+
+    async def _mark(self) -> None:
+        """Write down what has become of what was taken; what cannot be is kept for the next time.
+
+        What another scheduler or worker has changed meanwhile is no longer ours, and forgotten.
+        """
+        sent, self._sent = self._sent, []
+        unsent, self._unsent = self._unsent, []
+        try:
+            async with self._database.transaction() as session:
+                now = await clock.now(session)
+                # Nothing keeps another scheduler, which may reach the broker, from trying sooner.
+                soon, late = now + timedelta(seconds=1), now + self._queue_lease
+                held_sent = await outbox.mark_sent(session, sent, until=late)
+                held_unsent = await outbox.mark_unsent(session, unsent, until=soon)
+        except BaseException:
+            self._sent += sent
+            self._unsent += unsent
+            raise
+        self._sent += held_sent
+        self._unsent += held_unsent
 
 
 def _due_at(run: Taken) -> datetime:

@@ -244,16 +244,28 @@ async def test_a_sender_that_was_held_up_cannot_touch_what_another_has_sent(
     assert (found.state, found.lease_until) == (RunState.QUEUED, LATER + 10 * LEASE)
 
 
-async def test_marking_waits_for_nobody_who_holds_a_run(sessions: Sessions) -> None:
+async def test_marking_waits_for_nobody_who_holds_a_run_and_says_whom_it_left_out(
+    sessions: Sessions,
+) -> None:
     held = await queued(sessions)
     free = await queued(sessions, day=date(2026, 1, 1))
     async with sessions.begin() as holder:
         await request(holder)
         async with sessions.begin() as session, asyncio.timeout(5):
-            await outbox.mark_sent(session, [held, free], until=NOW + 10 * LEASE)
+            left = await outbox.mark_sent(session, [held, free], until=NOW + 10 * LEASE)
+            assert await outbox.mark_unsent(session, [held], until=LATER) == [held]
 
+    assert left == [held]
     assert (await find(sessions, free.id)).lease_until == NOW + 10 * LEASE
     assert (await find(sessions, held.id)).lease_until == NOW + LEASE
+
+
+async def test_what_was_claimed_meanwhile_is_not_left_to_be_marked(sessions: Sessions) -> None:
+    run = await queued(sessions)
+    await claim(sessions, run)
+    async with sessions.begin() as session:
+        assert await outbox.mark_sent(session, [run], until=LATER) == []
+        assert await outbox.mark_unsent(session, [run], until=LATER) == []
 
 
 async def test_of_many_deliveries_at_once_one_claims(sessions: Sessions) -> None:
@@ -297,6 +309,37 @@ async def test_a_run_in_other_hands_is_no_reason_to_leave_the_named_one(
 
     assert claimed is not None
     assert claimed.id == named.id
+
+
+async def test_a_run_that_is_held_for_a_moment_is_not_left_without_a_message(
+    sessions: Sessions, engine: AsyncEngine
+) -> None:
+    """The message of one has claimed the other; this message is the only one that is left."""
+    done = await queued(sessions)
+    await claim(sessions, done)
+    left = await queued(sessions, day=date(2026, 1, 1))
+    async with sessions.begin() as holder:
+        await holder.get(ReportRun, left.id, with_for_update=True)
+        claiming = asyncio.create_task(claim(sessions, done))
+        await somebody_waits(engine)
+    claimed = await claiming
+
+    assert claimed is not None
+    assert claimed.id == left.id
+
+
+async def test_a_run_that_its_holder_has_claimed_is_nobody_elses(
+    sessions: Sessions, engine: AsyncEngine
+) -> None:
+    done = await queued(sessions)
+    await claim(sessions, done)
+    other = await queued(sessions, day=date(2026, 1, 1))
+    async with sessions.begin() as holder:
+        assert await service.claim(holder, other.id, worker="w2", now=NOW, lease=LEASE)
+        claiming = asyncio.create_task(claim(sessions, done))
+        await somebody_waits(engine)
+
+    assert await claiming is None
 
 
 @pytest.mark.parametrize("state", [state for state in RunState if state != RunState.QUEUED])

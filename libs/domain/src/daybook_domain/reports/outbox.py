@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, text, update
+from sqlalchemy import ColumnElement, TextClause, exists, text, update
 from sqlalchemy.orm import aliased
 from sqlmodel import and_, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -94,36 +94,57 @@ def _has_work_before_it() -> ColumnElement[bool]:
     )
 
 
-async def mark_sent(session: AsyncSession, runs: Sequence[Taken], *, until: datetime) -> None:
-    """Record that the broker has the messages: the runs may wait for a worker `until` then."""
-    await session.execute(_MARK_SENT, {"until": until, **_keys(runs)})
+async def mark_sent(
+    session: AsyncSession, runs: Sequence[Taken], *, until: datetime
+) -> Sequence[Taken]:
+    """Record that the broker has the messages: the runs may wait for a worker `until` then.
+
+    Return those that somebody has locked just now. They keep their short lease; unless it is tried
+    again, they are taken back and sent a second time.
+    """
+    return await _mark(session, runs, _MARK_SENT, until=until)
 
 
-async def mark_unsent(session: AsyncSession, runs: Sequence[Taken], *, until: datetime) -> None:
+async def mark_unsent(
+    session: AsyncSession, runs: Sequence[Taken], *, until: datetime
+) -> Sequence[Taken]:
     """Record that the broker took no messages: the runs are pending again, from `until` on.
 
-    A message that did get through after all finds nothing to claim.
+    A message that did get through after all finds nothing to claim. Return as `mark_sent` does.
     """
-    await session.execute(_MARK_UNSENT, {"until": until, **_keys(runs)})
+    return await _mark(session, runs, _MARK_UNSENT, until=until)
+
+
+async def _mark(
+    session: AsyncSession, runs: Sequence[Taken], statement: TextClause, *, until: datetime
+) -> Sequence[Taken]:
+    if not runs:
+        return []
+    keys = {"ids": [run.id for run in runs], "fences": [run.fence for run in runs]}
+    held = set((await session.execute(statement, {"until": until, **keys})).scalars())
+    return [run for run in runs if run.id in held]
 
 
 # The fence grows when a run is claimed or reaped: a sender that was held up must not touch what
-# has long been in other hands. What somebody has locked keeps its short lease.
+# has long been in other hands. Nor does it wait for whoever holds a run: besides those who change
+# it that is another scheduler which, in the same moment, found it pending and came too late.
 _STILL_TAKEN = """
-    WHERE id IN (
+    WITH still AS (
         SELECT run.id FROM report_runs AS run
         JOIN unnest(CAST(:ids AS uuid[]), CAST(:fences AS bigint[])) AS taken(id, fence)
             ON run.id = taken.id AND run.fence = taken.fence
         WHERE run.state = 'queued'
-        FOR UPDATE OF run SKIP LOCKED
+    ), free AS (
+        SELECT id FROM report_runs WHERE id IN (SELECT id FROM still) AND state = 'queued'
+        FOR UPDATE SKIP LOCKED
+    ), marked AS (
+        UPDATE report_runs SET {change} WHERE id IN (SELECT id FROM free) RETURNING id
     )
+    SELECT id FROM still EXCEPT SELECT id FROM marked
 """
-_MARK_SENT = text("UPDATE report_runs SET lease_until = :until" + _STILL_TAKEN)
+_MARK_SENT = text(_STILL_TAKEN.format(change="lease_until = :until"))
 _MARK_UNSENT = text(
-    "UPDATE report_runs SET state = 'pending', available_at = :until, lease_until = NULL,"
-    " queued_at = NULL" + _STILL_TAKEN
+    _STILL_TAKEN.format(
+        change="state = 'pending', available_at = :until, lease_until = NULL, queued_at = NULL"
+    )
 )
-
-
-def _keys(runs: Sequence[Taken]) -> dict[str, object]:
-    return {"ids": [run.id for run in runs], "fences": [run.fence for run in runs]}

@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from daybook_domain.reports import queries
 from daybook_domain.reports.calendar import BusinessDay, business_day
@@ -105,17 +106,29 @@ async def claim(
         claimed = await _claim(session, chosen, worker=worker, now=now, lease=lease)
         if claimed is not None:
             return claimed
+    # What is in other hands now is being claimed, or only looked at, by a scheduler that came too
+    # late to send it. There may be no other message for it, so it is waited for.
+    exists = priority.is_not(None)
+    while await session.scalar(select(_queued(exists).exists())):
+        chosen = _next_queued(exists, skip_locked=False)
+        claimed = await _claim(session, chosen, worker=worker, now=now, lease=lease)
+        if claimed is not None:
+            return claimed
     return None
 
 
-def _next_queued(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    # Rows in other hands are being claimed, or joined: they have a message of their own.
+def _queued(condition: ColumnElement[bool]) -> SelectOfScalar[UUID]:
+    return select(ReportRun.id).where(ReportRun.state == RunState.QUEUED, condition)
+
+
+def _next_queued(
+    condition: ColumnElement[bool], *, skip_locked: bool = True
+) -> ColumnElement[bool]:
     most_urgent = (
-        select(ReportRun.id)
-        .where(ReportRun.state == RunState.QUEUED, condition)
+        _queued(condition)
         .order_by(col(ReportRun.priority), col(ReportRun.queued_at))
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=skip_locked)
     )
     return col(ReportRun.id) == most_urgent.scalar_subquery()
 
