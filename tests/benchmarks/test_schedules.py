@@ -1,23 +1,37 @@
-"""How long after its due time is a run queued, when ten thousand schedules are due at once?"""
+"""How long after it was due is a run sent, and a report sealed, beside ten thousand schedules?"""
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from zoneinfo import available_timezones
+from statistics import median
+from time import perf_counter
+from uuid import uuid4
+from zoneinfo import ZoneInfo, available_timezones
 
 import aio_pika
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel import col, select
+from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 
-from daybook_domain import migrate
-from daybook_domain.db import create_engine
+from daybook_domain import clock, migrate
+from daybook_domain.broker import TaskIQQueue, create_broker
+from daybook_domain.db import create_engine, create_sessions
+from daybook_domain.reports.models import ReportRun, RunState, RunTrigger
+from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
+from daybook_domain.schedules import cron
+from daybook_domain.schedules.materialise import report_date
+from daybook_domain.schedules.models import Schedule
 from daybook_domain.transport.rabbitmq import declare
-from tests.support.bench import milliseconds, setting, table
+from daybook_scheduler.dispatch import AT_ONCE
+from tests.benchmarks import days
+from tests.support.bench import milliseconds, ratio, seconds, setting, table
 from tests.support.databases import fresh_database
 from tests.support.processes import Service
 from tests.support.waiting import until
@@ -27,139 +41,281 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.rabbitmq, pytest.mark.timeout(9
 SCHEDULES = 10_000
 ZONES = 40
 AHEAD_SECONDS = 4
-"""So long after all are set the instant comes at which they are due."""
+"""So long after all are set comes the first instant at which some are due."""
+
+APART_SECONDS = 2
+"""So far apart are the instants of a day that is played in short."""
+
+NAIVE = 300
+NIGHTS = 20
+ORDERS_OF_A_SMALL_DAY = 100
 
 # Each has a date of its own, so each fire is a run of its own and none joins another; the zones
 # lie three days apart, since theirs is not the same date everywhere.
 FILL = """
 INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup, catchup_window,
     overlap, origin)
-SELECT 's' || k, (k % 60) || ' * * * *', (CAST(:zones AS text[]))[1 + k / :share],
+SELECT 's' || k, '0 9 * * *', (CAST(:zones AS text[]))[1 + k / :share],
     -(1 + k + 3 * (k / :share)), true, 'all', '7 days', 'buffer_one', 'api'
 FROM generate_series(0, CAST(:schedules AS int) - 1) AS k
 """
 EMPTY = "DELETE FROM report_runs"
 MAKE_DUE = """
-UPDATE schedules SET last_fire_at = NULL, next_fire_at = now() + :ahead * interval '1 second'
-WHERE origin = 'api'
+UPDATE schedules SET last_fire_at = NULL,
+    next_fire_at = now() + (:ahead + :apart * instant.number) * interval '1 second'
+FROM unnest(CAST(:zones AS text[]), CAST(:numbers AS int[])) AS instant(zone, number)
+WHERE origin = 'api' AND instant.zone = schedules.timezone
 """
+# RabbitMQ has confirmed a message when its run's lease is made long.
 DELAYS = """
 SELECT percentile_disc(ARRAY[0.5, 0.99, 1])
     WITHIN GROUP (ORDER BY extract(epoch FROM at - scheduled_for))
 FROM (SELECT scheduled_for, {at} AS at FROM report_runs WHERE scheduled_for IS NOT NULL) AS fire
 """
+RECORDED = "created_at"
+SENT = "lease_until - interval '300 seconds'"
+
+
+NOW = "UPDATE schedules SET next_fire_at = now()"
+LATER = "UPDATE schedules SET next_fire_at = now() + interval '1 day'"
+SENT_YET = "SELECT count(*) FROM report_runs WHERE lease_until > queued_at + interval '100 seconds'"
+
+NIGHTLY = """
+INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup, catchup_window,
+    overlap, origin)
+VALUES ('nightly', '0 0 * * *', 'UTC', -1, true, 'all', '7 days', 'buffer_one', 'settings')
+"""
+NIGHT_FALLS = """
+UPDATE schedules SET next_fire_at = now() + interval '1 second', last_fire_at = NULL,
+    report_offset_days = CAST(:day AS date) - CAST((now() + interval '1 second') AS date)
+WHERE name = 'nightly'
+"""
+SEALED_AFTER = """
+SELECT extract(epoch FROM finished_at - scheduled_for) FROM report_runs
+WHERE report_date = :day AND state = 'succeeded'
+"""
 
 
 @dataclass(frozen=True)
-class Burst:
-    """What was measured of one instant at which all were due, in seconds after it."""
+class Fired:
+    """How many seconds after they were due all fires were recorded, and sent."""
 
     recorded: Sequence[float]
-    queued: Sequence[float]
-    in_rabbitmq: float
+    """The median, the 99th percentile, and the last."""
+    sent: Sequence[float]
+
+    def row(self, name: str) -> list[str]:
+        """Return the line of the table."""
+        return [name, *(milliseconds(value) for value in (self.recorded[1], *self.sent))]
+
+
+@dataclass(frozen=True)
+class Many:
+    """A database with ten thousand schedules."""
+
+    engine: AsyncEngine
+    url: str
+    zones: Sequence[str]
+    rabbitmq_url: str
+    logs: Path
+
+    @contextmanager
+    def services(self, *commands: str) -> Iterator[None]:
+        """Run the services, each in a process of its own."""
+        environment = {
+            "DAYBOOK_DATABASE_URL": self.url,
+            "DAYBOOK_BROKER_URL": self.rabbitmq_url,
+            "DAYBOOK_LOG_LEVEL": "WARNING",
+            "DAYBOOK_RECONCILE_DAYS": "0",
+            "DAYBOOK_HEALTH_PORT": "0",
+        }
+        with ExitStack() as stack:
+            for number, command in enumerate(commands):
+                log = self.logs / f"{number}-{command}.log"
+                service = Service(command.split(), environment=environment, log=log)
+                stack.enter_context(service)
+            yield
+
+    async def schedulers_listen(self, count: int) -> bool:
+        """Tell whether so many schedulers are there."""
+        async with self.engine.connect() as connection:
+            listening = await connection.scalar(
+                text(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND application_name = 'daybook-scheduler' AND query ILIKE 'LISTEN %'"
+                )
+            )
+        return bool(listening == count)
+
+    async def fire(self, *, apart: float) -> Fired:
+        """Let all come due, those of one UTC offset at one instant, and all be sent."""
+        # Zones that are at nine o'clock together.
+        offsets = [datetime.now(ZoneInfo(zone)).strftime("%z") for zone in self.zones]
+        order = sorted(set(offsets))
+        numbers = [order.index(offset) for offset in offsets]
+        async with self.engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execute(text(EMPTY))
+            await connection.execute(text("VACUUM ANALYZE"))
+            values = {"ahead": AHEAD_SECONDS, "apart": apart, "zones": self.zones}
+            await connection.execute(text(MAKE_DUE), {**values, "numbers": numbers})
+
+            async def all_sent() -> bool:
+                return bool(await connection.scalar(text(SENT_YET)) == SCHEDULES)
+
+            await until(all_sent, seconds=180, what="all messages")
+            recorded, sent = [
+                [float(value) for value in await connection.scalar(text(DELAYS.format(at=at)))]
+                for at in (RECORDED, SENT)
+            ]
+        return Fired(recorded, sent)
 
 
 @pytest.fixture
-async def engine_of_many(postgres_server_url: str) -> AsyncIterator[tuple[AsyncEngine, str]]:
-    async with fresh_database(postgres_server_url, name=f"daybook_many_{os.getpid()}") as url:
+async def many(postgres_server_url: str, rabbitmq_url: str, tmp_path: Path) -> AsyncIterator[Many]:
+    zones = sorted(available_timezones() - {"localtime", "Factory"})
+    chosen = zones[:: len(zones) // ZONES][:ZONES]
+    async with (
+        fresh_database(postgres_server_url, name=f"daybook_many_{os.getpid()}") as url,
+        emptied(rabbitmq_url),
+    ):
         await migrate.upgrade(url)
         engine = create_engine(url, application="bench")
-        zones = sorted(available_timezones() - {"localtime", "Factory"})
-        values = {
-            "schedules": SCHEDULES,
-            "zones": zones[:: len(zones) // ZONES][:ZONES],
-            "share": SCHEDULES // ZONES,
-        }
         async with engine.begin() as connection:
+            values = {"schedules": SCHEDULES, "zones": chosen, "share": SCHEDULES // ZONES}
             await connection.execute(text(FILL), values)
-        yield engine, url
+        yield Many(engine, url, chosen, rabbitmq_url, tmp_path)
         await engine.dispose()
 
 
-async def test_ten_thousand_schedules_due_at_once(
-    engine_of_many: tuple[AsyncEngine, str], rabbitmq_url: str, tmp_path: Path
-) -> None:
-    engine, url = engine_of_many
-    environment = {
-        "DAYBOOK_DATABASE_URL": url,
-        "DAYBOOK_BROKER_URL": rabbitmq_url,
-        "DAYBOOK_LOG_LEVEL": "WARNING",
-        "DAYBOOK_RECONCILE_DAYS": "0",
-    }
-    rows = []
-    for schedulers in (1, 3):
-        with ExitStack() as stack:
-            for number in range(schedulers):
-                log = tmp_path / f"{schedulers}-{number}.log"
-                stack.enter_context(
-                    Service(["daybook-scheduler"], environment=environment, log=log)
-                )
-            await until(partial(_connected, engine, schedulers), what="schedulers")
-            bursts = [await _burst(engine, rabbitmq_url) for _ in range(3)]
-        rows += [_row(f"{schedulers}, instant {n}", burst) for n, burst in enumerate(bursts, 1)]
-    title = (
-        f"{SCHEDULES:,} schedules in {ZONES} zones due at one instant, a run each;"
-        f" {await setting(engine)}"
-    )
-    header = ["schedulers", "recorded p99", "queued p50", "p99", "last", "in RabbitMQ", "fires/s"]
-    print(table(title, header, rows))
-
-
-def _row(name: str, burst: Burst) -> list[str]:
-    p50, p99, last = burst.queued
-    return [
-        name,
-        milliseconds(burst.recorded[1]),
-        *(milliseconds(value) for value in (p50, p99, last)),
-        milliseconds(burst.in_rabbitmq),
-        f"{SCHEDULES / burst.in_rabbitmq:,.0f}",
-    ]
-
-
-async def _connected(engine: AsyncEngine, schedulers: int) -> bool:
-    async with engine.connect() as connection:
-        listening = await connection.scalar(
-            text(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND query ILIKE 'LISTEN %'"
-            )
-        )
-    return bool(listening == schedulers)
-
-
-async def _burst(engine: AsyncEngine, rabbitmq_url: str) -> Burst:
-    async with _messages(rabbitmq_url) as count, engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text(EMPTY))
-        await connection.execute(text("VACUUM ANALYZE"))
-        due = asyncio.get_running_loop().time() + AHEAD_SECONDS
-        await connection.execute(text(MAKE_DUE), {"ahead": AHEAD_SECONDS})
-
-        async def all_there() -> bool:
-            return await count() >= SCHEDULES
-
-        await until(all_there, seconds=120, what="all messages")
-        in_rabbitmq = asyncio.get_running_loop().time() - due
-        recorded, queued = [
-            [float(v) for v in await connection.scalar(text(DELAYS.format(at=at)))]
-            for at in ("created_at", "queued_at")
-        ]
-    return Burst(recorded, queued, in_rabbitmq)
-
-
 @asynccontextmanager
-async def _messages(rabbitmq_url: str) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+async def emptied(rabbitmq_url: str) -> AsyncIterator[None]:
     connection = await aio_pika.connect(rabbitmq_url)
     try:
-        channel = await connection.channel()
-        queue = await declare(channel)
+        queue = await declare(await connection.channel())
         await queue.purge()
-
-        async def count() -> int:
-            declared = await channel.declare_queue(queue.name, passive=True)
-            return declared.declaration_result.message_count or 0
-
-        yield count
+        yield
+        await queue.purge()
     finally:
-        await queue.purge()
         await connection.close()
+
+
+async def test_from_due_to_sent(many: Many) -> None:
+    rows = []
+    for schedulers in (1, 3):
+        with many.services(*["daybook-scheduler"] * schedulers):
+            await until(partial(many.schedulers_listen, schedulers), what="schedulers")
+            day = await many.fire(apart=APART_SECONDS)
+            bursts = sorted(
+                [await many.fire(apart=0) for _ in range(3)], key=lambda burst: burst.sent[1]
+            )
+        who = f"{schedulers} scheduler{'s' * (schedulers > 1)}"
+        rows.append(day.row(f"{who}, at nine o'clock in each zone"))
+        rows.append(bursts[1].row(f"{who}, all at one instant"))
+    title = f"{SCHEDULES:,} schedules in {ZONES} zones, a run each; {await setting(many.engine)}"
+    print(table(title, ["", "recorded p99", "sent p50", "p99", "last"], rows))
+
+
+async def test_the_cost_of_a_fire(many: Many) -> None:
+    with many.services("daybook-scheduler"):
+        await until(partial(many.schedulers_listen, 1), what="the scheduler")
+        bursts = [await many.fire(apart=0) for _ in range(3)]
+    ours = median(burst.sent[2] for burst in bursts) / SCHEDULES
+    naive = await _naive(many) / NAIVE
+    limit = await _publish_alone(many.rabbitmq_url) / SCHEDULES
+    rows = [
+        [name, f"{value * 1e6:,.0f} us", ratio(naive / value), ratio(value / limit)]
+        for name, value in (
+            ("one transaction and one message for each", naive),
+            ("ours: one scheduler", ours),
+            ("publishing alone, with confirms", limit),
+        )
+    ]
+    print(table("A fire, of many at one instant", ["", "time", "x naive", "x limit"], rows))
+
+
+async def test_from_due_to_sealed(many: Many) -> None:
+    await days.prepare(many.engine)
+    nights = [days.NEWEST - timedelta(days=age) for age in range(NIGHTS)]
+    for night in nights:
+        await days.add_day(many.engine, night, orders=ORDERS_OF_A_SMALL_DAY, reported=False)
+    async with many.engine.begin() as connection:
+        await connection.execute(text(LATER))
+        await connection.execute(text(NIGHTLY))
+    with many.services(*["daybook-scheduler"] * 3, "daybook-worker reports"):
+        await until(partial(many.schedulers_listen, 3), what="schedulers")
+        delays = sorted([await _sealed_after(many.engine, night) for night in nights])
+    title = (
+        f"Due to sealed: {NIGHTS} nights of {ORDERS_OF_A_SMALL_DAY} orders,"
+        f" 3 schedulers, {SCHEDULES:,} other schedules"
+    )
+    row = ["one worker", *(milliseconds(value) for value in (median(delays), delays[-1]))]
+    print(table(title, ["", "median", "longest"], [row]))
+
+
+async def _sealed_after(engine: AsyncEngine, night: date) -> float:
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text(NIGHT_FALLS), {"day": night})
+
+        async def sealed() -> bool:
+            return await connection.scalar(text(SEALED_AFTER), {"day": night}) is not None
+
+        await until(sealed, seconds=60, what=f"the report of {night}")
+        return float(await connection.scalar(text(SEALED_AFTER), {"day": night}))
+
+
+async def _naive(many: Many) -> float:
+    """Return the seconds that a plain loop takes for `NAIVE` fires: find, record, move, send."""
+    async with many.engine.begin() as connection:
+        await connection.execute(text(EMPTY))
+        await connection.execute(text(NOW))
+    queue = Queue(name="daybook.bench", durable=True)
+    broker = AioPikaBroker(
+        many.rabbitmq_url, exchange=Exchange(name="daybook.bench"), task_queues=[queue]
+    )
+    sessions = create_sessions(many.engine)
+    await broker.startup()
+    begun = perf_counter()
+    for _ in range(NAIVE):
+        async with sessions.begin() as session:
+            now = await clock.now(session)
+            due = select(Schedule).where(col(Schedule.next_fire_at) <= now).limit(1)
+            schedule = (await session.exec(due.with_for_update())).one()
+            at = schedule.next_fire_at
+            assert at is not None
+            run = ReportRun(
+                report_date=report_date(schedule, at),
+                trigger=RunTrigger.SCHEDULE,
+                schedule_id=schedule.id,
+                scheduled_for=at,
+                available_at=at,
+            )
+            session.add(run)
+            schedule.next_fire_at = cron.next_fire(
+                schedule.cron, timezone=schedule.timezone, after=at
+            )
+        await TaskIQQueue(broker).send(BUILD_REPORT, BuildReport(run_id=run.id))
+        async with sessions.begin() as session:
+            sent = await session.get_one(ReportRun, run.id)
+            sent.state = RunState.QUEUED
+    taken = perf_counter() - begun
+    await broker.shutdown()
+    return taken
+
+
+async def _publish_alone(rabbitmq_url: str) -> float:
+    """Return the seconds that the messages alone take."""
+    broker = create_broker(rabbitmq_url, application="bench")
+    await broker.startup()
+    queue = TaskIQQueue(broker)
+    ids = iter([uuid4() for _ in range(SCHEDULES)])
+
+    async def send() -> None:
+        for run_id in ids:
+            await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
+
+    await queue.send(BUILD_REPORT, BuildReport(run_id=uuid4()))
+    taken = await seconds(asyncio.gather(*(send() for _ in range(AT_ONCE))))
+    await broker.shutdown()
+    return taken
