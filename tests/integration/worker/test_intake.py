@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.intake.deliveries import DEAD
 from daybook_domain.intake.messages import Queue
-from daybook_domain.transport.intake import ARGUMENTS
+from daybook_domain.transport.queues import DELIVERY_LIMIT
 from tests.integration.worker.intake import consuming, taking_in
 from tests.support.locks import somebody_waits
 from tests.support.messages import Books, books, order, order_update, product, product_update
@@ -207,7 +207,7 @@ async def test_what_ends_every_consumer_lands_in_the_table(
 ) -> None:
     await producer.send("order", order(quantity=3))
     queue = await producer.channel.get_queue("order")
-    for _ in range(int(ARGUMENTS["x-delivery-limit"]) + 1):
+    for _ in range(DELIVERY_LIMIT + 1):
         message = await until(lambda: queue.get(fail=False), what="the message")
         assert message is not None
         await message.nack(requeue=True)

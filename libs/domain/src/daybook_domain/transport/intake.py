@@ -17,10 +17,12 @@ import aiormq.abc
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelPreconditionFailed
+from aiormq.abc import FieldTable
 
 from daybook_domain.errors import Unavailable
 from daybook_domain.intake.deliveries import DEAD, Delivery, examine
 from daybook_domain.intake.messages import Queue
+from daybook_domain.transport import queues
 from daybook_domain.transport.connections import (
     CLOSE_SECONDS,
     HEARTBEAT_SECONDS,
@@ -28,23 +30,6 @@ from daybook_domain.transport.connections import (
     connect,
     within,
 )
-
-# All explicit: what a server would assume differs between RabbitMQ 3.10 and 4.x.
-ARGUMENTS: Mapping[str, str | int] = {
-    "x-queue-type": "quorum",
-    # A message that takes its worker down with it is a dead letter after this many attempts.
-    "x-delivery-limit": 10,
-    "x-dead-letter-exchange": DEAD,
-    "x-dead-letter-routing-key": DEAD,
-    # The default drops a dead letter that its queue could not take just then.
-    "x-dead-letter-strategy": "at-least-once",
-    "x-overflow": "reject-publish",
-}
-DEAD_ARGUMENTS: Mapping[str, str | int] = {
-    "x-queue-type": "quorum",
-    # There is nothing beyond: 4.x would drop a dead letter after 20 attempts.
-    "x-delivery-limit": 1_000_000,
-}
 
 SUSPECTED = 3
 """A message that was delivered in vain so often may be what ends the workers."""
@@ -71,17 +56,15 @@ class Arrival:
 async def declare(channel: AbstractChannel) -> None:
     """Declare our queues, all durable, and where RabbitMQ puts dead letters."""
     graveyard = await channel.declare_exchange(DEAD, ExchangeType.DIRECT, durable=True)
-    await _declare_queue(channel, DEAD, DEAD_ARGUMENTS)
+    await _declare_queue(channel, DEAD, queues.dead_letters())
     await (await channel.get_queue(DEAD, ensure=False)).bind(graveyard, routing_key=DEAD)
     for queue in Queue:
-        await _declare_queue(channel, queue.value, ARGUMENTS)
+        await _declare_queue(channel, queue.value, queues.work(dead=DEAD))
 
 
-async def _declare_queue(
-    channel: AbstractChannel, name: str, arguments: Mapping[str, str | int]
-) -> None:
+async def _declare_queue(channel: AbstractChannel, name: str, arguments: FieldTable) -> None:
     try:
-        await channel.declare_queue(name, durable=True, arguments=dict(arguments))
+        await channel.declare_queue(name, durable=True, arguments=arguments)
     except ChannelPreconditionFailed as error:
         raise WrongQueue(
             f"queue {name!r} exists with other arguments than ours, and they cannot change in"

@@ -21,7 +21,7 @@ from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 
 from daybook_domain.errors import Unavailable
-from daybook_domain.transport import backoff, deliveries, together
+from daybook_domain.transport import backoff, deliveries, queues, together
 from daybook_domain.transport.connections import CLOSE_SECONDS, close_later, connect, within
 from daybook_domain.transport.deliveries import Fate, Verdict
 
@@ -29,24 +29,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 RUNS = "daybook.runs"
 DEAD = "daybook.runs.dead"
-
-# Arguments of a queue cannot change in place, so they are all explicit: what a server would assume
-# differs between RabbitMQ 3.10 and 4.x.
-RUNS_ARGUMENTS: dict[str, str | int] = {
-    "x-queue-type": "quorum",
-    # A message that takes its worker down with it is dead after this many attempts.
-    "x-delivery-limit": 10,
-    "x-dead-letter-exchange": DEAD,
-    "x-dead-letter-routing-key": DEAD,
-    # The default drops a dead letter that its queue could not take just then.
-    "x-dead-letter-strategy": "at-least-once",
-    "x-overflow": "reject-publish",
-}
-DEAD_ARGUMENTS: dict[str, str | int] = {
-    "x-queue-type": "quorum",
-    # 4.x would drop a dead letter that was looked at 20 times.
-    "x-delivery-limit": 1_000_000,
-}
 
 Inbox = asyncio.Queue[AbstractIncomingMessage | None]
 """Deliveries as they come; None: no more will come over this channel."""
@@ -254,10 +236,10 @@ class RabbitBroker(AioPikaBroker):
 async def declare(channel: AbstractChannel) -> AbstractQueue:
     """Declare exchanges and queues, all durable, and return the queue of run messages."""
     graveyard = await channel.declare_exchange(DEAD, ExchangeType.DIRECT, durable=True)
-    dead = await channel.declare_queue(DEAD, durable=True, arguments=dict(DEAD_ARGUMENTS))
+    dead = await channel.declare_queue(DEAD, durable=True, arguments=queues.dead_letters())
     await dead.bind(graveyard, routing_key=DEAD)
     exchange = await channel.declare_exchange(RUNS, ExchangeType.DIRECT, durable=True)
-    queue = await channel.declare_queue(RUNS, durable=True, arguments=dict(RUNS_ARGUMENTS))
+    queue = await channel.declare_queue(RUNS, durable=True, arguments=queues.work(dead=DEAD))
     await queue.bind(exchange, routing_key=RUNS)
     return queue
 

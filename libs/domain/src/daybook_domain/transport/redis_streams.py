@@ -3,20 +3,19 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq_redis import RedisStreamBroker
 
 from daybook_domain.errors import Unavailable
 from daybook_domain.transport import backoff, deliveries
 from daybook_domain.transport.deliveries import Fate, Verdict
+from daybook_domain.transport.redis_errors import answering
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -63,15 +62,13 @@ class StreamBroker(RedisStreamBroker):
         """Return when Redis answers and, in a worker, delivers; raises `Unavailable`."""
         if self.is_worker_process and not self._consuming:
             raise Unavailable("not consuming from Redis")
-        with _translated("Redis does not answer"):
-            async with asyncio.timeout(self._timeout):
-                await self._redis.ping()
+        async with answering("Redis does not answer", within=self._timeout):
+            await self._redis.ping()
 
     async def kick(self, message: BrokerMessage) -> None:
         """Append `message` to the stream. Raises `Unavailable`."""
-        with _translated("Redis did not take the message"):
-            async with asyncio.timeout(self._timeout):
-                await super().kick(message)
+        async with answering("Redis did not take the message", within=self._timeout):
+            await super().kick(message)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Yield messages for ever, whether Redis is there or comes back later."""
@@ -121,7 +118,8 @@ class StreamBroker(RedisStreamBroker):
 
     async def _next_entries(self) -> Sequence[Entry]:
         # One at a time, so that none lies here unstarted.
-        with _translated("Redis does not deliver"):
+        # Redis blocks for a while by our own wish; the socket has a timeout.
+        async with answering("Redis does not deliver", within=None):
             if not self._group_is_known:
                 await self._declare_consumer_group()
                 self._group_is_known = True
@@ -153,15 +151,17 @@ class StreamBroker(RedisStreamBroker):
     async def _settle(self, entry_id: bytes, body: bytes, verdict: Verdict | None = None) -> None:
         verdict = verdict or deliveries.verdict()
         try:
-            with _translated("the acknowledgement was not sent"):
-                async with asyncio.timeout(self._timeout), self._redis.pipeline() as pipe:
-                    if verdict.fate is Fate.DEAD:
-                        pipe.xadd(DEAD, {"data": body, "reason": verdict.reason})
-                    elif verdict.fate is Fate.BACK:
-                        pipe.xadd(RUNS, {"data": body})
-                    pipe.xack(RUNS, GROUP, entry_id)
-                    pipe.xdel(RUNS, entry_id)
-                    await pipe.execute()
+            async with (
+                answering("the acknowledgement was not sent", within=self._timeout),
+                self._redis.pipeline() as pipe,
+            ):
+                if verdict.fate is Fate.DEAD:
+                    pipe.xadd(DEAD, {"data": body, "reason": verdict.reason})
+                elif verdict.fate is Fate.BACK:
+                    pipe.xadd(RUNS, {"data": body})
+                pipe.xack(RUNS, GROUP, entry_id)
+                pipe.xdel(RUNS, entry_id)
+                await pipe.execute()
         except Unavailable:
             log.info("Redis went before the acknowledgement; the message will come again")
             return
@@ -181,11 +181,3 @@ def _flattened(batch: Any) -> Iterator[Entry]:
             yield from item
         else:
             yield item
-
-
-@contextmanager
-def _translated(detail: str) -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(detail) from error

@@ -6,16 +6,14 @@
 <prefix>:data:<id>               the schedule, as its serializer wrote it
 """
 
-import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from daybook_domain.errors import Unavailable
+from daybook_domain.transport.redis_errors import answering
 
 PREFIX = "schedule"
 """TaskIQ's default."""
@@ -45,27 +43,21 @@ class RedisSchedules:
 
     async def look(self) -> Snapshot:
         """Return what is there now. Raises `Unavailable`."""
-        try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                memory = await self._memory()
-                return Snapshot(memory, await self._data(await self._ids()))
-        except (RedisError, OSError, TimeoutError) as error:
-            raise Unavailable("Redis cannot be read") from error
+        async with answering("Redis cannot be read", within=_TIMEOUT_SECONDS):
+            memory = await self._memory()
+            return Snapshot(memory, await self._data(await self._ids()))
 
     async def forget(self, entry_ids: Sequence[str]) -> None:
         """Take out entries that were to fire once, and have. Raises `Unavailable`."""
-        try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                keys = await self._keys(f"{self._prefix}:time:*")
-                async with self._redis.pipeline() as pipe:
-                    for entry_id in entry_ids:
-                        for key in keys:
-                            pipe.lrem(key, 0, entry_id)
-                        # Last: an id without data is nothing, data without an id is never found.
-                        pipe.delete(f"{self._prefix}:data:{entry_id}")
-                    await pipe.execute()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise Unavailable("Redis cannot be written to") from error
+        async with answering("Redis cannot be written to", within=_TIMEOUT_SECONDS):
+            keys = await self._keys(f"{self._prefix}:time:*")
+            async with self._redis.pipeline() as pipe:
+                for entry_id in entry_ids:
+                    for key in keys:
+                        pipe.lrem(key, 0, entry_id)
+                    # Last: an id without data is nothing, data without an id is never found.
+                    pipe.delete(f"{self._prefix}:data:{entry_id}")
+                await pipe.execute()
 
     async def close(self) -> None:
         """Close the connections."""
