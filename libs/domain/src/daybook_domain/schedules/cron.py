@@ -12,6 +12,7 @@ by half an hour, and never returns where midnight came twice (America/St_Johns, 
 """
 
 import heapq
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -39,6 +40,9 @@ ALIASES = {
 }
 
 LONGEST = 200
+
+_UNTIL_SUNDAY = re.compile(r"\b(0*[1-6]|MON|TUE|WED|THU|FRI|SAT)-(?:0+|SUN)\b", re.IGNORECASE)
+_OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*", re.IGNORECASE)
 
 _ONCE = "@at "
 """Followed by an instant: comes true once. For schedules that people did not write."""
@@ -105,10 +109,22 @@ def _plain(expression: str) -> str:
         if len(plain.split()) != grammar.FIELDS:
             # CronSim would take a sixth, of seconds.
             raise InvalidCron(grammar.explain(expression), field="cron")
+        plain = _spelled_out(plain)
         CronSim(plain, datetime.min)  # noqa: DTZ901 # only parsed
     except CronSimError as error:
         raise InvalidCron(grammar.explain(expression), field="cron") from error
     return plain
+
+
+def _spelled_out(plain: str) -> str:
+    """Return the same expression in the words that CronSim knows.
+
+    To it `?` is nothing, `FRI-SUN` runs backwards, and `5-5/2` is `5/2`.
+    """
+    minute, hour, day, month, weekday = plain.split()
+    weekday = _UNTIL_SUNDAY.sub(r"\1-7", weekday)
+    day, weekday = ("*" if field == "?" else field for field in (day, weekday))
+    return _OF_ONE.sub(r"\1", f"{minute} {hour} {day} {month} {weekday}")
 
 
 def _goes_with_the_clock(plain: str) -> bool:
