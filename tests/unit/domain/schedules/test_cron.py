@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from daybook_domain.reports.calendar import business_day, shift
+from daybook_domain.reports.calendar import LAST_DATE, business_day, shift
 from daybook_domain.schedules import cron
 from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.schedules.materialise import report_date
@@ -179,6 +179,19 @@ def test_the_next_fire_is_strictly_later() -> None:
 
     assert cron.next_fire("0 0 * * *", timezone="UTC", after=at) == at + DAY
     assert cron.next_fire("0 0 * * *", timezone="UTC", after=at - timedelta(microseconds=1)) == at
+
+
+@pytest.mark.parametrize("timezone", ["UTC", "Asia/Tokyo", "America/New_York"])
+@pytest.mark.parametrize("expression", ["0 0 29 2 *", "30 2 * * *", "*/30 * * * *"])
+def test_fires_end_with_the_calendar(expression: str, timezone: str) -> None:
+    after = utc(9995, 1, 1) if "29" in expression else utc(9998, 12, 30)
+    zone = ZoneInfo(timezone)
+
+    due = list(cron.fires(expression, timezone=timezone, after=after))
+
+    assert due
+    assert due[-1].astimezone(zone).date() <= LAST_DATE
+    assert list(cron.fires(expression, timezone=timezone, after=utc(9999, 12, 31, 23))) == []
 
 
 @pytest.mark.parametrize(

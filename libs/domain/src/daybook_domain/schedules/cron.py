@@ -14,13 +14,16 @@ by half an hour, and never returns where midnight came twice (America/St_Johns, 
 import heapq
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 from daybook_domain.reports.calendar import (
+    LAST_DATE,
     dates_that_never_were,
     first_reading,
     reading,
@@ -72,6 +75,8 @@ def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[dateti
         at = datetime.fromisoformat(expression.removeprefix(_ONCE))
         if at > after:
             yield at
+        return
+    if after.date() > LAST_DATE:
         return
     plain, zone = _plain(expression), zone_of(timezone)
     start = reading(after, zone=zone)
@@ -133,8 +138,12 @@ def _goes_with_the_clock(plain: str) -> bool:
 
 
 def _walls(plain: str, after: datetime) -> Iterator[datetime]:
-    """Yield the readings (naive) of a clock that nobody moves, strictly after `after`."""
-    return iter(CronSim(plain, after))
+    """Yield the readings (naive) of a clock that nobody moves, strictly after `after`.
+
+    They end with the calendar, to whose end CronSim may find none any more, and fails.
+    """
+    with suppress(OverflowError):
+        yield from takewhile(lambda wall: wall.date() <= LAST_DATE, CronSim(plain, after))
 
 
 def _whenever(walls: Iterator[datetime], zone: ZoneInfo) -> Iterator[datetime]:
