@@ -230,7 +230,7 @@ def test_two_ways_to_write_one_expression_mean_the_same(spelled: str, out: str) 
 
 @pytest.mark.parametrize(
     "expression",
-    ["0 0 * * *", "@daily", "*/5 9-17 * * MON-FRI", "0 0 29 2 *", "0 0 L * *", "0 0 * * 5#3"],
+    ["0 0 * * *", "@daily", "*/5 9-17 * * MON-FRI", "0\t0 29 2 *", "0 0 L * *", "0 0 * * 5#3"],
 )
 def test_an_expression_that_comes_true_is_returned(expression: str) -> None:
     assert cron.validate(expression) == expression
@@ -257,6 +257,9 @@ def test_an_expression_that_comes_true_is_returned(expression: str) -> None:
         ("0 0 * * SAT-MON", r"day-of-week: the range SAT-MON runs backwards"),
         ("0 0 1-7 * MON-FRI#1", r"day-of-week: MON-FRI is not 0-7 or SUN-SAT \(position 11\)"),
         ("0 0 1 * 1-5L", r"day-of-week: 5L is not 0-7 or SUN-SAT \(position 9\)"),
+        ("0\n0 * * *  *", r"U\+000A is no space \(position 2\)"),
+        ("0 0\xa0* * * *", r"U\+00A0 is no space \(position 4\)"),
+        ("0 0 * * *\x00", r"U\+0000 is no space \(position 10\)"),
         ("5-1 * * * *", r"minute: the range 5-1 runs backwards"),
         ("-1 * * * *", r"minute: -1 is not 0-59"),
         ("1,,2 * * * *", r"minute: an item of the list is empty \(position 3\)"),

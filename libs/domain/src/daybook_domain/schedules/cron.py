@@ -57,6 +57,10 @@ def validate(expression: str) -> str:
         raise InvalidCron(
             f"the expression has {len(expression)} characters; at most {LONGEST} fit", field="cron"
         )
+    for position, character in enumerate(expression, start=1):
+        if not (character.isprintable() or character == "\t"):
+            problem = f"U+{ord(character):04X} is no space (position {position})"
+            raise InvalidCron(problem, field="cron")
     _plain(expression)
     start = datetime(2024, 1, 1, tzinfo=UTC)
     if next_fire(expression, timezone="UTC", after=start) is None:
