@@ -222,6 +222,27 @@ async def test_a_preview_of_what_cannot_be_names_the_parameter(api: httpx.AsyncC
     assert error["detail"] == "hour: 24 is not 0-23 (position 3)"
 
 
+@pytest.mark.parametrize("after", ["0001-01-01T00:00:00Z", "9999-12-31T23:00:00Z"])
+async def test_a_preview_from_outside_the_calendar_is_refused(
+    api: httpx.AsyncClient, after: str
+) -> None:
+    asked = {"cron": "0 0 * * *", "timezone": "America/New_York", "after": after}
+
+    answer = await api.get("/schedules/preview", params=asked)
+
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["pointer"]) == (422, "#/after")
+
+
+async def test_a_preview_ends_where_there_are_no_more_fires(api: httpx.AsyncClient) -> None:
+    asked = {"cron": "0 0 * FEB MON#5", "count": "1000"}
+
+    answer = await api.get("/schedules/preview", params=asked)
+
+    assert answer.status_code == 200
+    assert 0 < len(answer.json()["fires"]) < 1000
+
+
 async def test_the_ledger_says_what_became_of_each_fire(
     api: httpx.AsyncClient, sessions: Sessions
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from daybook_domain.reports.calendar import business_day, shift
+from daybook_domain.reports.calendar import LAST_DATE, business_day, shift
 from daybook_domain.schedules import cron
 from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.schedules.materialise import report_date
@@ -181,6 +181,19 @@ def test_the_next_fire_is_strictly_later() -> None:
     assert cron.next_fire("0 0 * * *", timezone="UTC", after=at - timedelta(microseconds=1)) == at
 
 
+@pytest.mark.parametrize("timezone", ["UTC", "Asia/Tokyo", "America/New_York"])
+@pytest.mark.parametrize("expression", ["0 0 29 2 *", "30 2 * * *", "*/30 * * * *"])
+def test_fires_end_with_the_calendar(expression: str, timezone: str) -> None:
+    after = utc(9995, 1, 1) if "29" in expression else utc(9998, 12, 30)
+    zone = ZoneInfo(timezone)
+
+    due = list(cron.fires(expression, timezone=timezone, after=after))
+
+    assert due
+    assert due[-1].astimezone(zone).date() <= LAST_DATE
+    assert list(cron.fires(expression, timezone=timezone, after=utc(9999, 12, 31, 23))) == []
+
+
 @pytest.mark.parametrize(
     ("alias", "expected"),
     [
@@ -198,8 +211,26 @@ def test_an_alias_means_what_its_name_says(alias: str, expected: datetime) -> No
 
 
 @pytest.mark.parametrize(
+    ("spelled", "out"),
+    [
+        ("0 0 ? * 1", "0 0 * * 1"),
+        ("0 0 1 * ?", "0 0 1 * *"),
+        ("0 0 * * FRI-SUN", "0 0 * * 5-7"),
+        ("0 0 * * 1-0/3,mon-sun/6", "0 0 * * 1,4,7"),
+        ("5-5/2 3-3 * * *", "5 3 * * *"),
+    ],
+)
+def test_two_ways_to_write_one_expression_mean_the_same(spelled: str, out: str) -> None:
+    after = utc(2024, 5, 1)
+    one, other = (cron.fires(e, timezone="UTC", after=after) for e in (spelled, out))
+
+    assert list(islice(one, 10)) == list(islice(other, 10))
+    assert cron.validate(spelled) == spelled
+
+
+@pytest.mark.parametrize(
     "expression",
-    ["0 0 * * *", "@daily", "*/5 9-17 * * MON-FRI", "0 0 29 2 *", "0 0 L * *", "0 0 * * 5#3"],
+    ["0 0 * * *", "@daily", "*/5 9-17 * * MON-FRI", "0\t0 29 2 *", "0 0 L * *", "0 0 * * 5#3"],
 )
 def test_an_expression_that_comes_true_is_returned(expression: str) -> None:
     assert cron.validate(expression) == expression
@@ -220,6 +251,15 @@ def test_an_expression_that_comes_true_is_returned(expression: str) -> None:
         ("0 0 * * FOO", r"day-of-week: FOO is not 0-7 or SUN-SAT \(position 9\)"),
         ("0 0 * * 8", r"day-of-week: 8 is not 0-7 or SUN-SAT \(position 9\)"),
         ("*/0 * * * *", r"minute: the step of \*/0 is not a whole number above 0"),
+        ("5-5/0 * * * *", r"minute: the step of 5-5/0 is not a whole number above 0"),
+        ("? * * * *", r"minute: \? is not 0-59"),
+        ("0 0 ?,1 * *", r"day-of-month: \? is not 1-31 \(position 5\)"),
+        ("0 0 * * SAT-MON", r"day-of-week: the range SAT-MON runs backwards"),
+        ("0 0 1-7 * MON-FRI#1", r"day-of-week: MON-FRI is not 0-7 or SUN-SAT \(position 11\)"),
+        ("0 0 1 * 1-5L", r"day-of-week: 5L is not 0-7 or SUN-SAT \(position 9\)"),
+        ("0\n0 * * *  *", r"U\+000A is no space \(position 2\)"),
+        ("0 0\xa0* * * *", r"U\+00A0 is no space \(position 4\)"),
+        ("0 0 * * *\x00", r"U\+0000 is no space \(position 10\)"),
         ("5-1 * * * *", r"minute: the range 5-1 runs backwards"),
         ("-1 * * * *", r"minute: -1 is not 0-59"),
         ("1,,2 * * * *", r"minute: an item of the list is empty \(position 3\)"),

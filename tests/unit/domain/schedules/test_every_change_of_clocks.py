@@ -11,7 +11,7 @@ from itertools import islice, pairwise, takewhile
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from daybook_domain.reports.calendar import business_day, shift
@@ -143,10 +143,32 @@ EXPRESSIONS = st.sampled_from(
 INSTANTS = st.datetimes(datetime(2024, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 # Hypothesis adds the zone
 
 
-@given(EXPRESSIONS, st.sampled_from(ZONES), INSTANTS, st.integers(1, 30))
+@cache
+def changes(name: str) -> list[datetime]:
+    return [move.at for move in moves(name)]
+
+
+@st.composite
+def places_and_times(draw: st.DrawFn) -> tuple[str, datetime]:
+    """Return a zone and an instant: of two, one soon before or after a change of its clocks."""
+    name, at = draw(st.sampled_from(ZONES)), draw(INSTANTS)
+    near = draw(st.booleans())
+    if near and changes(name):
+        at = draw(st.sampled_from(changes(name))) + draw(st.integers(-180, 90)) * MINUTE
+    return name, at
+
+
+# The clocks of Lord Howe are about to be put back from 02:00 to 01:30.
+SOON_AGAIN = ("Australia/Lord_Howe", datetime(2024, 4, 6, 14, 50, tzinfo=UTC))
+
+
+@given(EXPRESSIONS, places_and_times(), st.integers(1, 30))
+@example("*/7 * * * *", SOON_AGAIN, 10)
+@settings(max_examples=200, deadline=None)
 def test_one_by_one_and_all_together_give_the_same_strictly_later_times(
-    expression: str, timezone: str, after: datetime, number: int
+    expression: str, place_and_time: tuple[str, datetime], number: int
 ) -> None:
+    timezone, after = place_and_time
     together = cron.fires(expression, timezone=timezone, after=after)
     at = after
     for _ in range(number):
@@ -157,11 +179,15 @@ def test_one_by_one_and_all_together_give_the_same_strictly_later_times(
         at = following
 
 
-@given(EXPRESSIONS, st.sampled_from(ZONES), INSTANTS, st.integers(0, 5000), st.integers(0, 5000))
+@given(EXPRESSIONS, places_and_times(), st.integers(0, 5000), st.integers(0, 5000))
+@example("*/7 * * * *", SOON_AGAIN, 60, 60)
+@settings(max_examples=200, deadline=None)
 def test_a_range_is_the_sum_of_its_parts(
-    expression: str, timezone: str, a: datetime, minutes: int, more: int
+    expression: str, place_and_time: tuple[str, datetime], minutes: int, more: int
 ) -> None:
-    b = a + minutes * MINUTE
+    # The cut is what is near a change of clocks.
+    timezone, b = place_and_time
+    a = b - minutes * MINUTE
     c = b + more * MINUTE
 
     def between(first: datetime, last: datetime) -> list[datetime]:

@@ -12,14 +12,18 @@ by half an hour, and never returns where midnight came twice (America/St_Johns, 
 """
 
 import heapq
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 from daybook_domain.reports.calendar import (
+    LAST_DATE,
     dates_that_never_were,
     first_reading,
     reading,
@@ -40,6 +44,9 @@ ALIASES = {
 
 LONGEST = 200
 
+_UNTIL_SUNDAY = re.compile(r"\b(0*[1-6]|MON|TUE|WED|THU|FRI|SAT)-(?:0+|SUN)\b", re.IGNORECASE)
+_OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*", re.IGNORECASE)
+
 _ONCE = "@at "
 """Followed by an instant: comes true once. For schedules that people did not write."""
 
@@ -50,6 +57,10 @@ def validate(expression: str) -> str:
         raise InvalidCron(
             f"the expression has {len(expression)} characters; at most {LONGEST} fit", field="cron"
         )
+    for position, character in enumerate(expression, start=1):
+        if not (character.isprintable() or character == "\t"):
+            problem = f"U+{ord(character):04X} is no space (position {position})"
+            raise InvalidCron(problem, field="cron")
     _plain(expression)
     start = datetime(2024, 1, 1, tzinfo=UTC)
     if next_fire(expression, timezone="UTC", after=start) is None:
@@ -68,6 +79,8 @@ def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[dateti
         at = datetime.fromisoformat(expression.removeprefix(_ONCE))
         if at > after:
             yield at
+        return
+    if after.date() > LAST_DATE:
         return
     plain, zone = _plain(expression), zone_of(timezone)
     start = reading(after, zone=zone)
@@ -105,10 +118,22 @@ def _plain(expression: str) -> str:
         if len(plain.split()) != grammar.FIELDS:
             # CronSim would take a sixth, of seconds.
             raise InvalidCron(grammar.explain(expression), field="cron")
+        plain = _spelled_out(plain)
         CronSim(plain, datetime.min)  # noqa: DTZ901 # only parsed
     except CronSimError as error:
         raise InvalidCron(grammar.explain(expression), field="cron") from error
     return plain
+
+
+def _spelled_out(plain: str) -> str:
+    """Return the same expression in the words that CronSim knows.
+
+    To it `?` is nothing, `FRI-SUN` runs backwards, and `5-5/2` is `5/2`.
+    """
+    minute, hour, day, month, weekday = plain.split()
+    weekday = _UNTIL_SUNDAY.sub(r"\1-7", weekday)
+    day, weekday = ("*" if field == "?" else field for field in (day, weekday))
+    return _OF_ONE.sub(r"\1", f"{minute} {hour} {day} {month} {weekday}")
 
 
 def _goes_with_the_clock(plain: str) -> bool:
@@ -117,8 +142,12 @@ def _goes_with_the_clock(plain: str) -> bool:
 
 
 def _walls(plain: str, after: datetime) -> Iterator[datetime]:
-    """Yield the readings (naive) of a clock that nobody moves, strictly after `after`."""
-    return iter(CronSim(plain, after))
+    """Yield the readings (naive) of a clock that nobody moves, strictly after `after`.
+
+    They end with the calendar, to whose end CronSim may find none any more, and fails.
+    """
+    with suppress(OverflowError):
+        yield from takewhile(lambda wall: wall.date() <= LAST_DATE, CronSim(plain, after))
 
 
 def _whenever(walls: Iterator[datetime], zone: ZoneInfo) -> Iterator[datetime]:

@@ -35,6 +35,9 @@ class _Field:
         return f"{self.lowest}-{self.highest}{names}"
 
 
+_OF_A_MONTH = re.compile(r"(\d+)L|(.+)#[1-5]", re.IGNORECASE)
+"""The last Friday (`5L`), or the third (`5#3`): one day of the week, neither a range nor a step."""
+
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _FIELDS = (
@@ -55,6 +58,8 @@ def explain(expression: str) -> str:
     if len(fields) != FIELDS:
         return f"'{expression}' has {len(fields)} fields; {EXPECTED}"
     for field, found in zip(_FIELDS, fields, strict=True):
+        if found.group() == "?" and field.name.startswith("day"):
+            continue
         for position, term in _terms(found.group(), found.start() + 1):
             problem = _problem(field, term)
             if problem is not None:
@@ -77,8 +82,9 @@ def _problem(field: _Field, term: str) -> str | None:
         return "an item of the list is empty"
     if field.name == "day-of-month" and term.upper() in {"L", "LW"}:
         return None
-    if field.name == "day-of-week":
-        term = re.sub(r"(?<=\d)L$|#[1-5]$", "", term, flags=re.IGNORECASE)
+    if field.name == "day-of-week" and (found := _OF_A_MONTH.fullmatch(term)):
+        day = found[1] or found[2]
+        return None if field.number(day) is not None else f"{day} is not {field.range}"
     base, slash, step = term.partition("/")
     if slash and (not step.isascii() or not step.isdigit() or int(step) == 0):
         return f"the step of {term} is not a whole number above 0"
@@ -92,6 +98,8 @@ def _range_problem(field: _Field, base: str) -> str | None:
         if field.number(value) is None:
             return f"{value or base} is not {field.range}"
     numbers = [field.number(value) or 0 for value in values]
+    if field.name == "day-of-week" and numbers[-1] == 0 and 0 < numbers[0] < 7:
+        return None  # Sunday, at the end of the week.
     if numbers[0] > numbers[-1]:
         return f"the range {base} runs backwards; write it as two, joined by a comma"
     return None

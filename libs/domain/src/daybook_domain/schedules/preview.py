@@ -7,7 +7,8 @@ from enum import StrEnum
 from itertools import islice
 from zoneinfo import ZoneInfo
 
-from daybook_domain.reports.calendar import reading, shift, zone_of
+from daybook_domain.errors import Invalid
+from daybook_domain.reports.calendar import FIRST_DATE, LAST_DATE, reading, shift, zone_of
 from daybook_domain.schedules import cron
 
 
@@ -33,7 +34,12 @@ class Upcoming:
 def upcoming(
     expression: str, *, timezone: str, report_offset_days: int, after: datetime, count: int
 ) -> list[Upcoming]:
-    """Return the next `count` fires strictly after `after`; fewer where there are no more."""
+    """Return the next `count` fires strictly after `after`; fewer where there are no more.
+
+    Raises `Invalid` where `after` is outside the calendar.
+    """
+    if not FIRST_DATE <= after.date() <= LAST_DATE:
+        raise Invalid(f"{after.date()} is outside {FIRST_DATE} to {LAST_DATE}.", field="after")
     return list(islice(_upcoming(expression, timezone, report_offset_days, after), count))
 
 
