@@ -427,7 +427,7 @@ async def test_a_worker_that_hangs_does_not_keep_the_date(engine: AsyncEngine) -
     run_id = await start_run(engine, DAY.date)
     async with engine.connect() as hanging:
         await build_day(
-            hanging, day=DAY, run_id=run_id, fence=1, idle_timeout=timedelta(milliseconds=50)
+            hanging, day=DAY, run_id=run_id, fence=1, idle_timeout=timedelta(seconds=1)
         )
 
         # Waits for the date's lock until the server has ended the idle transaction.
