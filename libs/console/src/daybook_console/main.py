@@ -66,12 +66,19 @@ def check_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prove from the ledger that no fire was lost or doubled; exit code 1 where it cannot be."""
-    findings = asyncio.run(checking.check(load(CheckSettings), days=days))
+    checked = asyncio.run(checking.check(load(CheckSettings), days=days))
+    findings = checked.findings
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        told = {
+            "since": checked.since.isoformat(),
+            "findings": [asdict(finding) for finding in findings],
+        }
+        typer.echo(json.dumps(told, indent=2))
     else:
         for finding in findings:
             typer.echo(f"{finding.subject} {finding.problem}")
+        so = "; what was due before is no longer all there" if checked.has_gaps_before else ""
+        typer.echo(f"Checked the fires since {checked.since:%FT%TZ}{so}.")
         typer.echo(f"{len(findings)} things are wrong." if findings else "All is as it should be.")
     if findings:
         raise typer.Exit(1)
