@@ -123,6 +123,7 @@ def wire_reports(settings: WorkerSettings, engine: AsyncEngine, metrics: Metrics
         lease=settings.lease,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         metrics=metrics,
+        at_once=settings.concurrency,
     )
     register(broker, BUILD_REPORT, builder.build)
 

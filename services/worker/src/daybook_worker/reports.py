@@ -21,11 +21,13 @@ from daybook_domain.reports import service
 from daybook_domain.reports.build import Built, build_day
 from daybook_domain.reports.calendar import business_day
 from daybook_domain.reports.errors import LeaseLost
-from daybook_domain.reports.models import ReportRun
+from daybook_domain.reports.models import ReportRun, RunTrigger
+from daybook_domain.reports.service import PRIORITY
 from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.tasks import Interrupted
 from daybook_domain.transport import backoff
 from daybook_worker.metrics import Metrics
+from daybook_worker.places import Places, Turn
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,6 +37,8 @@ _BOOKKEEPING_SECONDS = 5.0
 """How long is tried to write down what became of a run, before it is left to its lease."""
 _COMMIT_GRACE_SECONDS = 1.0
 _CANCEL_SECONDS = 5.0
+_LOOK_SECONDS = 0.5
+"""How soon a message that may not become a backfill's build is used for what is more urgent."""
 
 T = TypeVar("T")
 
@@ -67,6 +71,7 @@ class ReportBuilder:
         lease: timedelta,
         worker: str,
         metrics: Metrics,
+        at_once: int = 1,
     ) -> None:
         self._engine = engine
         self._sessions = create_sessions(engine)
@@ -74,6 +79,7 @@ class ReportBuilder:
         self._lease = lease
         self._worker = worker
         self._metrics = metrics
+        self._for_backfills = Places(at_once=at_once)
         self._stopping = asyncio.Event()
         self._abandoning = asyncio.Event()
         self._handling: set[asyncio.Task[Any]] = set()
@@ -104,12 +110,28 @@ class ReportBuilder:
             self._handling.add(current)
             current.add_done_callback(self._handling.discard)
         with structlog.contextvars.bound_contextvars(run_id=str(task.run_id)):
-            run = await self._claim(task.run_id)
-            if run is None:
-                log.info("nothing to claim")
-                return
-            log.info("run claimed", report_date=str(run.report_date), attempt=run.attempt)
-            await self._work_on(run)
+            async with self._for_backfills.turn() as turn:
+                run = await self._take(task.run_id, turn)
+                if run is None:
+                    log.info("nothing to claim")
+                    return
+                log.info("run claimed", report_date=str(run.report_date), attempt=run.attempt)
+                if run.priority < PRIORITY[RunTrigger.BACKFILL]:
+                    turn.give_up()
+                await self._work_on(run)
+
+    async def _take(self, run_id: UUID, turn: Turn) -> ReportRun | None:
+        """Claim the run, or a more urgent one; such a one only, until the turn has come.
+
+        Meanwhile the message waits here, and not in the queue, so that it can stand for the
+        nightly run's: that one is not delivered to a worker that has its hands full.
+        """
+        while not turn.has_come:
+            urgent = await self._claim(run_id, before=RunTrigger.BACKFILL)
+            if urgent is not None:
+                return urgent
+            await turn.comes(within=_LOOK_SECONDS)
+        return await self._claim(run_id)
 
     async def _work_on(self, run: ReportRun) -> None:
         began = time.monotonic()
@@ -138,7 +160,7 @@ class ReportBuilder:
             self._metrics.finished.labels(outcome).inc()
             self._metrics.seconds.labels(outcome).observe(time.monotonic() - began)
 
-    async def _claim(self, run_id: UUID) -> ReportRun | None:
+    async def _claim(self, run_id: UUID, *, before: RunTrigger | None = None) -> ReportRun | None:
         """Claim the run, waiting for a database that is away: its message waits with us."""
         for pause in backoff.delays():
             if self._stopping.is_set():
@@ -151,6 +173,7 @@ class ReportBuilder:
                         worker=self._worker,
                         now=await clock.now(session),
                         lease=self._lease,
+                        before=before,
                     )
             except Exception as error:
                 if not is_outage(error):

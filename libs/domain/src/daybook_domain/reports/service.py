@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, CursorResult, Result, and_, func, text, update
+from sqlalchemy import ColumnElement, CursorResult, Result, and_, func, text, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import col, or_, select
@@ -87,20 +87,29 @@ async def request(
 
 
 async def claim(
-    session: AsyncSession, run_id: UUID, *, worker: str, now: datetime, lease: timedelta
+    session: AsyncSession,
+    run_id: UUID,
+    *,
+    worker: str,
+    now: datetime,
+    lease: timedelta,
+    before: RunTrigger | None = None,
 ) -> ReportRun | None:
     """Take a queued run to work on it; None when there is nothing to claim (any more).
 
     A more urgent one that is queued is taken instead, so the order of messages in the queue does
     not count; the message of that one then finds it taken, and stands for one that still waits.
-    The new `fence` is what the worker must show to finish.
+    With `before`, only what is more urgent than a run of that trigger is taken. The new `fence` is
+    what the worker must show to finish.
     """
     named = col(ReportRun.id) == run_id
+    own = col(ReportRun.priority)
     priority = select(ReportRun.priority).where(named).scalar_subquery()
+    urgent = true() if before is None else own < PRIORITY[before]
     for chosen in (
-        _next_queued(col(ReportRun.priority) < priority),
-        named,
-        _next_queued(col(ReportRun.priority) >= priority),
+        _next_queued(and_(own < priority, urgent)),
+        and_(named, urgent),
+        _next_queued(and_(own >= priority, urgent)),
     ):
         claimed = await _claim(session, chosen, worker=worker, now=now, lease=lease)
         if claimed is not None:
