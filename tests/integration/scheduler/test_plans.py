@@ -1,7 +1,8 @@
 """Is what is due found by index, among ten thousand schedules and beside a large ledger?
 
-The statements are those that the scheduler sends, under its own guards: they are overheard, undone
-and explained. Also with the statistics of the moment before, for fires come all at once.
+The statements are those that the scheduler sends, under its own guards, and a worker with each
+message: they are overheard, undone and explained. Also with the statistics of the moment before,
+for fires come all at once.
 """
 
 import os
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import migrate
 from daybook_domain.db import create_engine, create_sessions
-from daybook_domain.reports import outbox
+from daybook_domain.reports import outbox, service
 from daybook_domain.schedules.materialise import materialise
 from daybook_scheduler.database import Database
 from tests.support.databases import fresh_database
@@ -53,6 +54,11 @@ SELECT gen_random_uuid(), date '2000-01-01' + CAST(nth AS int), 'schedule', id, 
     0, 5, CAST(:now AS timestamptz) + CASE WHEN nth > :due THEN interval '1 hour' ELSE '0' END, 0
 FROM (SELECT id, row_number() OVER (ORDER BY id) AS nth FROM schedules) AS s
 """
+SENT = """
+UPDATE report_runs SET state = 'queued', queued_at = :now, lease_until = :now
+WHERE state = 'pending'
+"""
+ONE_OF_THEM = "SELECT id FROM report_runs WHERE report_date = '2010-01-01' AND state = 'queued'"
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +114,29 @@ async def test_runs_to_send_are_found_by_index(
     assert plan.indexes >= {"ix_report_runs_dispatchable", "ix_report_runs_open"}
     assert plan.sequential == set()
     assert plan.pages < 60 * plan.rows
+
+
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "not analyzed since"])
+async def test_a_worker_finds_by_index_what_was_sent(
+    crowded: AsyncEngine, *, analyzed: bool
+) -> None:
+    async with create_sessions(crowded)() as session:
+        await session.execute(text(DUE_RUNS), {"now": NOW, "due": SCHEDULES})
+        await session.execute(text(SENT), {"now": NOW})
+        if analyzed:
+            await session.execute(text("ANALYZE report_runs"))
+        some = (await session.execute(text(ONE_OF_THEM))).scalar_one()
+        before = await session.begin_nested()
+        with listening(crowded) as sent:
+            await service.claim(session, some, worker="w", now=NOW, lease=timedelta(seconds=30))
+        await before.rollback()
+        plans = [await explain(session, statement) for statement in sent]
+        await session.rollback()
+
+    assert [plan.rows for plan in plans] == [1, 0, 1]
+    for plan in plans:
+        assert plan.sequential == set()
+        assert plan.pages < 100, plan.statement
 
 
 async def explained(
