@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from daybook_console import asking
 from daybook_console.settings import CheckSettings
 from daybook_domain import clock
-from daybook_domain.db import create_engine, create_sessions
 from daybook_domain.schedules import check as ledger
 from daybook_domain.schedules.check import Finding
 
@@ -23,17 +23,12 @@ class Checked:
 
 async def check(settings: CheckSettings, *, days: int) -> Checked:
     """Return what the ledger of the last `days` says is wrong, as far as it reaches back."""
-    engine = create_engine(
-        settings.database_url.get_secret_value(), application="daybook check", pool_size=1
-    )
-    try:
-        async with create_sessions(engine)() as session:
-            # One snapshot: schedulers may go on meanwhile.
-            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            now = await clock.now(session)
-            asked = now - timedelta(days=days)
-            since = await ledger.beginning(session, asked=asked)
-            findings = await ledger.check(session, since=since, now=now)
-            return Checked(since=since, has_gaps_before=since > asked, findings=findings)
-    finally:
-        await engine.dispose()
+    url = settings.database_url.get_secret_value()
+    async with asking.opened(url, application="daybook check") as sessions, sessions() as session:
+        # One snapshot: schedulers may go on meanwhile.
+        await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        now = await clock.now(session)
+        asked = now - timedelta(days=days)
+        since = await ledger.beginning(session, asked=asked)
+        findings = await ledger.check(session, since=since, now=now)
+        return Checked(since=since, has_gaps_before=since > asked, findings=findings)

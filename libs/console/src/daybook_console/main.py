@@ -10,11 +10,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from daybook_console import backfills, checking, dead_letters, publish, schedules, shop
+from daybook_console import (
+    asking,
+    backfills,
+    checking,
+    dead_letters,
+    publish,
+    schedules,
+    shop,
+    telling,
+)
 from daybook_console import run as running
 from daybook_console.settings import CheckSettings, DemoSettings, MigrateSettings, RunSettings
 from daybook_domain import clock, migrate
-from daybook_domain.db import create_engine, create_sessions
 from daybook_domain.intake import asyncapi
 from daybook_domain.settings import load
 from daybook_embedded.errors import EmbeddedError
@@ -69,11 +77,9 @@ def check_command(
     checked = asyncio.run(checking.check(load(CheckSettings), days=days))
     findings = checked.findings
     if as_json:
-        told = {
-            "since": checked.since.isoformat(),
-            "findings": [asdict(finding) for finding in findings],
-        }
-        typer.echo(json.dumps(told, indent=2))
+        telling.tell_json(
+            {"since": checked.since, "findings": [asdict(finding) for finding in findings]}
+        )
     else:
         for finding in findings:
             typer.echo(f"{finding.subject} {finding.problem}")
@@ -96,18 +102,16 @@ def demo_load(
 
 
 async def _load_shop(settings: DemoSettings, *, days: int, seed: int) -> int:
-    engine = create_engine(settings.database_url.get_secret_value(), application="daybook demo")
-    try:
-        async with create_sessions(engine).begin() as session:
-            return await shop.load(
-                session,
-                seed=seed,
-                days=days,
-                timezone=settings.timezone,
-                now=await clock.now(session),
-            )
-    finally:
-        await engine.dispose()
+    url = settings.database_url.get_secret_value()
+    opened = asking.opened(url, application="daybook demo")
+    async with opened as sessions, sessions.begin() as session:
+        return await shop.load(
+            session,
+            seed=seed,
+            days=days,
+            timezone=settings.timezone,
+            now=await clock.now(session),
+        )
 
 
 def _stop_on_signals() -> None:
