@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from daybook_domain import clock
 from daybook_domain.db import create_sessions
 from daybook_domain.errors import DaybookError, Unavailable
 from daybook_domain.outages import is_outage
+from daybook_domain.pauses import pause
 from daybook_domain.reports import service
 from daybook_domain.reports.build import Built, build_day
 from daybook_domain.reports.calendar import business_day
@@ -162,7 +163,7 @@ class ReportBuilder:
 
     async def _claim(self, run_id: UUID, *, before: RunTrigger | None = None) -> ReportRun | None:
         """Claim the run, waiting for a database that is away: its message waits with us."""
-        for pause in backoff.delays():
+        for seconds in backoff.delays():
             if self._stopping.is_set():
                 raise Interrupted
             try:
@@ -179,7 +180,7 @@ class ReportBuilder:
                 if not is_outage(error):
                     raise
                 log.warning("cannot claim; trying again", reason=repr(error)[:200])
-            await _wait(self._stopping, seconds=pause)
+            await pause(seconds, unless=self._stopping)
         raise AssertionError("there is always one more pause")
 
     async def _build_under_lease(self, run: ReportRun) -> Built:
@@ -301,12 +302,6 @@ def _log_built(built: Built, *, seconds: float) -> None:
         removed=built.removed,
         seconds=round(seconds, 3),
     )
-
-
-async def _wait(event: asyncio.Event, *, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from aio_pika.exceptions import ChannelPreconditionFailed
 from daybook_domain.errors import Unavailable
 from daybook_domain.intake.deliveries import DEAD, Delivery, examine
 from daybook_domain.intake.messages import Queue
+from daybook_domain.pauses import pause
 from daybook_domain.transport.connections import (
     CLOSE_SECONDS,
     HEARTBEAT_SECONDS,
@@ -199,9 +200,7 @@ class Consumption:
         self._news.clear()
         if self._ended or self._broken:
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
+        await pause(seconds, unless=self._news)
 
     async def _widen(self, queue: str) -> None:
         self._to_widen.discard(queue)
