@@ -7,7 +7,6 @@ do on the other.
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from itertools import count
 from random import Random
@@ -15,18 +14,15 @@ from random import Random
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain import migrate
 from daybook_domain.db import create_engine, create_sessions
 from daybook_worker.intake import Intake
 from daybook_worker.metrics import Metrics
 from daybook_worker.settings import WorkerSettings
-from tests.benchmarks import days
+from tests.benchmarks import shops
 from tests.benchmarks.test_orders import Till
 from tests.support.bench import Way, interleaved, ratio, seconds, setting, table
-from tests.support.databases import fresh_database
 from tests.support.messages import body
 from tests.support.producer import Producer
 from tests.support.waiting import until
@@ -41,25 +37,16 @@ CONFIRMED_AT_ONCE = 500
 
 
 @pytest.fixture(scope="module")
-async def shop_url(postgres_server_url: str) -> AsyncIterator[str]:
+async def shop(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
     """A shop of a thousand users and products, in a database of its own."""
-    name = f"daybook_bench_intake_{os.getpid()}"
-    async with fresh_database(postgres_server_url, name=name) as url:
-        await migrate.upgrade(url)
-        yield url
+    async with shops.opened(postgres_server_url, name="intake") as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")
-async def shop(shop_url: str) -> AsyncIterator[AsyncEngine]:
-    """The same, with its goods."""
-    engine = create_engine(shop_url, application="bench")
-    async with engine.begin() as connection:
-        for statement in days.PEOPLE.split(";"):
-            await connection.execute(text(statement))
-        await connection.execute(text("UPDATE products SET stock_quantity = 1000000000"))
-        await connection.execute(text("ANALYZE"))
-    yield engine
-    await engine.dispose()
+def shop_url(shop: AsyncEngine) -> str:
+    """Where its database is."""
+    return shop.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 class Traffic:

@@ -7,7 +7,6 @@ stock.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict
 from decimal import Decimal
@@ -20,16 +19,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain import migrate
 from daybook_domain.catalog.models import Address, Product, User
-from daybook_domain.db import create_engine, create_sessions
+from daybook_domain.db import create_sessions
 from daybook_domain.orders.allotment import NewItem, NewOrder
 from daybook_domain.orders.models import Order, OrderItem
 from daybook_domain.orders.placing import Placed, place
-from tests.benchmarks import days
+from tests.benchmarks import shops
 from tests.benchmarks.http import answers, free_port
 from tests.support.bench import Way, interleaved, ratio, seconds, setting, table
-from tests.support.databases import fresh_database
 from tests.support.processes import Service
 from tests.support.waiting import until
 
@@ -44,18 +41,8 @@ ORDERS = {"ORM": 150, "1": 300, "10": 2000, "100": 8000, "1,000": 8000, "COPY": 
 @pytest.fixture(scope="module")
 async def engine(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
     """A shop of a thousand users and products, in a database of its own."""
-    async with fresh_database(
-        postgres_server_url, name=f"daybook_bench_orders_{os.getpid()}"
-    ) as url:
-        await migrate.upgrade(url)
-        engine = create_engine(url, application="bench")
-        async with engine.begin() as connection:
-            for statement in days.PEOPLE.split(";"):
-                await connection.execute(text(statement))
-            await connection.execute(text("UPDATE products SET stock_quantity = 1000000000"))
-            await connection.execute(text("ANALYZE"))
+    async with shops.opened(postgres_server_url, name="orders") as engine:
         yield engine
-        await engine.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,14 @@ from tests.support.copies import forget_all
 async def no_runs(engine: AsyncEngine) -> None:
     """Begin without schedules, runs and days; deleting a few rows is faster than TRUNCATE."""
     async with engine.begin() as connection:
-        for table in ("report_runs", "taskiq_entries", "schedules", "report_days", "backfills"):
+        for table in (
+            "report_runs",
+            "taskiq_entries",
+            "schedules",
+            "ledger_beginnings",
+            "report_days",
+            "backfills",
+        ):
             await connection.execute(text(f"DELETE FROM {table}"))
 
 

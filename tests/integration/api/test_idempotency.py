@@ -51,6 +51,8 @@ async def age(engine: AsyncEngine, by: timedelta) -> None:
         ("/products", PRODUCT, {"price": 4}),
         ("/orders", order(2), {"external_id": "x"}),
         ("/report/runs", {"date": "2026-03-01"}, {"date": "2026-03-02"}),
+        ("/report/runs", {"from": "2026-03-01", "to": "2026-03-02"}, {"to": "2026-03-03"}),
+        ("/schedules", {"name": "hourly", "cron": "@hourly"}, {"cron": "@daily"}),
     ],
 )
 async def test_the_same_request_is_answered_as_the_first_time(
@@ -68,10 +70,27 @@ async def test_the_same_request_is_answered_as_the_first_time(
     for answer in (again, differently):
         assert (answer.status_code, answer.content) == (first.status_code, first.content)
         assert answer.headers["location"] == first.headers["location"]
+        assert answer.headers.get("etag") == first.headers.get("etag")
         assert answer.headers["idempotency-replayed"] == "true"
 
     reused = await send(api, path, {**body, **other})
     assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_whatever_creates_something_takes_a_key(api: httpx.AsyncClient) -> None:
+    paths = (await api.get("/openapi.json")).json()["paths"]
+    creating = {
+        path: {one["name"] for one in operations["post"].get("parameters", [])}
+        for path, operations in paths.items()
+        if "post" in operations
+        and any("Location" in answer.get("headers", {}) for answer in _answers(operations["post"]))
+    }
+    assert {"/orders", "/schedules", "/schedules/{schedule_id}/trigger"} <= creating.keys()
+    assert [path for path, names in creating.items() if KEY not in names] == []
+
+
+def _answers(operation: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(operation["responses"].values())
 
 
 async def test_many_at_once_have_one_effect_and_one_answer(api: httpx.AsyncClient) -> None:
@@ -89,6 +108,21 @@ async def test_a_key_counts_for_its_operation(api: httpx.AsyncClient) -> None:
         answer = await send(api, path, ADDRESS)
         assert answer.headers["location"].startswith(path)
     assert (await send(api, "/users/1/addresses/", ADDRESS)).headers["idempotency-replayed"]
+
+
+async def test_a_trigger_that_comes_again_asks_for_no_second_run(api: httpx.AsyncClient) -> None:
+    made = await add(api, "/schedules", {"name": "hourly", "cron": "@hourly"})
+    trigger = f"/schedules/{made['id']}/trigger"
+    first = await api.post(trigger, headers={KEY: "k-1"})
+    await api.post(f"{first.headers['location']}/cancel")
+    again = await api.post(trigger, headers={KEY: "k-1"})
+    other = await api.post(trigger, headers={KEY: "k-2"})
+
+    assert [answer.status_code for answer in (first, again, other)] == [202] * 3
+    assert again.content == first.content
+    assert again.headers["location"] == first.headers["location"] != other.headers["location"]
+    assert again.headers["idempotency-replayed"] == "true"
+    assert len((await api.get("/report/runs")).json()["runs"]) == 2
 
 
 async def test_a_refusal_is_not_remembered(api: httpx.AsyncClient, engine: AsyncEngine) -> None:

@@ -1,12 +1,18 @@
 """Does `daybook check` say how a live system is?"""
 
 import asyncio
+import json
+import re
+from datetime import UTC, datetime, timedelta
 
+from sqlmodel import select
 from typer.testing import CliRunner
 
 from daybook_console.main import app
 from daybook_domain.db import Sessions
-from tests.support.schedules import MIDNIGHT, add, change
+from daybook_domain.reports.models import ReportRun
+from daybook_domain.schedules import retention
+from tests.support.schedules import MIDNIGHT, add, change, materialise
 
 
 async def test_it_ends_with_1_and_says_what_is_wrong(
@@ -18,6 +24,34 @@ async def test_it_ends_with_1_and_says_what_is_wrong(
     await change(sessions, "forgotten", next_fire_at=MIDNIGHT)
     bad = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "30"])
 
-    assert (good.exit_code, good.output) == (0, "All is as it should be.\n")
+    assert good.exit_code == 0
+    assert re.fullmatch(r"Checked the fires since \S+Z\.\nAll is as it should be\.\n", good.output)
     assert bad.exit_code == 1
     assert "schedule forgotten" in bad.output
+
+
+async def test_it_begins_where_the_ledger_is_complete_and_says_so(
+    sessions: Sessions, postgres_url: str, no_runs: None
+) -> None:
+    runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url})
+    now = datetime.now(UTC)
+    began = now - timedelta(days=90)
+    await add(sessions, now=began, catchup="none", catchup_window=timedelta(days=1))
+    await materialise(sessions, now=now)
+    async with sessions.begin() as session:
+        for run in (await session.exec(select(ReportRun))).all():
+            run.finished_at = run.scheduled_for
+        await retention.prune(session, before=now - timedelta(days=50), limit=1000)
+        through = await retention.forgotten_through(session)
+    assert through is not None
+
+    told = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "90"])
+    as_json = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "90", "--json"])
+    lately = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "7"])
+
+    assert told.output == (
+        f"Checked the fires since {through:%FT%TZ}; what was due before is no longer all there.\n"
+        "All is as it should be.\n"
+    )
+    assert json.loads(as_json.output) == {"since": through.isoformat(), "findings": []}
+    assert "no longer" not in lately.output

@@ -18,12 +18,14 @@ from daybook_domain.reports.models import ReportDay, ReportRun, RunTrigger
 DAY = date(2026, 3, 1)
 
 
-async def queued_run(sessions: Sessions, *, day: date = DAY) -> UUID:
+async def queued_run(
+    sessions: Sessions, *, day: date = DAY, trigger: RunTrigger = RunTrigger.MANUAL
+) -> UUID:
     """Return a run of `day` that the scheduler would have sent just now."""
     async with sessions.begin() as session:
         now = await clock.now(session)
         await service.request(
-            session, day=business_day(day, timezone="UTC"), trigger=RunTrigger.MANUAL, now=now
+            session, day=business_day(day, timezone="UTC"), trigger=trigger, now=now
         )
         (run,) = await outbox.take(session, now=now, lease=timedelta(minutes=5), limit=1)
         return run.id

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import aio_pika
 import pytest
@@ -17,19 +16,9 @@ from tests.support.locks import somebody_waits
 from tests.support.messages import Books, books, order, order_update, product, product_update
 from tests.support.producer import Producer
 from tests.support.proxy import Proxy
-from tests.support.shop import open_shop
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.rabbitmq
-
-
-@pytest.fixture
-async def producer(rabbitmq_url: str, engine: AsyncEngine) -> AsyncIterator[Producer]:
-    """Give a producer, empty queues, and a shop with 1,000 pieces of product 1."""
-    await open_shop(engine)
-    async with Producer.connected(rabbitmq_url) as producer:
-        await producer.purge()
-        yield producer
 
 
 async def until_books(engine: AsyncEngine, *, orders: int, letters: int = 0) -> Books:

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -23,21 +23,11 @@ from tests.support.messages import books, order
 from tests.support.processes import Service
 from tests.support.producer import Producer
 from tests.support.proxy import Proxy
-from tests.support.shop import open_shop
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.rabbitmq
 
 Start = Callable[..., Service]
-
-
-@pytest.fixture
-async def producer(rabbitmq_url: str, engine: AsyncEngine) -> AsyncIterator[Producer]:
-    """Give a producer, empty queues, and a shop with 1,000 pieces of product 1."""
-    await open_shop(engine)
-    async with Producer.connected(rabbitmq_url) as producer:
-        await producer.purge()
-        yield producer
 
 
 @pytest.fixture

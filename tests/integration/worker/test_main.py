@@ -6,6 +6,8 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.broker import TaskIQQueue
 from daybook_domain.db import Sessions
-from daybook_domain.reports.models import RunState
+from daybook_domain.reports.models import RunState, RunTrigger
 from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.transport.rabbitmq import DEAD, RUNS
 from tests.integration.worker.rabbit import Rabbit, deaths, sending
@@ -127,6 +129,29 @@ async def test_a_run_becomes_a_report_and_an_idle_worker_stops_at_once(
 
     worker.send(signal.SIGTERM)
     assert await stopped(worker) == 0
+
+
+async def test_a_nightly_run_is_built_while_messages_of_backfills_fill_the_worker(
+    start: Start, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine
+) -> None:
+    worker = start(DAYBOOK_CONCURRENCY="2")
+    await ready(worker)
+    days = [DAY + timedelta(days=n) for n in range(3)]
+    async with held_up(engine, day=days[0]), held_up(engine, day=days[1]):
+        backfills = [
+            await queued_run(sessions, day=day, trigger=RunTrigger.BACKFILL) for day in days[:2]
+        ]
+        for each in backfills:
+            await queue.send(BUILD_REPORT, BuildReport(run_id=each))
+        await until(lambda: waiting(engine))
+        nightly = await queued_run(sessions, day=days[2])
+        await queue.send(BUILD_REPORT, BuildReport(run_id=nightly))
+
+        await until(lambda: _is(sessions, nightly, RunState.SUCCEEDED))
+
+        assert await builds_waiting(engine) == 1
+    for each in backfills:
+        await until(partial(_is, sessions, each, RunState.SUCCEEDED))
 
 
 async def test_a_busy_worker_takes_nothing_new_and_finishes(

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,12 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain import clock
 from daybook_domain.db import Sessions, create_engine
 from daybook_domain.reports import service
-from daybook_domain.reports.models import RunState
+from daybook_domain.reports.models import RunState, RunTrigger
 from daybook_domain.reports.tasks import BuildReport
 from daybook_domain.tasks import Interrupted
 from daybook_worker.metrics import Metrics
 from daybook_worker.reports import ReportBuilder
 from tests.integration.worker.runs import (
+    DAY,
     builds_waiting,
     built_day,
     failing,
@@ -35,7 +36,12 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 
 def builder(
-    engine: AsyncEngine, *, lease: float = 30, name: str = "w1", metrics: Metrics | None = None
+    engine: AsyncEngine,
+    *,
+    lease: float = 30,
+    name: str = "w1",
+    metrics: Metrics | None = None,
+    at_once: int = 1,
 ) -> ReportBuilder:
     return ReportBuilder(
         engine,
@@ -43,6 +49,7 @@ def builder(
         lease=timedelta(seconds=lease),
         worker=name,
         metrics=metrics or Metrics(),
+        at_once=at_once,
     )
 
 
@@ -105,6 +112,79 @@ async def test_of_two_workers_with_the_same_message_one_builds(
     done = await run(sessions, run_id)
     assert (done.state, done.attempt, done.fence) == (RunState.SUCCEEDED, 1, 1)
     assert outcomes(metrics.registry) == {"succeeded": 1}
+
+
+async def test_a_nightly_run_finds_a_place_while_backfills_wait_for_theirs(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    first, second, third = (DAY + timedelta(days=n) for n in range(3))
+    worker = builder(engine, at_once=2)
+    async with held_up(engine, day=first), held_up(engine, day=second):
+        backfills = [
+            await queued_run(sessions, day=day, trigger=RunTrigger.BACKFILL)
+            for day in (first, second)
+        ]
+        async with building(engine, worker, BuildReport(run_id=backfills[0])) as one:
+            other = asyncio.create_task(worker.build(BuildReport(run_id=backfills[1])))
+            nightly = await queued_run(sessions, day=third)
+
+            await asyncio.wait_for(other, timeout=20)
+
+            assert (await run(sessions, nightly)).state is RunState.SUCCEEDED
+            assert (await run(sessions, backfills[1])).state is RunState.QUEUED
+            # Its message has been used for the nightly run, whose message now stands for it.
+            other = asyncio.create_task(worker.build(BuildReport(run_id=nightly)))
+    await asyncio.gather(one, other)
+
+    ended = [await run(sessions, each) for each in backfills]
+    assert [each.state for each in ended] == [RunState.SUCCEEDED] * 2
+
+
+@pytest.mark.parametrize(("at_once", "backfills"), [(1, 1), (2, 1), (4, 3)])
+async def test_backfills_leave_one_place_of_several(
+    engine: AsyncEngine, sessions: Sessions, at_once: int, backfills: int
+) -> None:
+    days = [DAY + timedelta(days=n) for n in range(at_once)]
+    worker = builder(engine, at_once=at_once)
+    async with AsyncExitStack() as stack:
+        for day in days:
+            await stack.enter_async_context(held_up(engine, day=day))
+        ids = [await queued_run(sessions, day=day, trigger=RunTrigger.BACKFILL) for day in days]
+        work = [asyncio.create_task(worker.build(BuildReport(run_id=each))) for each in ids]
+        await until(lambda: _waiting(engine, backfills), what="the builds")
+        nightly = await queued_run(sessions, day=DAY + timedelta(days=at_once))
+        if at_once > 1:
+            await until(lambda: _ended(sessions, nightly), what="the nightly run")
+        assert await builds_waiting(engine) == backfills
+    await asyncio.gather(*work, worker.build(BuildReport(run_id=nightly)))
+
+    ended = [await run(sessions, each) for each in (*ids, nightly)]
+    assert {each.state for each in ended} == {RunState.SUCCEEDED}
+
+
+async def _ended(sessions: Sessions, run_id: UUID) -> bool:
+    return (await run(sessions, run_id)).state is RunState.SUCCEEDED
+
+
+async def test_a_message_that_waits_for_its_turn_goes_back_when_the_worker_leaves(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    first, second = DAY, DAY + timedelta(days=1)
+    worker = builder(engine, at_once=2)
+    async with held_up(engine, day=first):
+        ids = [
+            await queued_run(sessions, day=day, trigger=RunTrigger.BACKFILL)
+            for day in (first, second)
+        ]
+        async with building(engine, worker, BuildReport(run_id=ids[0])) as one:
+            other = asyncio.create_task(worker.build(BuildReport(run_id=ids[1])))
+            worker.stop()
+            with pytest.raises(Interrupted):
+                await other
+    await one
+
+    ended = [await run(sessions, each) for each in ids]
+    assert [each.state for each in ended] == [RunState.SUCCEEDED, RunState.QUEUED]
 
 
 async def test_a_run_that_does_not_exist_is_no_error(engine: AsyncEngine) -> None:

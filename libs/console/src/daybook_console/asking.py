@@ -2,31 +2,37 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import typer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_console.settings import SchedulesSettings
-from daybook_domain.db import create_engine, create_sessions
+from daybook_domain.db import Sessions, create_engine, create_sessions
 from daybook_domain.errors import DaybookError
-from daybook_domain.settings import load
+from daybook_domain.settings import DatabaseSettings, load
 
 T = TypeVar("T")
 
 
+@asynccontextmanager
+async def opened(url: str, *, application: str = "daybook") -> AsyncIterator[Sessions]:
+    """Give sessions of one connection to the database at `url`, for as long as the block takes."""
+    engine = create_engine(url, application=application, pool_size=1)
+    try:
+        yield create_sessions(engine)
+    finally:
+        await engine.dispose()
+
+
 def with_database(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     """Return what `work` does in one transaction; a refusal ends the command with code 1."""
-    url = load(SchedulesSettings).database_url.get_secret_value()
+    url = load(DatabaseSettings).database_url.get_secret_value()
 
     async def run() -> T:
-        engine = create_engine(url, application="daybook", pool_size=1)
-        try:
-            async with create_sessions(engine).begin() as session:
-                return await work(session)
-        finally:
-            await engine.dispose()
+        async with opened(url) as sessions, sessions.begin() as session:
+            return await work(session)
 
     try:
         return asyncio.run(run())

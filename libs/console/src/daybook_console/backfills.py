@@ -16,7 +16,6 @@ from daybook_domain import clock
 from daybook_domain.backfills import queries, service
 from daybook_domain.backfills.models import Backfill, Mode
 from daybook_domain.backfills.service import AT_ONCE, Range, Requested
-from daybook_domain.db import create_engine, create_sessions
 from daybook_domain.settings import load
 
 app = typer.Typer(help="Build the reports of a range of dates.")
@@ -191,13 +190,10 @@ def _follow(requested: Requested, *, as_json: bool) -> None:
 
 async def _until_the_end(backfill_id: UUID, console: Console) -> queries.Progress:
     url = load(SchedulesSettings).database_url.get_secret_value()
-    engine = create_engine(url, application="daybook backfill", pool_size=1)
-    try:
+    async with asking.opened(url, application="daybook backfill") as sessions:
         return await following.follow(
-            create_sessions(engine), backfill_id, console=console, title="Building reports"
+            sessions, backfill_id, console=console, title="Building reports"
         )
-    finally:
-        await engine.dispose()
 
 
 async def _look(session: AsyncSession, backfill_id: UUID) -> dict[str, Any]:

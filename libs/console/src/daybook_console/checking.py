@@ -1,25 +1,34 @@
 """Is all as it should be, on a live system?"""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from daybook_console import asking
 from daybook_console.settings import CheckSettings
 from daybook_domain import clock
-from daybook_domain.db import create_engine, create_sessions
+from daybook_domain.schedules import check as ledger
 from daybook_domain.schedules.check import Finding
-from daybook_domain.schedules.check import check as check_ledger
 
 
-async def check(settings: CheckSettings, *, days: int) -> Sequence[Finding]:
-    """Return what the ledger of the last `days` says is wrong."""
-    engine = create_engine(
-        settings.database_url.get_secret_value(), application="daybook check", pool_size=1
-    )
-    try:
-        async with create_sessions(engine)() as session:
-            # One snapshot: schedulers may go on meanwhile.
-            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            now = await clock.now(session)
-            return await check_ledger(session, since=now - timedelta(days=days), now=now)
-    finally:
-        await engine.dispose()
+@dataclass(frozen=True)
+class Checked:
+    """What is wrong, and with the fires since when."""
+
+    since: datetime
+    has_gaps_before: bool
+    """More was asked for than the ledger remembers."""
+    findings: Sequence[Finding]
+
+
+async def check(settings: CheckSettings, *, days: int) -> Checked:
+    """Return what the ledger of the last `days` says is wrong, as far as it reaches back."""
+    url = settings.database_url.get_secret_value()
+    async with asking.opened(url, application="daybook check") as sessions, sessions() as session:
+        # One snapshot: schedulers may go on meanwhile.
+        await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        now = await clock.now(session)
+        asked = now - timedelta(days=days)
+        since = await ledger.beginning(session, asked=asked)
+        findings = await ledger.check(session, since=since, now=now)
+        return Checked(since=since, has_gaps_before=since > asked, findings=findings)

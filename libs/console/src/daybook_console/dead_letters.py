@@ -1,12 +1,9 @@
 """What can be done about dead letters from the command line? Straight on the database."""
 
-import asyncio
 import getpass
-import json
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,18 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_console.settings import DeadLettersSettings
-from daybook_domain.db import create_engine, create_sessions
-from daybook_domain.errors import DaybookError
+from daybook_console import asking, telling
 from daybook_domain.intake import mending, queries
 from daybook_domain.intake.deliveries import shown
 from daybook_domain.intake.models import DeadLetter, LetterState
 from daybook_domain.intake.queries import LetterFilter
-from daybook_domain.settings import load
 
 app = typer.Typer(help="Messages that could not be processed.", no_args_is_help=True)
-
-T = TypeVar("T")
 
 Id = Annotated[int, typer.Argument(help="The number of a letter.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -48,9 +40,9 @@ def list_(
 ) -> None:
     """List dead letters, newest first."""
     wanted = LetterFilter(queue=queue, state=state, reason_code=reason, text=text)
-    found = _with_database(lambda session: queries.letters(session, wanted, limit=limit))
+    found = asking.with_database(lambda session: queries.letters(session, wanted, limit=limit))
     if as_json:
-        _print_json([_told(letter) for letter, _ in found])
+        telling.tell_json([_told(letter) for letter, _ in found])
         return
     table = Table("id", "queue", "state", "reason", "attempts", "last failed", "body")
     for letter, excerpt in found:
@@ -80,7 +72,7 @@ def show(letter_id: Id) -> None:
             "actions": [action.model_dump(mode="json") for action in actions],
         }
 
-    _print_json(_with_database(ask))
+    telling.tell_json(asking.with_database(ask))
 
 
 @app.command()
@@ -94,7 +86,7 @@ def edit(
 ) -> None:
     """Replace the body of a letter."""
     body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    letter = _with_database(
+    letter = asking.with_database(
         lambda session: mending.edit(
             session, letter_id, body=body, version=version, actor=actor, note=note
         )
@@ -134,7 +126,7 @@ def redrive(
         )
         return len(ids)
 
-    count = _with_database(decide)
+    count = asking.with_database(decide)
     typer.echo(f"{count} letters {'would be' if dry_run else 'are being'} processed again.")
 
 
@@ -146,32 +138,11 @@ def discard(
     actor: Actor,
 ) -> None:
     """Decide that a letter is not to be processed; it stays, with the note."""
-    _with_database(lambda session: mending.discard(session, letter_id, actor=actor, note=note))
+    asking.with_database(
+        lambda session: mending.discard(session, letter_id, actor=actor, note=note)
+    )
     typer.echo(f"Letter {letter_id} is discarded.")
 
 
 def _told(letter: DeadLetter) -> dict[str, Any]:
     return letter.model_dump(mode="json", exclude={"body"})
-
-
-def _print_json(content: object) -> None:
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
-
-
-def _with_database(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """Return what `work` gives, in one transaction; a refusal ends the command with status 1."""
-    url = load(DeadLettersSettings).database_url.get_secret_value()
-    try:
-        return asyncio.run(_in_transaction(url, work))
-    except DaybookError as refusal:
-        typer.echo(refusal.detail, err=True)
-        raise typer.Exit(1) from None
-
-
-async def _in_transaction(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    engine = create_engine(url, application="daybook dead-letters")
-    try:
-        async with create_sessions(engine).begin() as session:
-            return await work(session)
-    finally:
-        await engine.dispose()

@@ -10,11 +10,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from daybook_console import backfills, checking, dead_letters, publish, schedules, shop
+from daybook_console import (
+    asking,
+    backfills,
+    checking,
+    dead_letters,
+    publish,
+    schedules,
+    shop,
+    telling,
+)
 from daybook_console import run as running
 from daybook_console.settings import CheckSettings, DemoSettings, MigrateSettings, RunSettings
 from daybook_domain import clock, migrate
-from daybook_domain.db import create_engine, create_sessions
 from daybook_domain.intake import asyncapi
 from daybook_domain.settings import load
 from daybook_embedded.errors import EmbeddedError
@@ -66,12 +74,17 @@ def check_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prove from the ledger that no fire was lost or doubled; exit code 1 where it cannot be."""
-    findings = asyncio.run(checking.check(load(CheckSettings), days=days))
+    checked = asyncio.run(checking.check(load(CheckSettings), days=days))
+    findings = checked.findings
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        telling.tell_json(
+            {"since": checked.since, "findings": [asdict(finding) for finding in findings]}
+        )
     else:
         for finding in findings:
             typer.echo(f"{finding.subject} {finding.problem}")
+        so = "; what was due before is no longer all there" if checked.has_gaps_before else ""
+        typer.echo(f"Checked the fires since {checked.since:%FT%TZ}{so}.")
         typer.echo(f"{len(findings)} things are wrong." if findings else "All is as it should be.")
     if findings:
         raise typer.Exit(1)
@@ -89,18 +102,16 @@ def demo_load(
 
 
 async def _load_shop(settings: DemoSettings, *, days: int, seed: int) -> int:
-    engine = create_engine(settings.database_url.get_secret_value(), application="daybook demo")
-    try:
-        async with create_sessions(engine).begin() as session:
-            return await shop.load(
-                session,
-                seed=seed,
-                days=days,
-                timezone=settings.timezone,
-                now=await clock.now(session),
-            )
-    finally:
-        await engine.dispose()
+    url = settings.database_url.get_secret_value()
+    opened = asking.opened(url, application="daybook demo")
+    async with opened as sessions, sessions.begin() as session:
+        return await shop.load(
+            session,
+            seed=seed,
+            days=days,
+            timezone=settings.timezone,
+            now=await clock.now(session),
+        )
 
 
 def _stop_on_signals() -> None:

@@ -16,9 +16,8 @@ from aio_pika.exceptions import CONNECTION_EXCEPTIONS, PublishError
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from daybook_console import shop
+from daybook_console import asking, shop
 from daybook_console.settings import PublishSettings
-from daybook_domain.db import create_engine, create_sessions
 from daybook_domain.errors import DaybookError, Unavailable
 from daybook_domain.intake.messages import Queue
 from daybook_domain.settings import load
@@ -81,12 +80,9 @@ def publish(
 
 
 async def _shop(url: str, *, seed: int) -> shop.Shop:
-    engine = create_engine(url, application="daybook demo")
-    try:
-        async with create_sessions(engine).begin() as session:
-            return await shop.ensure(session, seed)
-    finally:
-        await engine.dispose()
+    opened = asking.opened(url, application="daybook demo")
+    async with opened as sessions, sessions.begin() as session:
+        return await shop.ensure(session, seed)
 
 
 def _messages(

@@ -4,8 +4,8 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import NoReturn
 from dotenv import dotenv_values
 from rich.console import Console
 
-from daybook_console import following, preview, servers, shells, shop
+from daybook_console import asking, following, preview, servers, shells, shop
 from daybook_console.servers import Servers
 from daybook_console.services import Service, Services, script
 from daybook_console.settings import RunSettings
@@ -22,7 +22,7 @@ from daybook_domain import clock, migrate
 from daybook_domain.backfills import queries
 from daybook_domain.backfills import service as backfills
 from daybook_domain.backfills.service import Range
-from daybook_domain.db import Sessions, create_engine, create_sessions
+from daybook_domain.db import Sessions
 from daybook_domain.reports.calendar import local_date
 from daybook_embedded.errors import EmbeddedError
 from daybook_embedded.locks import Lock
@@ -153,17 +153,12 @@ def _shared(this: Run, found: Servers) -> dict[str, str]:
     }
 
 
-@asynccontextmanager
-async def _sessions(found: Servers) -> AsyncIterator[Sessions]:
-    engine = create_engine(found.database_url, application="daybook run", pool_size=2)
-    try:
-        yield create_sessions(engine)
-    finally:
-        await engine.dispose()
+def _opened(found: Servers) -> AbstractAsyncContextManager[Sessions]:
+    return asking.opened(found.database_url, application="daybook run")
 
 
 async def _load_shop(this: Run, found: Servers) -> None:
-    async with _sessions(found) as sessions, sessions.begin() as session:
+    async with _opened(found) as sessions, sessions.begin() as session:
         added = await shop.load(
             session,
             seed=shop.SEED,
@@ -175,13 +170,13 @@ async def _load_shop(this: Run, found: Servers) -> None:
 
 
 async def _yesterday(this: Run, found: Servers) -> date:
-    async with _sessions(found) as sessions, sessions() as session:
+    async with _opened(found) as sessions, sessions() as session:
         now = await clock.now(session)
     return local_date(now, timezone=this.settings.timezone) - timedelta(days=1)
 
 
 async def _build_missing(this: Run, found: Servers) -> None:
-    async with _sessions(found) as sessions:
+    async with _opened(found) as sessions:
         async with sessions.begin() as session:
             now = await clock.now(session)
             yesterday = local_date(now, timezone=this.settings.timezone) - timedelta(days=1)

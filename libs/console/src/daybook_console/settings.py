@@ -50,7 +50,3 @@ class PublishSettings(DatabaseSettings, BrokerSettings):
         if not value.get_secret_value().startswith("amqp"):
             raise ValueError("expected amqp://…: orders are sent through RabbitMQ")
         return value
-
-
-class DeadLettersSettings(DatabaseSettings):
-    """Which database has the dead letters?"""

@@ -14,7 +14,7 @@ from rich.table import Table
 def tell(told: dict[str, Any], *, as_json: bool) -> None:
     """Print one thing, a line for each of its properties."""
     if as_json:
-        typer.echo(json.dumps(told, default=_plain, indent=2))
+        tell_json(told)
         return
     for name, value in told.items():
         typer.echo(f"{name:20} {_text(value)}")
@@ -23,12 +23,17 @@ def tell(told: dict[str, Any], *, as_json: bool) -> None:
 def tell_all(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
     """Print many things as a table of these columns; all of each where JSON is asked for."""
     if as_json:
-        typer.echo(json.dumps(rows, default=_plain, indent=2))
+        tell_json(rows)
         return
     table = Table(*columns)
     for row in rows:
         table.add_row(*(_text(row[column]) for column in columns))
     Console(highlight=False, markup=False).print(table)
+
+
+def tell_json(told: object) -> None:
+    """Print anything as JSON, with instants and durations as they are told."""
+    typer.echo(json.dumps(told, default=_plain, indent=2, ensure_ascii=False))
 
 
 def _text(value: object) -> str:

@@ -47,14 +47,15 @@ class Once:
         self._key = key
         self._retention = retention
 
-    async def replay(self, session: AsyncSession, body: BaseModel) -> Response | None:
+    async def replay(self, session: AsyncSession, body: BaseModel | None = None) -> Response | None:
         """Return the answer that this request has got before, if it has.
 
         Raises `KeyReused` when the key came with another body.
         """
         if self._key is None:
             return None
-        digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+        said = b"" if body is None else body.model_dump_json().encode()
+        digest = hashlib.sha256(said).hexdigest()
         answer = await service.claim(
             session,
             operation=self._operation,

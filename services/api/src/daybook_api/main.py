@@ -30,8 +30,7 @@ from daybook_api.stopping import before_the_server_stops
 from daybook_api.streams import Reports
 from daybook_domain import logs
 from daybook_domain.cache import commits
-from daybook_domain.cache.store import Cache
-from daybook_domain.db import Sessions, create_engine, create_sessions, create_stream_pool
+from daybook_domain.db import create_engine, create_sessions, create_stream_pool
 from daybook_domain.notifications import EVENTS_CHANNEL, listen
 from daybook_domain.settings import load
 from daybook_domain.watch import LatenessWatch
@@ -99,7 +98,9 @@ def _lifespan(
         pool = create_stream_pool(
             url, application="daybook-api reports", size=settings.stream_limit
         )
-        caching = _cache(settings, sessions, registry=registry)
+        caching = commits.told_to_a_cache(
+            sessions, settings.cache_url, registry=registry, patience=settings.cache_timeout
+        )
         async with pool, caching as cache, _listening(engine, news):
             app.state.wiring = deps.Wiring(
                 sessions=sessions,
@@ -137,19 +138,6 @@ async def _listening(engine: AsyncEngine, news: Events) -> AsyncIterator[None]:
         news.close()
         task.cancel()
         await asyncio.wait([task])
-
-
-@asynccontextmanager
-async def _cache(
-    settings: ApiSettings, sessions: Sessions, *, registry: CollectorRegistry
-) -> AsyncIterator[Cache | None]:
-    if not settings.cache_url:
-        yield None
-        return
-    cache = Cache(settings.cache_url, registry=registry, patience=settings.cache_timeout)
-    async with cache:
-        commits.tell(cache, sessions)
-        yield cache
 
 
 def main() -> None:

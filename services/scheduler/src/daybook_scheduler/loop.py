@@ -6,7 +6,6 @@ the others. Any number of schedulers do all this side by side; what keeps them a
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -19,6 +18,7 @@ from daybook_domain.backfills import service as backfill_service
 from daybook_domain.db import create_sessions
 from daybook_domain.notifications import listen
 from daybook_domain.outages import is_outage
+from daybook_domain.pauses import pause
 from daybook_domain.reports import ledger
 from daybook_domain.reports import service as reports
 from daybook_domain.reports.calendar import local_date
@@ -173,10 +173,10 @@ class SchedulerLoop:
             seconds = self._plan.tick.total_seconds()
             if failures:
                 # A wake-up is no reason to hurry back to what has just failed.
-                pause = min(seconds * 2 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
-                await _wait(self._stopping, pause)
+                longer = min(seconds * 2 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
+                await pause(longer, unless=self._stopping)
             elif not again:
-                await _wait(step.wake, seconds)
+                await pause(seconds, unless=step.wake)
 
     def _report(self, step: _Step, error: Exception, *, failures: int) -> None:
         if is_held_up(error):
@@ -308,9 +308,3 @@ class SchedulerLoop:
             return True
         self._prune_at = clock_seconds + PRUNE_EVERY_SECONDS
         return False
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,6 +15,7 @@ from daybook_domain.intake.errors import NotOurs
 from daybook_domain.intake.letters import Patience
 from daybook_domain.intake.service import Batch, Settled
 from daybook_domain.outages import is_outage
+from daybook_domain.pauses import pause
 from daybook_domain.tasks import Interrupted
 from daybook_domain.transport import backoff
 from daybook_domain.transport.intake import Consumption
@@ -79,10 +79,7 @@ class Intake:
                 continue
             except Exception as error:
                 self._note(error)
-            pause = next(pauses)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
+            await pause(next(pauses), unless=self._stopping)
 
     def _note(self, error: Exception) -> None:
         if isinstance(error, Unavailable):
@@ -134,7 +131,7 @@ class Intake:
     async def _settle(self, consumption: Consumption, batch: Batch) -> None:
         """Commit a batch, waiting for a database that is away; raises `Interrupted` on leaving."""
         began = time.monotonic()
-        for pause in backoff.delays():
+        for seconds in backoff.delays():
             try:
                 async with self._sessions.begin() as session:
                     settled = await service.take(
@@ -151,10 +148,8 @@ class Intake:
                 if not is_outage(error):
                     raise
                 log.warning("cannot commit; trying again", reason=repr(error)[:200])
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
-                    raise Interrupted
+            if await pause(seconds, unless=self._stopping):
+                raise Interrupted
             # In the meantime the deliveries may have gone to another worker.
             await consumption.require()
 

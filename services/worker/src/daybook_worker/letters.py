@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections import Counter
-from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -12,6 +11,7 @@ from daybook_domain.db import Sessions
 from daybook_domain.intake import letters, memory, queries, service
 from daybook_domain.intake.letters import Patience
 from daybook_domain.outages import is_outage
+from daybook_domain.pauses import pause
 from daybook_domain.transport import backoff
 from daybook_worker.metrics import Metrics
 from daybook_worker.settings import WorkerSettings
@@ -47,21 +47,19 @@ class LetterRounds:
         """Go round after round until `stop`, waiting for a database that is away."""
         pauses = backoff.delays()
         while not self._stopping.is_set():
-            pause = _TICK_SECONDS
+            seconds = _TICK_SECONDS
             try:
                 while await self._try_some() and not self._stopping.is_set():
                     pass
                 await self._tidy()
                 pauses = backoff.delays()
             except Exception as error:
-                pause = next(pauses)
+                seconds = next(pauses)
                 if is_outage(error):
                     log.warning("cannot try dead letters again", reason=repr(error)[:200])
                 else:
                     log.error("the round of dead letters met a bug", exc_info=error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
+            await pause(seconds, unless=self._stopping)
 
     async def _try_some(self) -> bool:
         async with self._sessions.begin() as session:

@@ -16,8 +16,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,8 +28,7 @@ from taskiq import AsyncBroker, TaskiqEvents, TaskiqState
 from daybook_domain import logs
 from daybook_domain.broker import Broker, create_broker, register
 from daybook_domain.cache import commits
-from daybook_domain.cache.store import Cache
-from daybook_domain.db import Sessions, create_engine, create_sessions, ping
+from daybook_domain.db import create_engine, create_sessions, ping
 from daybook_domain.health import Check, HealthServer
 from daybook_domain.reports.tasks import BUILD_REPORT
 from daybook_domain.settings import load
@@ -123,6 +121,7 @@ def wire_reports(settings: WorkerSettings, engine: AsyncEngine, metrics: Metrics
         lease=settings.lease,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         metrics=metrics,
+        at_once=settings.concurrency,
     )
     register(broker, BUILD_REPORT, builder.build)
 
@@ -154,7 +153,14 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
         registry=metrics.registry,
     )
     stopping = _stop_on_signals(work)
-    async with health, _cache(settings, sessions, roles=roles, metrics=metrics):
+    caching = commits.told_to_a_cache(
+        sessions,
+        # The intake changes what copies are kept of; building a report does not.
+        settings.cache_url if "intake" in roles else "",
+        registry=metrics.registry,
+        patience=settings.cache_timeout,
+    )
+    async with health, caching:
         working = [asyncio.create_task(each.run()) for each in work]
         try:
             await _first_of(*working, asyncio.create_task(stopping.wait()))
@@ -166,20 +172,6 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
                 await each.close()
             await engine.dispose()
     log.info("stopped")
-
-
-@asynccontextmanager
-async def _cache(
-    settings: WorkerSettings, sessions: Sessions, *, roles: Sequence[str], metrics: Metrics
-) -> AsyncIterator[None]:
-    """Have commits of the intake make copies void that the api keeps; building changes none."""
-    if "intake" not in roles or not settings.cache_url:
-        yield
-        return
-    cache = Cache(settings.cache_url, registry=metrics.registry, patience=settings.cache_timeout)
-    async with cache:
-        commits.tell(cache, sessions)
-        yield
 
 
 def _stop_on_signals(work: Sequence[Work]) -> asyncio.Event:

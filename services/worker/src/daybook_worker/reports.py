@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,15 +17,18 @@ from daybook_domain import clock
 from daybook_domain.db import create_sessions
 from daybook_domain.errors import DaybookError, Unavailable
 from daybook_domain.outages import is_outage
+from daybook_domain.pauses import pause
 from daybook_domain.reports import service
 from daybook_domain.reports.build import Built, build_day
 from daybook_domain.reports.calendar import business_day
 from daybook_domain.reports.errors import LeaseLost
-from daybook_domain.reports.models import ReportRun
+from daybook_domain.reports.models import ReportRun, RunTrigger
+from daybook_domain.reports.service import PRIORITY
 from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.tasks import Interrupted
 from daybook_domain.transport import backoff
 from daybook_worker.metrics import Metrics
+from daybook_worker.places import Places, Turn
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,6 +38,8 @@ _BOOKKEEPING_SECONDS = 5.0
 """How long is tried to write down what became of a run, before it is left to its lease."""
 _COMMIT_GRACE_SECONDS = 1.0
 _CANCEL_SECONDS = 5.0
+_LOOK_SECONDS = 0.5
+"""How soon a message that may not become a backfill's build is used for what is more urgent."""
 
 T = TypeVar("T")
 
@@ -67,6 +72,7 @@ class ReportBuilder:
         lease: timedelta,
         worker: str,
         metrics: Metrics,
+        at_once: int = 1,
     ) -> None:
         self._engine = engine
         self._sessions = create_sessions(engine)
@@ -74,6 +80,7 @@ class ReportBuilder:
         self._lease = lease
         self._worker = worker
         self._metrics = metrics
+        self._for_backfills = Places(at_once=at_once)
         self._stopping = asyncio.Event()
         self._abandoning = asyncio.Event()
         self._handling: set[asyncio.Task[Any]] = set()
@@ -104,12 +111,28 @@ class ReportBuilder:
             self._handling.add(current)
             current.add_done_callback(self._handling.discard)
         with structlog.contextvars.bound_contextvars(run_id=str(task.run_id)):
-            run = await self._claim(task.run_id)
-            if run is None:
-                log.info("nothing to claim")
-                return
-            log.info("run claimed", report_date=str(run.report_date), attempt=run.attempt)
-            await self._work_on(run)
+            async with self._for_backfills.turn() as turn:
+                run = await self._take(task.run_id, turn)
+                if run is None:
+                    log.info("nothing to claim")
+                    return
+                log.info("run claimed", report_date=str(run.report_date), attempt=run.attempt)
+                if run.priority < PRIORITY[RunTrigger.BACKFILL]:
+                    turn.give_up()
+                await self._work_on(run)
+
+    async def _take(self, run_id: UUID, turn: Turn) -> ReportRun | None:
+        """Claim the run, or a more urgent one; such a one only, until the turn has come.
+
+        Meanwhile the message waits here, and not in the queue, so that it can stand for the
+        nightly run's: that one is not delivered to a worker that has its hands full.
+        """
+        while not turn.has_come:
+            urgent = await self._claim(run_id, before=RunTrigger.BACKFILL)
+            if urgent is not None:
+                return urgent
+            await turn.comes(within=_LOOK_SECONDS)
+        return await self._claim(run_id)
 
     async def _work_on(self, run: ReportRun) -> None:
         began = time.monotonic()
@@ -138,9 +161,9 @@ class ReportBuilder:
             self._metrics.finished.labels(outcome).inc()
             self._metrics.seconds.labels(outcome).observe(time.monotonic() - began)
 
-    async def _claim(self, run_id: UUID) -> ReportRun | None:
+    async def _claim(self, run_id: UUID, *, before: RunTrigger | None = None) -> ReportRun | None:
         """Claim the run, waiting for a database that is away: its message waits with us."""
-        for pause in backoff.delays():
+        for seconds in backoff.delays():
             if self._stopping.is_set():
                 raise Interrupted
             try:
@@ -151,12 +174,13 @@ class ReportBuilder:
                         worker=self._worker,
                         now=await clock.now(session),
                         lease=self._lease,
+                        before=before,
                     )
             except Exception as error:
                 if not is_outage(error):
                     raise
                 log.warning("cannot claim; trying again", reason=repr(error)[:200])
-            await _wait(self._stopping, seconds=pause)
+            await pause(seconds, unless=self._stopping)
         raise AssertionError("there is always one more pause")
 
     async def _build_under_lease(self, run: ReportRun) -> Built:
@@ -278,12 +302,6 @@ def _log_built(built: Built, *, seconds: float) -> None:
         removed=built.removed,
         seconds=round(seconds, 3),
     )
-
-
-async def _wait(event: asyncio.Event, *, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 @asynccontextmanager

@@ -22,7 +22,10 @@ class WorkerSettings(
     """The worker's environment."""
 
     concurrency: Annotated[int, Field(ge=1, le=100)] = 2
-    """How many reports are built at once; also the messages taken from RabbitMQ in advance."""
+    """How many reports are built at once; also the messages taken from RabbitMQ in advance.
+
+    Backfills leave one of them free, unless there is only one.
+    """
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 60
     """A run whose worker was not heard of for so long is given to another."""
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 20

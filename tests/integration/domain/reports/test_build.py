@@ -426,9 +426,7 @@ async def test_a_reader_sees_the_day_before_a_build_or_the_day_after(engine: Asy
 async def test_a_worker_that_hangs_does_not_keep_the_date(engine: AsyncEngine) -> None:
     run_id = await start_run(engine, DAY.date)
     async with engine.connect() as hanging:
-        await build_day(
-            hanging, day=DAY, run_id=run_id, fence=1, idle_timeout=timedelta(seconds=1)
-        )
+        await build_day(hanging, day=DAY, run_id=run_id, fence=1, idle_timeout=timedelta(seconds=1))
 
         # Waits for the date's lock until the server has ended the idle transaction.
         built = await build(engine, DAY)

@@ -6,10 +6,15 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel import select
 
 from daybook_domain.db import Sessions
-from daybook_domain.schedules.check import Finding, check
-from tests.support.schedules import DAY, EARLIER, MIDNIGHT, add, define, materialise
+from daybook_domain.reports.models import ReportRun, RunState
+from daybook_domain.schedules import retention
+from daybook_domain.schedules.check import Finding, beginning, check
+from tests.support.backfills import seal
+from tests.support.runs import pending
+from tests.support.schedules import DAY, EARLIER, MIDNIGHT, add, change, define, materialise
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -18,7 +23,8 @@ SOON = MIDNIGHT + 2 * DAY + timedelta(minutes=5)
 
 async def findings(sessions: Sessions, *, now: datetime = SOON) -> Sequence[Finding]:
     async with sessions() as session:
-        return await check(session, since=EARLIER - DAY, now=now)
+        since = await beginning(session, asked=EARLIER - DAY)
+        return await check(session, since=since, now=now)
 
 
 async def test_a_ledger_of_many_outcomes_is_as_it_should_be(sessions: Sessions) -> None:
@@ -103,3 +109,70 @@ async def test_fires_that_no_scheduler_records_are_found(sessions: Sessions) -> 
     assert [finding.problem for finding in found] == [
         "the fire of 2026-03-02T00:00:00Z is due, and no scheduler has recorded it"
     ]
+
+
+async def forget(sessions: Sessions, *, before: datetime, limit: int = 100) -> int:
+    async with sessions.begin() as session:
+        return await retention.prune(session, before=before, limit=limit)
+
+
+async def let_it_have_been_then(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        for run in (await session.exec(select(ReportRun))).all():
+            if run.scheduled_for is not None:
+                run.state, run.finished_at = RunState.SUCCEEDED, run.scheduled_for
+                await seal(session, run.report_date, now=run.scheduled_for)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 100])
+async def test_what_was_forgotten_is_not_missed(
+    sessions: Sessions, engine: AsyncEngine, limit: int
+) -> None:
+    await define(sessions)
+    await add(sessions, "seldom", cron="0 0 1 * *", catchup_window=DAY)
+    await change(sessions, catchup_window=DAY)
+    now = MIDNIGHT + 60 * DAY + timedelta(minutes=5)
+    await materialise(sessions, now=now)
+    await let_it_have_been_then(sessions)
+    # Readers still see what this one made, so it is not forgotten with those about it.
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "UPDATE report_days SET last_run_id = (SELECT id FROM report_runs"
+                " WHERE scheduled_for = '2026-03-05 00:00Z') WHERE report_date = '2026-03-04'"
+            )
+        )
+
+    assert await forget(sessions, before=MIDNIGHT + 40 * DAY, limit=limit) == min(limit, 39)
+
+    assert await findings(sessions, now=now) == []
+    async with sessions() as session:
+        since = await beginning(session, asked=EARLIER)
+        assert await beginning(session, asked=now - DAY) == now - DAY
+    assert since < MIDNIGHT + 40 * DAY
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("DELETE FROM report_runs WHERE scheduled_for = '2026-05-01 00:00Z'")
+        )
+    assert {finding.subject for finding in await findings(sessions, now=now)} == {
+        "schedule daily",
+        "schedule seldom",
+    }
+
+
+async def test_a_fire_may_be_remembered_for_longer_than_the_run_that_it_joined(
+    sessions: Sessions, engine: AsyncEngine
+) -> None:
+    await define(sessions)
+    work = await pending(sessions)
+    await materialise(sessions, now=MIDNIGHT)
+    ended = {"id": work.id, "at": MIDNIGHT + timedelta(minutes=1)}
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE report_runs SET state = 'failed', finished_at = :at WHERE id = :id"),
+            ended,
+        )
+
+    assert await forget(sessions, before=SOON) == 1
+
+    assert await findings(sessions, now=MIDNIGHT + timedelta(minutes=5)) == []

@@ -421,30 +421,3 @@ async def test_jitter_is_the_same_for_everybody_and_ends_before_the_next_fire(
     assert min(waits) < timedelta(seconds=10)
     assert timedelta(minutes=4, seconds=50) < max(waits) < timedelta(minutes=5)
     assert runs[-1].available_at == MIDNIGHT + waits[0]
-
-
-async def test_what_is_due_is_found_by_index_among_ten_thousand(
-    sessions: Sessions, engine: AsyncEngine
-) -> None:
-    async with engine.begin() as connection:
-        await connection.execute(
-            text(
-                "INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup,"
-                " catchup_window, next_fire_at, origin) SELECT 's' || k, '0 0 * * *', 'UTC', -1,"
-                " true, 'all', '7 days', timestamptz '2026-03-02 00:00Z' + k * interval '1 s',"
-                " 'api' FROM generate_series(1, 10000) AS k"
-            )
-        )
-        await connection.execute(text("ANALYZE schedules"))
-        plan = "\n".join(
-            await connection.scalars(
-                text(
-                    "EXPLAIN SELECT id FROM schedules WHERE next_fire_at <= '2026-03-02 00:00:10Z'"
-                    " AND deleted_at IS NULL AND error IS NULL ORDER BY next_fire_at LIMIT 1000"
-                    " FOR UPDATE SKIP LOCKED"
-                )
-            )
-        )
-
-    assert "Index Scan using ix_schedules_due" in plan
-    assert "Sort" not in plan

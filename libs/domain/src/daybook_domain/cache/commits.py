@@ -1,5 +1,10 @@
 """Who tells the cache of a commit? The session does, whatever code commits it."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry
 from sqlalchemy import event
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.util import await_only
@@ -10,6 +15,19 @@ from daybook_domain.cache.store import Cache, Commit
 from daybook_domain.db import Sessions
 
 _COMMIT = "daybook.cache.commit"
+
+
+@asynccontextmanager
+async def told_to_a_cache(
+    sessions: Sessions, url: str, *, registry: CollectorRegistry, patience: timedelta
+) -> AsyncIterator[Cache | None]:
+    """Keep copies at `url` that commits of `sessions` make void; nowhere, where it is empty."""
+    if not url:
+        yield None
+        return
+    async with Cache(url, registry=registry, patience=patience) as cache:
+        tell(cache, sessions)
+        yield cache
 
 
 def tell(cache: Cache, sessions: Sessions) -> None:

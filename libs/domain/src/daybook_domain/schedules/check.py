@@ -16,7 +16,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.reports.models import ReportRun
-from daybook_domain.schedules import cron
+from daybook_domain.schedules import cron, retention
 from daybook_domain.schedules.materialise import MISFIRE_GRACE, report_date
 from daybook_domain.schedules.models import Schedule
 
@@ -32,12 +32,17 @@ class Finding:
     problem: str
 
 
+async def beginning(session: AsyncSession, *, asked: datetime) -> datetime:
+    """Return since when `check` can prove anything: `asked`, or later where the ledger has gaps."""
+    return max(asked, await retention.forgotten_through(session) or asked)
+
+
 async def check(
     session: AsyncSession, *, since: datetime, now: datetime, patience: timedelta = PATIENCE
 ) -> Sequence[Finding]:
     """Return what is wrong with the fires due `since` then, and with runs that do not go on.
 
-    `since` must not reach back beyond what the ledger remembers.
+    `since` must not reach back beyond what the ledger remembers: see `beginning`.
     """
     findings = list[Finding]()
     schedules = select(Schedule).where(col(Schedule.deleted_at).is_(None))
@@ -102,17 +107,17 @@ _QUERIES = {
     "has become no work, and does not say why": """
         SELECT 'run ' || id FROM report_runs
         WHERE state IN ('skipped', 'missed') AND (cause IS NULL OR reason IS NULL)
-            AND finished_at >= :since
+            AND finished_at > :since
         """,
     "has joined a run that is not there": """
         SELECT 'run ' || fire.id FROM report_runs AS fire
         LEFT JOIN report_runs AS work ON work.id = fire.joined_run_id
-        WHERE fire.cause = 'joined' AND work.id IS NULL AND fire.finished_at >= :since
+        WHERE fire.cause = 'joined' AND work.id IS NULL AND fire.finished_at > :since
         """,
     "has joined a run that was cancelled, or does no work itself": """
         SELECT 'run ' || fire.id FROM report_runs AS fire
         JOIN report_runs AS work ON work.id = fire.joined_run_id
-        WHERE fire.cause = 'joined' AND fire.state = 'skipped' AND fire.finished_at >= :since
+        WHERE fire.cause = 'joined' AND fire.state = 'skipped' AND fire.finished_at > :since
             AND work.state IN ('cancelled', 'skipped', 'missed') AND work.finished_at < :before
         """,
     "has more than one run that waits": """
@@ -132,7 +137,7 @@ _QUERIES = {
         """,
     "has succeeded, and its day has no report": """
         SELECT 'run ' || run.id FROM report_runs AS run
-        WHERE run.state = 'succeeded' AND run.finished_at >= :since
+        WHERE run.state = 'succeeded' AND run.finished_at > :since
             AND NOT EXISTS (SELECT FROM report_days WHERE report_date = run.report_date)
         """,
 }

@@ -108,6 +108,18 @@ class Schedule(Table, table=True):
     updated_at: datetime = updated_at()
 
 
+class LedgerBeginning(Table, table=True):
+    """From when on is the ledger complete? One row; none: from the first fire on."""
+
+    __tablename__ = "ledger_beginnings"
+    __table_args__ = (CheckConstraint("is_only", name="one_row"),)
+
+    is_only: bool = Field(default=True, primary_key=True)
+    forgotten_through: datetime = Field(sa_type=UtcDateTime)
+    """Nothing that ended after this instant was forgotten, so no fire that was due after it."""
+    created_at: datetime = created_at()
+
+
 class TaskiqEntry(Table, table=True):
     """One schedule of TaskIQ's source in Redis, as it was last seen there."""
 

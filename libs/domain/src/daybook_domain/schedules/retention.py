@@ -3,7 +3,10 @@
 from datetime import datetime
 
 from sqlalchemy import text
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.schedules.models import LedgerBeginning
 
 # What is still needed stays: a fire within the time that its schedule may make up for, so that it
 # cannot be repeated; and the run that made the revision of a day that readers see.
@@ -22,7 +25,14 @@ _PRUNE = text(
         FOR UPDATE OF run SKIP LOCKED
     ),
     pruned AS (
-        DELETE FROM report_runs USING old WHERE report_runs.id = old.id RETURNING report_runs.id
+        DELETE FROM report_runs USING old WHERE report_runs.id = old.id
+        RETURNING report_runs.finished_at
+    ),
+    told AS (
+        INSERT INTO ledger_beginnings AS beginning (is_only, forgotten_through)
+        SELECT true, max(finished_at) FROM pruned HAVING count(*) > 0
+        ON CONFLICT (is_only) DO UPDATE SET
+            forgotten_through = greatest(beginning.forgotten_through, excluded.forgotten_through)
     )
     SELECT count(*) FROM pruned
     """
@@ -42,9 +52,18 @@ _PRUNE_REMOVED = text(
 async def prune(session: AsyncSession, *, before: datetime, limit: int) -> int:
     """Delete up to `limit` runs that ended before that instant; return how many they were.
 
+    Writes down through when the ledger has gaps now, for whoever wants to prove something from it.
     Removed schedules go once the ledger speaks of them no more.
     """
     pruned = (await session.execute(_PRUNE, {"before": before, "limit": limit})).scalar_one()
     if pruned < limit:
         await session.execute(_PRUNE_REMOVED, {"before": before})
     return int(pruned)
+
+
+async def forgotten_through(session: AsyncSession) -> datetime | None:
+    """Return the instant after which no run that ended was forgotten; None: none ever was.
+
+    A fire is in the ledger before it ends, so each that was due later is there.
+    """
+    return (await session.exec(select(LedgerBeginning.forgotten_through))).one_or_none()

@@ -22,6 +22,7 @@ from aiormq.abc import FieldTable
 from daybook_domain.errors import Unavailable
 from daybook_domain.intake.deliveries import DEAD, Delivery, examine
 from daybook_domain.intake.messages import Queue
+from daybook_domain.pauses import pause
 from daybook_domain.transport import queues
 from daybook_domain.transport.connections import (
     CLOSE_SECONDS,
@@ -182,9 +183,7 @@ class Consumption:
         self._news.clear()
         if self._ended or self._broken:
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
+        await pause(seconds, unless=self._news)
 
     async def _widen(self, queue: str) -> None:
         self._to_widen.discard(queue)

@@ -1,5 +1,6 @@
 """/schedules: making schedules, changing them, and what else can be done to one."""
 
+import json
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from daybook_api.deps import App
+from daybook_api.idempotency import CREATED, Idempotent
 from daybook_api.reports.runs import RunOut, RunRequested
 from daybook_api.schedules.bodies import (
     Note,
@@ -27,7 +29,7 @@ router = APIRouter(prefix="/schedules", tags=["schedules"])
 
 ScheduleId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 TAGGED = {"headers": {"ETag": {"schema": {"type": "string"}}}}
-CREATED = {"headers": {"Location": {"schema": {"type": "string"}}, **TAGGED["headers"]}}
+CREATED_TAGGED = {"headers": {**CREATED["headers"], **TAGGED["headers"]}}
 
 
 class PauseIn(BaseModel):
@@ -98,14 +100,22 @@ async def list_schedules(query: Annotated[SchedulesQuery, Query()], app: App) ->
     return Schedules(schedules=shown, next=shown[-1].id if len(found) > query.limit else None)
 
 
-@router.post("", status_code=HTTPStatus.CREATED, responses={201: CREATED})
-async def create_schedule(body: ScheduleIn, app: App, response: Response) -> ScheduleOut:
+@router.post(
+    "",
+    status_code=HTTPStatus.CREATED,
+    response_model=ScheduleOut,
+    responses={201: CREATED_TAGGED},
+)
+async def create_schedule(body: ScheduleIn, app: App, once: Idempotent) -> Response:
     """Add a schedule, which fires from now on."""
     said = Definition(**body.said(timezone=app.timezone))
     async with app.sessions.begin() as session:
+        if (known := await once.replay(session, body)) is not None:
+            return _tagged(known)
         schedule = await service.create(session, definition=said, now=await clock.now(session))
-    response.headers["Location"] = f"/schedules/{schedule.id}"
-    return _tell(schedule, response)
+        return _tagged(
+            await once.keep(session, ScheduleOut.of(schedule), location=f"/schedules/{schedule.id}")
+        )
 
 
 @router.get("/taskiq")
@@ -206,19 +216,32 @@ async def resume_schedule(
 @router.post(
     "/{schedule_id}/trigger",
     status_code=HTTPStatus.ACCEPTED,
-    responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
+    response_model=RunRequested,
+    responses={202: CREATED},
 )
-async def trigger_schedule(schedule_id: ScheduleId, app: App, response: Response) -> RunRequested:
+async def trigger_schedule(schedule_id: ScheduleId, app: App, once: Idempotent) -> Response:
     """Ask now for what the schedule would report now; its fires come all the same."""
     async with app.sessions.begin() as session:
+        if (known := await once.replay(session)) is not None:
+            return known
         requested = await service.trigger(
             session, schedule_id, timezone=app.timezone, now=await clock.now(session)
         )
-    response.headers["Location"] = f"/report/runs/{requested.run.id}"
-    run = RunOut.model_validate(requested.run)
-    return RunRequested(**run.model_dump(), joined=requested.joined)
+        run = RunOut.model_validate(requested.run)
+        return await once.keep(
+            session,
+            RunRequested(**run.model_dump(), joined=requested.joined),
+            location=f"/report/runs/{run.id}",
+            status=HTTPStatus.ACCEPTED,
+        )
 
 
 def _tell(schedule: Schedule, response: Response) -> ScheduleOut:
     response.headers["ETag"] = etag(schedule.version)
     return ScheduleOut.of(schedule)
+
+
+def _tagged(answer: Response) -> Response:
+    # From the body, so that an answer that is given again has the tag of what it tells.
+    answer.headers["ETag"] = etag(json.loads(bytes(answer.body))["version"])
+    return answer

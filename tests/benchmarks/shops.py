@@ -1,0 +1,28 @@
+"""Where are orders placed that a benchmark counts?"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain import migrate
+from daybook_domain.db import create_engine
+from tests.benchmarks import days
+from tests.support.databases import fresh_database
+
+
+@asynccontextmanager
+async def opened(server_url: str, *, name: str) -> AsyncIterator[AsyncEngine]:
+    """Yield a shop of a thousand users and products, with stock without end, in its database."""
+    async with fresh_database(server_url, name=f"daybook_bench_{name}_{os.getpid()}") as url:
+        await migrate.upgrade(url)
+        engine = create_engine(url, application="bench")
+        async with engine.begin() as connection:
+            for statement in days.PEOPLE.split(";"):
+                await connection.execute(text(statement))
+            await connection.execute(text("UPDATE products SET stock_quantity = 1000000000"))
+            await connection.execute(text("ANALYZE"))
+        yield engine
+        await engine.dispose()

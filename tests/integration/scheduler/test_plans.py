@@ -1,0 +1,156 @@
+"""Is what is due found by index, among ten thousand schedules and beside a large ledger?
+
+The statements are those that the scheduler sends, under its own guards, and a worker with each
+message: they are overheard, undone and explained. Also with the statistics of the moment before,
+for fires come all at once.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from zoneinfo import available_timezones
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain import migrate
+from daybook_domain.db import create_engine, create_sessions
+from daybook_domain.reports import outbox, service
+from daybook_domain.schedules.materialise import materialise
+from daybook_scheduler.database import Database
+from tests.support.databases import fresh_database
+from tests.support.plans import Plan, Work, explain, listening
+
+SCHEDULES, ZONES, NIGHTS = 10_000, 40, 30
+FEW, AT_ONCE = 20, 500
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+
+FILL = """
+INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup, catchup_window,
+    overlap, next_fire_at, origin)
+SELECT 's' || k, '0 0 * * *', (CAST(:zones AS text[]))[1 + k % :count], -1, true, 'all',
+    '7 days', 'buffer_one', CAST(:now AS timestamptz) + interval '1 hour', 'api'
+FROM generate_series(0, CAST(:schedules AS int) - 1) AS k
+"""
+HISTORY = """
+INSERT INTO report_runs (id, report_date, trigger, schedule_id, scheduled_for, state, priority,
+    attempt, max_attempts, available_at, queued_at, started_at, finished_at, fence)
+SELECT gen_random_uuid(), CAST(at AS date) - 1, 'schedule', s.id, at, 'succeeded', 0,
+    1, 5, at, at, at, at, 1
+FROM schedules AS s, generate_series(1, CAST(:nights AS int)) AS night,
+    LATERAL (SELECT CAST(:now AS timestamptz) - night * interval '1 day' AS at) AS fire
+"""
+DUE_SCHEDULES = """
+UPDATE schedules SET next_fire_at = CAST(:now AS timestamptz) - interval '1 second'
+WHERE id IN (SELECT id FROM schedules ORDER BY id LIMIT :due)
+"""
+# Each schedule has a run that waits: some are due, and the others will be in an hour.
+DUE_RUNS = """
+INSERT INTO report_runs (id, report_date, trigger, schedule_id, scheduled_for, state, priority,
+    attempt, max_attempts, available_at, fence)
+SELECT gen_random_uuid(), date '2000-01-01' + CAST(nth AS int), 'schedule', id, :now, 'pending', 0,
+    0, 5, CAST(:now AS timestamptz) + CASE WHEN nth > :due THEN interval '1 hour' ELSE '0' END, 0
+FROM (SELECT id, row_number() OVER (ORDER BY id) AS nth FROM schedules) AS s
+"""
+SENT = """
+UPDATE report_runs SET state = 'queued', queued_at = :now, lease_until = :now
+WHERE state = 'pending'
+"""
+ONE_OF_THEM = "SELECT id FROM report_runs WHERE report_date = '2010-01-01' AND state = 'queued'"
+
+
+@pytest.fixture(scope="module")
+async def crowded(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
+    """Return an engine on a database of ten thousand schedules with a history."""
+    async with fresh_database(postgres_server_url, name=f"daybook_plans_{os.getpid()}") as url:
+        await migrate.upgrade(url)
+        engine = create_engine(url, application="tests")
+        zones = sorted(available_timezones() - {"localtime", "Factory"})
+        async with engine.begin() as connection:
+            await connection.execute(
+                text(FILL),
+                {
+                    "zones": zones[:: len(zones) // ZONES][:ZONES],
+                    "count": ZONES,
+                    "schedules": SCHEDULES,
+                    "now": NOW,
+                },
+            )
+            await connection.execute(text(HISTORY), {"nights": NIGHTS, "now": NOW})
+            await connection.execute(text("ANALYZE"))
+        yield engine
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "not analyzed since"])
+@pytest.mark.parametrize("due", [FEW, SCHEDULES])
+async def test_due_schedules_are_found_by_index(
+    crowded: AsyncEngine, *, due: int, analyzed: bool
+) -> None:
+    work = partial(materialise, now=NOW, limit=AT_ONCE)
+    plans = await explained(crowded, work, arrange=DUE_SCHEDULES, due=due, analyzed=analyzed)
+
+    finding = plans[0]
+    assert finding.rows == min(due, AT_ONCE)
+    assert finding.indexes == {"ix_schedules_due"}
+    assert finding.pages < 1.2 * finding.rows + 20
+    for plan in plans:
+        assert plan.sequential == set()
+        assert plan.pages < 100 * max(plan.rows, 1), plan.statement
+
+
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "not analyzed since"])
+@pytest.mark.parametrize("due", [FEW, SCHEDULES])
+async def test_runs_to_send_are_found_by_index(
+    crowded: AsyncEngine, *, due: int, analyzed: bool
+) -> None:
+    work = partial(outbox.take, now=NOW, lease=timedelta(seconds=30), limit=AT_ONCE)
+    (plan,) = await explained(crowded, work, arrange=DUE_RUNS, due=due, analyzed=analyzed)
+
+    assert plan.rows == min(due, AT_ONCE)
+    # One for what is due, and one for what has to end before it.
+    assert plan.indexes >= {"ix_report_runs_dispatchable", "ix_report_runs_open"}
+    assert plan.sequential == set()
+    assert plan.pages < 60 * plan.rows
+
+
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "not analyzed since"])
+async def test_a_worker_finds_by_index_what_was_sent(
+    crowded: AsyncEngine, *, analyzed: bool
+) -> None:
+    async with create_sessions(crowded)() as session:
+        await session.execute(text(DUE_RUNS), {"now": NOW, "due": SCHEDULES})
+        await session.execute(text(SENT), {"now": NOW})
+        if analyzed:
+            await session.execute(text("ANALYZE report_runs"))
+        some = (await session.execute(text(ONE_OF_THEM))).scalar_one()
+        before = await session.begin_nested()
+        with listening(crowded) as sent:
+            await service.claim(session, some, worker="w", now=NOW, lease=timedelta(seconds=30))
+        await before.rollback()
+        plans = [await explain(session, statement) for statement in sent]
+        await session.rollback()
+
+    assert [plan.rows for plan in plans] == [1, 0, 1]
+    for plan in plans:
+        assert plan.sequential == set()
+        assert plan.pages < 100, plan.statement
+
+
+async def explained(
+    engine: AsyncEngine, work: Work, *, arrange: str, due: int, analyzed: bool
+) -> list[Plan]:
+    """Do some of the scheduler's work, and return how Postgres runs each of its statements."""
+    async with Database(create_sessions(engine)).transaction() as session:
+        await session.execute(text(arrange), {"now": NOW, "due": due})
+        if analyzed:
+            await session.execute(text("ANALYZE schedules, report_runs"))
+        before = await session.begin_nested()
+        with listening(engine) as sent:
+            await work(session)
+        await before.rollback()
+        plans = [await explain(session, statement) for statement in sent]
+        await session.rollback()
+    return plans
