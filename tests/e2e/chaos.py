@@ -1,0 +1,166 @@
+"""Which harm comes to a running Daybook, in an order that a seed decides?"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+from daybook_embedded.servers import Server
+from tests.e2e.people import People
+from tests.e2e.stack import Stack
+from tests.support.processes import Service
+
+SCHEDULERS, WORKERS = 3, 2
+MINUTE, STEP = timedelta(minutes=1), timedelta(minutes=2)
+
+# Longer than the lease of who is about to send, so that the history tells the two apart.
+QUEUE_LEASE = {"DAYBOOK_QUEUE_LEASE_SECONDS": "20"}
+
+
+@dataclass
+class Frozen:
+    """A process that does not run, but is not gone either."""
+
+    service: Service
+    rounds: int
+    """How many harms later it goes on."""
+
+
+@dataclass
+class Chaos:
+    """The processes and servers of a stack, and what has been done to them."""
+
+    stack: Stack
+    people: People
+    random: Random
+    done: list[str] = field(default_factory=list)
+    schedulers: list[Service] = field(default_factory=list)
+    workers: list[Service] = field(default_factory=list)
+    frozen: list[Frozen] = field(default_factory=list)
+    starting: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def begin(self) -> None:
+        """Start everything."""
+        begun = (*[self._start_scheduler] * SCHEDULERS, *[self._start_worker] * WORKERS)
+        await asyncio.gather(*(start() for start in begun))
+
+    async def rage(self, harms: int) -> None:
+        """Let time go by in leaps, and do so many harms meanwhile, none of them in a quiet hour."""
+        for harm in self._harms(harms):
+            self._thaw(rounds=1)
+            await self._leap()
+            # The moment of the harm is a part of it.
+            await asyncio.sleep(self.random.uniform(0, 1.5))
+            self.done.append(harm.__name__.strip("_"))
+            await harm()
+
+    async def end(self) -> None:
+        """Let all that was stopped go on, and wait until all that was started is ready."""
+        self._thaw(rounds=len(self.done))
+        for server in (self.stack.postgres, self.stack.rabbitmq):
+            await asyncio.to_thread(server.start)
+        await asyncio.gather(*self.starting)
+
+    def _harms(self, number: int) -> Iterator[Callable[[], Awaitable[None]]]:
+        """Yield each kind once, in any order, and again."""
+        kinds = (
+            self._kill_scheduler,
+            self._kill_worker,
+            self._freeze_scheduler,
+            self._freeze_worker,
+            self._restart_postgres,
+            self._restart_rabbitmq,
+            self._put_clock_forward,
+            self._put_clock_back,
+            self._let_people_change_their_minds,
+        )
+        while number > 0:
+            yield from self.random.sample(kinds, k=len(kinds))[:number]
+            number -= len(kinds)
+
+    async def _leap(self) -> None:
+        """Put the clock to just before a minute to come, mostly a near one; or leave it."""
+        minutes = self.random.choice([0, 1, 1, 1, 2, 7, 60, self.random.randrange(1440)])
+        now = await self.stack.clock.now()
+        start = now.replace(second=0, microsecond=0)
+        before = timedelta(seconds=self.random.uniform(0, 1))
+        if minutes:
+            await self.stack.clock.set(start + (minutes + 1) * MINUTE - before)
+
+    async def _put_clock_forward(self) -> None:
+        await self.stack.clock.step(STEP)
+
+    async def _put_clock_back(self) -> None:
+        await self.stack.clock.step(-STEP)
+
+    async def _kill_scheduler(self) -> None:
+        if self.schedulers:
+            self._kill(self.schedulers)
+            self.starting.append(asyncio.create_task(self._start_scheduler()))
+
+    async def _kill_worker(self) -> None:
+        if self.workers:
+            self._kill(self.workers)
+            self.starting.append(asyncio.create_task(self._start_worker()))
+
+    async def _freeze_scheduler(self) -> None:
+        self._freeze(self.schedulers)
+
+    async def _freeze_worker(self) -> None:
+        self._freeze(self.workers)
+
+    async def _restart_postgres(self) -> None:
+        await self._restart(self.stack.postgres)
+
+    async def _restart_rabbitmq(self) -> None:
+        await self._restart(self.stack.rabbitmq)
+
+    async def _let_people_change_their_minds(self) -> None:
+        await self.people.change_their_minds()
+
+    async def _restart(self, server: Server) -> None:
+        if self.random.random() < 0.5:
+            os.kill(server.pid, signal.SIGKILL)
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+
+    def _kill(self, services: list[Service]) -> None:
+        victim = services.pop(self.random.randrange(len(services)))
+        self.frozen = [frozen for frozen in self.frozen if frozen.service is not victim]
+        victim.kill()
+
+    def _freeze(self, services: Sequence[Service]) -> None:
+        stopped = [frozen.service for frozen in self.frozen]
+        awake = [service for service in services if service not in stopped]
+        if awake:
+            victim = self.random.choice(awake)
+            victim.send(signal.SIGSTOP)
+            self.frozen.append(Frozen(victim, rounds=self.random.randint(1, 4)))
+
+    def _thaw(self, *, rounds: int) -> None:
+        """Let so many rounds go by for what is frozen."""
+        for frozen in self.frozen:
+            frozen.rounds -= rounds
+            if frozen.rounds <= 0:
+                frozen.service.send(signal.SIGCONT)
+        self.frozen = [frozen for frozen in self.frozen if frozen.rounds > 0]
+
+    async def _start_scheduler(self) -> None:
+        self.schedulers.append(await self.stack.scheduler(**QUEUE_LEASE))
+
+    async def _start_worker(self) -> None:
+        self.workers.append(await self.stack.worker())
+
+
+def quiet_minute(after: datetime) -> datetime:
+    """Return an instant in the fifteenth minute of an hour, soon after its beginning.
+
+    Only what fires each minute or two has just come due, and all that has waited for its jitter
+    since the last quarter has begun. The rest of the minute is long enough to end it all.
+    """
+    hour = after.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    quiet = hour + 14 * MINUTE + timedelta(seconds=1)
+    return quiet if quiet > after else quiet + timedelta(hours=1)
