@@ -3,10 +3,13 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
+
+from sqlalchemy import text
 
 from daybook_embedded.servers import Server
 from tests.e2e.people import People
@@ -18,6 +21,20 @@ MINUTE, STEP = timedelta(minutes=1), timedelta(minutes=2)
 
 # Longer than the lease of who is about to send, so that the history tells the two apart.
 QUEUE_LEASE = {"DAYBOOK_QUEUE_LEASE_SECONDS": "20"}
+
+
+SLOW_BUILDS = (
+    """
+    CREATE FUNCTION take_a_while() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM pg_sleep(random() / 2); RETURN NEW; END $$
+    """,
+    """
+    CREATE TRIGGER take_a_while BEFORE INSERT ON report_days
+        FOR EACH ROW EXECUTE FUNCTION take_a_while()
+    """,
+)
+
+Harm = Callable[[], Awaitable[None]]
 
 
 @dataclass
@@ -41,15 +58,35 @@ class Chaos:
     workers: list[Service] = field(default_factory=list)
     frozen: list[Frozen] = field(default_factory=list)
     starting: list[asyncio.Task[None]] = field(default_factory=list)
+    restarting: dict[Server, asyncio.Lock] = field(
+        default_factory=lambda: defaultdict(asyncio.Lock)
+    )
 
     async def begin(self) -> None:
-        """Start everything."""
+        """Start everything; builds take a little while, so that harm finds some under way."""
+        async with self.stack.sessions.begin() as session:
+            for statement in SLOW_BUILDS:
+                await session.execute(text(statement))
         begun = (*[self._start_scheduler] * SCHEDULERS, *[self._start_worker] * WORKERS)
         await asyncio.gather(*(start() for start in begun))
 
-    async def rage(self, harms: int) -> None:
-        """Let time go by in leaps, and do so many harms meanwhile, none of them in a quiet hour."""
-        for harm in self._harms(harms):
+    def harms(self, number: int) -> list[Harm]:
+        """Return so many harms: each kind once, in any order, and again."""
+        kinds: list[Harm] = [
+            *(self._kill_scheduler, self._kill_worker),
+            *(self._freeze_scheduler, self._freeze_worker),
+            *(self._restart_postgres, self._restart_rabbitmq),
+            *(self._put_clock_forward, self._put_clock_back),
+            self.people.change_their_minds,
+        ]
+        chosen: list[Harm] = []
+        while len(chosen) < number:
+            chosen += self.random.sample(kinds, k=len(kinds))
+        return chosen[:number]
+
+    async def rage(self, harms: Sequence[Harm]) -> None:
+        """Let time go by in leaps, and do these harms meanwhile."""
+        for harm in harms:
             self._thaw(rounds=1)
             await self._leap()
             # The moment of the harm is a part of it.
@@ -59,27 +96,9 @@ class Chaos:
 
     async def end(self) -> None:
         """Let all that was stopped go on, and wait until all that was started is ready."""
-        self._thaw(rounds=len(self.done))
-        for server in (self.stack.postgres, self.stack.rabbitmq):
-            await asyncio.to_thread(server.start)
+        for frozen in self.frozen:
+            frozen.service.send(signal.SIGCONT)
         await asyncio.gather(*self.starting)
-
-    def _harms(self, number: int) -> Iterator[Callable[[], Awaitable[None]]]:
-        """Yield each kind once, in any order, and again."""
-        kinds = (
-            self._kill_scheduler,
-            self._kill_worker,
-            self._freeze_scheduler,
-            self._freeze_worker,
-            self._restart_postgres,
-            self._restart_rabbitmq,
-            self._put_clock_forward,
-            self._put_clock_back,
-            self._let_people_change_their_minds,
-        )
-        while number > 0:
-            yield from self.random.sample(kinds, k=len(kinds))[:number]
-            number -= len(kinds)
 
     async def _leap(self) -> None:
         """Put the clock to just before a minute to come, mostly a near one; or leave it."""
@@ -113,19 +132,19 @@ class Chaos:
         self._freeze(self.workers)
 
     async def _restart_postgres(self) -> None:
-        await self._restart(self.stack.postgres)
+        await self._restart(self.stack.postgres, kill=self.random.random() < 0.5)
 
     async def _restart_rabbitmq(self) -> None:
-        await self._restart(self.stack.rabbitmq)
+        # It takes some seconds, and other harm does not wait for that.
+        restart = self._restart(self.stack.rabbitmq, kill=self.random.random() < 0.5)
+        self.starting.append(asyncio.create_task(restart))
 
-    async def _let_people_change_their_minds(self) -> None:
-        await self.people.change_their_minds()
-
-    async def _restart(self, server: Server) -> None:
-        if self.random.random() < 0.5:
-            os.kill(server.pid, signal.SIGKILL)
-        await asyncio.to_thread(server.stop)
-        await asyncio.to_thread(server.start)
+    async def _restart(self, server: Server, *, kill: bool) -> None:
+        async with self.restarting[server]:
+            if kill:
+                os.kill(server.pid, signal.SIGKILL)
+            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(server.start)
 
     def _kill(self, services: list[Service]) -> None:
         victim = services.pop(self.random.randrange(len(services)))
