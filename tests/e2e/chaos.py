@@ -13,15 +13,12 @@ from sqlalchemy import text
 
 from daybook_embedded.servers import Server
 from tests.e2e.people import People
+from tests.e2e.proof import QUEUE_LEASE
 from tests.e2e.stack import Stack
 from tests.support.processes import Service
 
 SCHEDULERS, WORKERS = 3, 2
 MINUTE, STEP = timedelta(minutes=1), timedelta(minutes=2)
-
-# Longer than the lease of who is about to send, so that the history tells the two apart.
-QUEUE_LEASE = {"DAYBOOK_QUEUE_LEASE_SECONDS": "20"}
-
 
 SLOW_BUILDS = (
     """
@@ -168,7 +165,9 @@ class Chaos:
         self.frozen = [frozen for frozen in self.frozen if frozen.rounds > 0]
 
     async def _start_scheduler(self) -> None:
-        self.schedulers.append(await self.stack.scheduler(**QUEUE_LEASE))
+        seconds = str(QUEUE_LEASE.total_seconds())
+        scheduler = await self.stack.scheduler(DAYBOOK_QUEUE_LEASE_SECONDS=seconds)
+        self.schedulers.append(scheduler)
 
     async def _start_worker(self) -> None:
         self.workers.append(await self.stack.worker())

@@ -22,14 +22,14 @@ from daybook_domain.reports.models import ReportDay, ReportRun
 from daybook_domain.transport.rabbitmq import DEAD, RUNS
 from tests.e2e.chaos import Chaos, quiet_minute
 from tests.e2e.people import People
-from tests.e2e.proof import Evidence, spoilt, wrong
+from tests.e2e.proof import QUEUE_LEASE, Evidence, spoilt, wrong
 from tests.e2e.stack import Stack
 from tests.support import history
 from tests.support.eavesdropper import Eavesdropper
 from tests.support.processes import Service
 from tests.support.waiting import until
 
-HARMS = int(os.environ.get("DAYBOOK_TEST_CHAOS_HARMS", "12"))
+HARMS = int(os.environ.get("DAYBOOK_TEST_CHAOS_HARMS", "9"))
 SEED = os.environ.get("DAYBOOK_TEST_CHAOS_SEED")
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180 + 10 * HARMS)]
@@ -122,7 +122,7 @@ async def rest(stack: Stack) -> datetime:
     # The first time for what is left, and the second to see that nothing is left over from it.
     for _ in range(2):
         kept = await history.read(stack.sessions)
-        await stack.clock.set(quiet_minute(kept.latest))
+        await stack.clock.set(quiet_minute(kept.latest + QUEUE_LEASE))
         found = await until(rested, seconds=55, what="rest")
     assert found is not None
     return found

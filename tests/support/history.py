@@ -52,6 +52,7 @@ class Step:
     attempt: int
     fence: int
     lease_until: datetime | None
+    clock: datetime
     latest: datetime
     """The furthest to which the clock had come by then, however often it was put back."""
 
@@ -75,7 +76,8 @@ async def keep(sessions: Sessions) -> None:
 async def read(sessions: Sessions) -> History:
     """Return what has been written down."""
     statement = text(
-        "SELECT run_id, state, attempt, fence, lease_until, max(clock) OVER (ORDER BY number)"
+        "SELECT run_id, state, attempt, fence, lease_until, clock,"
+        " max(clock) OVER (ORDER BY number)"
         " FROM history.steps ORDER BY number"
     )
     async with sessions() as session:
