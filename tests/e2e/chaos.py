@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Self
 
 from sqlalchemy import text
 
@@ -59,13 +60,14 @@ class Chaos:
         default_factory=lambda: defaultdict(asyncio.Lock)
     )
 
-    async def begin(self) -> None:
+    async def __aenter__(self) -> Self:
         """Start everything; builds take a little while, so that harm finds some under way."""
         async with self.stack.sessions.begin() as session:
             for statement in SLOW_BUILDS:
                 await session.execute(text(statement))
         begun = (*[self._start_scheduler] * SCHEDULERS, *[self._start_worker] * WORKERS)
         await asyncio.gather(*(start() for start in begun))
+        return self
 
     def harms(self, number: int) -> list[Harm]:
         """Return so many harms: each kind once, in any order, and again."""
@@ -91,7 +93,7 @@ class Chaos:
             self.done.append(harm.__name__.strip("_"))
             await harm()
 
-    async def end(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Let all that was stopped go on, and wait until all that was started is ready."""
         for frozen in self.frozen:
             frozen.service.send(signal.SIGCONT)

@@ -61,22 +61,20 @@ async def test_no_fire_is_lost_or_doubled_whatever_comes_to_processes_and_server
     people = People(stack, random)
     chaos = Chaos(stack, people, random)
     with told(seed, chaos.done):
+        night = random.choice(NIGHTS)
+        await stack.clock.set(night)
+        await stack.add_orders(*(night - timedelta(hours=hours) for hours in range(0, 480, 7)))
+        await history.keep(stack.sessions)
         async with Eavesdropper.listening(stack.rabbitmq.url) as ear:
-            night = random.choice(NIGHTS)
-            await stack.clock.set(night)
-            await stack.add_orders(*(night - timedelta(hours=hours) for hours in range(0, 480, 7)))
-            await history.keep(stack.sessions)
-            await chaos.begin()
-            await people.begin()
-
-            harms = chaos.harms(HARMS)
-            await chaos.rage(harms[: HARMS // 2])
-            passing = [said for said in await check(stack) if not said.endswith(NOT_YET)]
-            await chaos.rage(harms[HARMS // 2 :])
-            await chaos.end()
+            async with chaos:
+                await people.begin()
+                harms = chaos.harms(HARMS)
+                await chaos.rage(harms[: HARMS // 2])
+                said = await check(stack)
+                assert [finding for finding in said if not finding.endswith(NOT_YET)] == []
+                await chaos.rage(harms[HARMS // 2 :])
 
             rested = await rest(stack)
-            assert passing == []
             assert await check(stack) == []
             await end([*chaos.schedulers, *chaos.workers])
             assert [await ear.depth(name) for name in (RUNS, DEAD)] == [0, 0]

@@ -35,9 +35,11 @@ class Eavesdropper:
             await runs.purge()
             await (await channel.get_queue(DEAD)).purge()
             await (await ear._seen(channel)).bind(RUNS, routing_key=RUNS)
-        yield ear
-        async with ear._channel() as channel:
-            await channel.queue_delete(SEEN)
+        try:
+            yield ear
+        finally:
+            async with ear._channel() as channel:
+                await channel.queue_delete(SEEN)
 
     async def heard(self) -> list[UUID]:
         """Return the runs that the messages name, one for each message."""
