@@ -134,6 +134,8 @@ class Chaos:
         await self._restart(self.stack.postgres, kill=self.random.random() < 0.5)
 
     async def _restart_rabbitmq(self) -> None:
+        # Who never finds it there does not become ready.
+        await asyncio.gather(*self.starting)
         # It takes some seconds, and other harm does not wait for that.
         restart = self._restart(self.stack.rabbitmq, kill=self.random.random() < 0.5)
         self.starting.append(asyncio.create_task(restart))
