@@ -4,7 +4,7 @@
 test sets. All services see the jump at once, as they would on a machine whose clock is set.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -53,4 +53,11 @@ class Clock:
             await connection.execute(
                 text("UPDATE warp.setting SET ahead = :instant - pg_catalog.clock_timestamp()"),
                 {"instant": instant},
+            )
+
+    async def step(self, by: timedelta) -> None:
+        """Put the clock forward or back by so much."""
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                text("UPDATE warp.setting SET ahead = ahead + :by"), {"by": by}
             )

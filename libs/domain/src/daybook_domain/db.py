@@ -1,9 +1,10 @@
 """How are engine, session factory and stream pool built?"""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import asyncpg
-from sqlalchemy import make_url, text
+from sqlalchemy import AdaptedConnection, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -15,14 +16,21 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 def create_engine(
-    url: str, *, application: str, pool_size: int = 10, statement_timeout: timedelta | None = None
+    url: str,
+    *,
+    application: str,
+    pool_size: int = 10,
+    statement_timeout: timedelta | None = None,
+    idle_timeout: timedelta | None = None,
 ) -> AsyncEngine:
     """Return an engine for `url` (`postgresql://…`), shown to the server as `application`.
 
     Each connection is tried before use, so a restarted server costs no request an error. With
-    `statement_timeout`, a statement that gets no answer in time raises `TimeoutError`.
+    `statement_timeout`, a statement that gets no answer in time raises `TimeoutError`. With
+    `idle_timeout`, the server ends a transaction in which nothing is asked for so long: a process
+    that is stopped, or cut off, does not keep from others what it has locked.
     """
-    return create_async_engine(
+    engine = create_async_engine(
         async_url(url),
         pool_size=pool_size,
         max_overflow=0,
@@ -34,6 +42,25 @@ def create_engine(
             "server_settings": {"application_name": application, "timezone": "UTC"},
         },
     )
+    if idle_timeout is not None:
+        event.listen(engine.sync_engine, "connect", _end_when_idle(idle_timeout))
+    return engine
+
+
+def _end_when_idle(timeout: timedelta) -> Callable[[AdaptedConnection, object], None]:
+    milliseconds = round(timeout.total_seconds() * 1000)
+    # By SET: poolers refuse it as a startup parameter.
+    statement = f"SET idle_in_transaction_session_timeout = {milliseconds}"
+
+    def listener(connection: AdaptedConnection, _: object) -> None:
+        try:
+            connection.run_async(lambda driver: driver.execute(statement))
+        except BaseException:
+            # The pool does not have it yet, and so nobody else would close it.
+            connection.driver_connection.terminate()
+            raise
+
+    return listener
 
 
 def create_stream_pool(url: str, *, application: str, size: int) -> asyncpg.Pool:

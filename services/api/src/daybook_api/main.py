@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from types import FrameType
@@ -39,6 +40,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 CONNECTIONS = 11
 """Ten for requests, and one that listens."""
+
+IDLE = timedelta(seconds=30)
+"""So long what a stopped api has locked, such as a schedule, is kept from the others."""
 
 DRAIN_SECONDS = 25
 """How long a stop waits for answers under way; orchestrators tend to kill after 30 seconds."""
@@ -86,6 +90,7 @@ def _lifespan(
             application="daybook-api",
             pool_size=CONNECTIONS,
             statement_timeout=settings.query_timeout,
+            idle_timeout=IDLE,
         )
         news = Events(readers=settings.event_readers)
         sessions = create_sessions(engine)

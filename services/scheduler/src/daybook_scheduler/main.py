@@ -28,6 +28,8 @@ NAME = "daybook-scheduler"
 CONNECTIONS = 14
 """One for each step, one that listens, and some for the health checks."""
 
+IDLE = timedelta(seconds=10)
+"""So long what a stopped scheduler has locked, such as a due schedule, is kept from the others."""
 
 MOST_LATE = 31
 """How many late days `/readyz` names."""
@@ -52,7 +54,10 @@ def create_scheduler() -> TaskiqScheduler:
 async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
     """Be one scheduler until `stop` is set."""
     engine = create_engine(
-        settings.database_url.get_secret_value(), application=NAME, pool_size=CONNECTIONS
+        settings.database_url.get_secret_value(),
+        application=NAME,
+        pool_size=CONNECTIONS,
+        idle_timeout=IDLE,
     )
     broker, metrics = _create_broker(settings), Metrics()
     watch = LatenessWatch(

@@ -104,6 +104,8 @@ def _create_engine(settings: WorkerSettings, *, roles: Sequence[str]) -> AsyncEn
         # Each build has its own connection and one for its heartbeat; the intake has one for
         # messages and one for letters, and asks whether the database is there; readiness asks, too.
         pool_size=1 + (2 * settings.concurrency if "reports" in roles else 0) + 3,
+        # A worker that was stopped while it claimed a run keeps the row from being taken back.
+        idle_timeout=settings.lease,
     )
 
 

@@ -14,6 +14,8 @@ from daybook_domain.reports.errors import FutureDay
 from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
 from daybook_domain.reports.outbox import Taken
 from daybook_domain.reports.statements import RUNS_CHANNEL
+from daybook_domain.schedules.materialise import materialise
+from tests.support import schedules
 from tests.support.locks import somebody_waits
 from tests.support.runs import (
     DAY,
@@ -562,6 +564,22 @@ async def test_the_reaper_goes_on_beside_a_run_that_cannot_come_back_now(
     assert [run.id for run in reaped] == [free.id]
     found = await find(sessions, stuck.id)
     assert (found.state, found.lease_until) == (RunState.RUNNING, LATER + service.REAP_AGAIN)
+
+
+async def test_a_run_is_taken_back_while_its_schedule_fires(sessions: Sessions) -> None:
+    await schedules.define(sessions)
+    await schedules.materialise(sessions, now=schedules.MIDNIGHT)
+    async with sessions.begin() as session:
+        (run,) = await outbox.take(session, now=schedules.MIDNIGHT, lease=LEASE, limit=1)
+    tomorrow = schedules.MIDNIGHT + schedules.DAY
+    async with sessions() as firing:
+        fires = await materialise(firing, now=tomorrow, limit=1)
+        async with sessions.begin() as session:
+            await session.execute(SHORT_LOCK_TIMEOUT)
+            reaped = await service.reap(session, now=tomorrow, limit=10)
+
+    assert fires.runs == 1
+    assert [run.id for run in reaped] == [run.id]
 
 
 def built(day: date, *, sealed_at: datetime | None) -> ReportDay:

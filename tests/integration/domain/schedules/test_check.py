@@ -101,6 +101,41 @@ async def test_what_is_wrong_is_found(
     assert problem in {finding.problem for finding in found}
 
 
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        (
+            [
+                "ALTER TABLE report_runs DROP CONSTRAINT uq_report_runs_schedule_id_scheduled_for",
+                "UPDATE report_runs SET scheduled_for = '2026-03-03 00:00Z'"
+                " WHERE scheduled_for = '2026-03-04 00:00Z'",
+            ],
+            "the fire of 2026-03-03T00:00:00Z is in the ledger 2 times",
+        ),
+        (
+            [
+                "DROP INDEX uq_report_runs_waiting",
+                "UPDATE report_runs SET report_date = '2026-03-02'",
+            ],
+            "has more than one run that waits",
+        ),
+    ],
+)
+async def test_what_the_schema_forbids_is_found_too(
+    sessions: Sessions, harm: Sequence[str], problem: str
+) -> None:
+    await define(sessions)
+    await materialise(sessions, now=SOON)
+    async with sessions() as session:
+        for statement in harm:
+            await session.execute(text(statement))
+
+        found = await check(session, since=EARLIER - DAY, now=SOON)
+
+        await session.rollback()
+    assert problem in {finding.problem for finding in found}
+
+
 async def test_fires_that_no_scheduler_records_are_found(sessions: Sessions) -> None:
     await define(sessions)
 

@@ -124,7 +124,8 @@ async def _due(
         )
         .order_by(col(Schedule.next_fire_at))
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        # Without their keys, which runs that come back to waiting share: those are not to wait.
+        .with_for_update(skip_locked=True, key_share=True)
         .execution_options(populate_existing=True)
     )
     return (await session.exec(due)).all()

@@ -57,7 +57,8 @@ async def find(session: AsyncSession, schedule_id: int, *, lock: bool = False) -
         Schedule.id == schedule_id, col(Schedule.deleted_at).is_(None)
     )
     if lock:
-        statement = statement.with_for_update().execution_options(populate_existing=True)
+        locking = statement.with_for_update(key_share=True)
+        statement = locking.execution_options(populate_existing=True)
     return (await session.exec(statement)).one_or_none()
 
 
