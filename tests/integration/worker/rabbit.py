@@ -189,4 +189,12 @@ class Notes:
         async def seen() -> bool:
             return sorted(self.seen) == sorted(numbers)
 
-        await until(seen, what=f"seeing {numbers}, instead of {self.seen},")
+        await until(seen, what=f"seeing {numbers} and nothing else")
+
+    async def include(self, *numbers: int) -> None:
+        """Wait until these were seen, however often: an acknowledgement can be lost."""
+
+        async def seen() -> bool:
+            return set(numbers) <= set(self.seen)
+
+        await until(seen, what=f"seeing {numbers}")
