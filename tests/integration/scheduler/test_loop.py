@@ -81,6 +81,21 @@ async def test_what_became_of_a_run_is_written_down_when_nobody_holds_it_any_mor
         await until(marked, what="writing it down")
 
 
+async def test_a_fire_does_not_wait_for_the_tick(loops: Loops) -> None:
+    await loops.execute(
+        "INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup,"
+        " catchup_window, origin, next_fire_at) VALUES ('soon', '0 9 * * *', 'UTC', -1, true,"
+        " 'all', '7 days', 'api', clock_timestamp() + interval '2 seconds')"
+    )
+    queue = RecordingQueue()
+    async with loops.running(queue, plan=PATIENT):
+        (run,) = await until(lambda: everything(loops.sessions), what="a run")
+        await queue.has(run.id)
+
+    assert run.scheduled_for is not None
+    assert run.created_at >= run.scheduled_for
+
+
 async def test_two_schedulers_send_one_run_for_each_fire(loops: Loops) -> None:
     first, second = RecordingQueue(), RecordingQueue()
 

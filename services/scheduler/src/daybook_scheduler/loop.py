@@ -23,7 +23,7 @@ from daybook_domain.reports import ledger
 from daybook_domain.reports import service as reports
 from daybook_domain.reports.calendar import local_date
 from daybook_domain.reports.statements import RUNS_CHANNEL
-from daybook_domain.schedules import retention
+from daybook_domain.schedules import queries, retention
 from daybook_domain.schedules import service as schedules
 from daybook_domain.schedules.definitions import Definition
 from daybook_domain.schedules.materialise import materialise
@@ -51,6 +51,7 @@ SETTLE = timedelta(minutes=2)
 
 RECONCILE_EVERY = timedelta(hours=1)
 
+A_MOMENT = timedelta(milliseconds=1)
 LONGEST_PAUSE_SECONDS = 5.0
 DRAIN_SECONDS = 3.0
 
@@ -75,6 +76,8 @@ class _Step:
     name: str
     run: Callable[[], Awaitable[bool]]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    due_in: timedelta | None = None
+    """How soon it will have something to do, as far as it knows; it is done again no later."""
 
 
 class SchedulerLoop:
@@ -103,13 +106,14 @@ class SchedulerLoop:
             lease=plan.dispatch_lease,
             queue_lease=plan.queue_lease,
         )
+        self._materialise = _Step("materialise", self.materialise)
         self._backfill = _Step("backfill", self.backfill)
         # Two, so that one takes the next runs while the messages of the other are on their way.
         self._senders = [_Step("dispatch", self.dispatch) for _ in range(2)]
         self._steps = [
             _Step("define", self.define),
             *self._senders,
-            _Step("materialise", self.materialise),
+            self._materialise,
             _Step("reap", self.reap),
             _Step("reconcile", self.reconcile),
             self._backfill,
@@ -176,6 +180,8 @@ class SchedulerLoop:
                 longer = min(seconds * 2 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
                 await pause(longer, unless=self._stopping)
             elif not again:
+                if step.due_in is not None:
+                    seconds = min(seconds, step.due_in.total_seconds())
                 await pause(seconds, unless=step.wake)
 
     def _report(self, step: _Step, error: Exception, *, failures: int) -> None:
@@ -212,9 +218,11 @@ class SchedulerLoop:
     async def materialise(self) -> bool:
         """Turn due fires into runs, or into the reason why not."""
         async with self._database.transaction() as session:
-            fires = await materialise(
-                session, now=await clock.now(session), limit=SCHEDULES_AT_ONCE
-            )
+            now = await clock.now(session)
+            fires = await materialise(session, now=now, limit=SCHEDULES_AT_ONCE)
+            due_at = await queries.next_due(session, after=now)
+        # A fire need not wait for the tick. Whoever wakes a moment too early looks once more.
+        self._materialise.due_in = None if due_at is None else due_at - now + A_MOMENT
         for outcome, count in (
             ("run", fires.runs),
             ("joined", fires.joined),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, func
 from sqlalchemy.orm import aliased
 from sqlmodel import and_, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -49,6 +49,16 @@ class LedgerFire:
     def outcome(self) -> Outcome:
         """What became of it."""
         return Outcome.of(self.run)
+
+
+async def next_due(session: AsyncSession, *, after: datetime) -> datetime | None:
+    """Return when, later than `after`, the next schedule is due."""
+    statement = select(func.min(Schedule.next_fire_at)).where(
+        col(Schedule.next_fire_at) > after,
+        col(Schedule.deleted_at).is_(None),
+        col(Schedule.error).is_(None),
+    )
+    return (await session.exec(statement)).one()
 
 
 async def find(session: AsyncSession, schedule_id: int, *, lock: bool = False) -> Schedule | None:
