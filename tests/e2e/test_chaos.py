@@ -103,7 +103,7 @@ async def check(stack: Stack) -> list[str]:
         stdout=asyncio.subprocess.PIPE,
     )
     said, _ = await process.communicate()
-    findings: list[dict[str, str]] = json.loads(said)
+    findings: list[dict[str, str]] = json.loads(said)["findings"]
     assert process.returncode == (1 if findings else 0)
     return [f"{finding['subject']} {finding['problem']}" for finding in findings]
 

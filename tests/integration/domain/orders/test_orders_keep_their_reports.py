@@ -1,6 +1,7 @@
 """An order that a report counts cannot vanish from under it: the trigger of migration 0002."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -10,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from daybook_domain.db import Sessions
 from daybook_domain.reports.build import DAY_LOCK_CLASS, EPOCH
-from daybook_domain.reports.models import RunState, RunTrigger
+from daybook_domain.reports.models import ReportRun, RunState, RunTrigger
+from daybook_domain.reports.outbox import Taken
 from tests.support.locks import somebody_waits
 from tests.support.runs import DAY, everything, pending, queued
 from tests.support.shop import add_order, open_shop
@@ -119,9 +121,14 @@ async def test_the_permission_ends_with_its_transaction(engine: AsyncEngine) -> 
         await execute(engine, "DELETE FROM orders")
 
 
-@pytest.mark.parametrize("make", [pending, queued])
+@pytest.mark.parametrize(
+    ("make", "state"), [(pending, RunState.PENDING), (queued, RunState.QUEUED)]
+)
 async def test_a_deletion_joins_the_run_that_waits(
-    engine: AsyncEngine, sessions: Sessions, make: type
+    engine: AsyncEngine,
+    sessions: Sessions,
+    make: Callable[[Sessions], Awaitable[ReportRun | Taken]],
+    state: RunState,
 ) -> None:
     run = await make(sessions)
     await reported_order(engine)
@@ -129,7 +136,7 @@ async def test_a_deletion_joins_the_run_that_waits(
     await execute(engine, "DELETE FROM orders", rebuild=True)
 
     (found,) = await everything(sessions)
-    assert (found.id, found.state) == (run.id, run.state)
+    assert (found.id, found.state) == (run.id, state)
 
 
 async def test_one_deletion_of_many_asks_for_each_date_once(
