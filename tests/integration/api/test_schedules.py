@@ -186,6 +186,18 @@ async def test_pausing_resuming_and_triggering(api: httpx.AsyncClient) -> None:
     assert run["schedule_id"] == made["id"]
 
 
+async def test_pausing_what_is_paused_keeps_the_note_unless_there_is_a_new_one(
+    api: httpx.AsyncClient,
+) -> None:
+    path = f"/schedules/{(await make(api))['id']}/pause"
+    await api.post(path, json={"note": "freeze"})
+
+    bodies: list[dict[str, Any] | None] = [None, {}, {"note": None}, {"note": "thaw"}, {"note": ""}]
+    answers = [(await api.post(path, json=body)).json()["note"] for body in bodies]
+
+    assert answers == ["freeze", "freeze", "freeze", "thaw", ""]
+
+
 async def test_a_preview_marks_gaps_and_folds(api: httpx.AsyncClient) -> None:
     asked = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "count": "2"}
 

@@ -56,6 +56,18 @@ async def test_a_schedule_from_its_making_to_its_end(daybook: Daybook) -> None:
     assert await told(daybook("list", "--json")) == []
 
 
+async def test_pausing_what_is_paused_keeps_the_note_unless_there_is_a_new_one(
+    daybook: Daybook, sessions: Sessions
+) -> None:
+    await define(sessions)
+    notes = [
+        (await told(daybook("pause", "daily", *options, "--json")))["note"]
+        for options in (("--note", "freeze"), (), ("--note", "thaw"))
+    ]
+
+    assert notes == ["freeze", "freeze", "thaw"]
+
+
 async def test_tables_are_for_people(daybook: Daybook, sessions: Sessions) -> None:
     await define(sessions)
     await change(sessions, next_fire_at=MIDNIGHT)

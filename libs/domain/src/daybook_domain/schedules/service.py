@@ -154,11 +154,12 @@ async def pause(
 ) -> Schedule:
     """Let the fires of a schedule from now on become no work; each is in the ledger all the same.
 
-    Pausing one that is paused changes its note.
+    One that is paused already keeps its note, unless there is a new one.
     """
     schedule = await queries.get(session, schedule_id, lock=True)
     await materialise_one(session, schedule, now=now)
-    schedule.note = note
+    if note is not None:
+        schedule.note = note
     if schedule.enabled:
         schedule.enabled = False
         schedule.paused_at = now

@@ -179,7 +179,10 @@ async def remove_schedule(schedule_id: ScheduleId, version: ExpectedVersion, app
 async def pause_schedule(
     schedule_id: ScheduleId, app: App, response: Response, body: PauseIn | None = None
 ) -> ScheduleOut:
-    """Let the fires from now on become no work; the ledger has each as `skipped: paused`."""
+    """Let the fires from now on become no work; the ledger has each as `skipped: paused`.
+
+    One that is paused already keeps its note, unless there is a new one.
+    """
     async with app.sessions.begin() as session:
         schedule = await service.pause(
             session,
