@@ -63,7 +63,9 @@ async def test_a_schedule_is_made_and_shown_with_all_that_is_in_effect(
         ({"overlap": "queue"}, "#/overlap", "buffer_one"),
         ({"crom": "* * * * *"}, "#/crom", "is not known here"),
         ({"name": ""}, "#/name", "expected a name"),
-        ({"name": "a\x00"}, "#/name", "expected a name"),
+        ({"name": "a\x00"}, "#/name", "contains a NUL character (U+0000)"),
+        ({"timezone": "UTC\x00"}, "#/timezone", "contains a NUL character (U+0000)"),
+        ({"cron": "0 0 * * *\x00"}, "#/cron", "U+0000 is no space (position 10)"),
     ],
 )
 async def test_what_cannot_be_is_refused_by_field(
@@ -196,6 +198,18 @@ async def test_pausing_what_is_paused_keeps_the_note_unless_there_is_a_new_one(
     answers = [(await api.post(path, json=body)).json()["note"] for body in bodies]
 
     assert answers == ["freeze", "freeze", "freeze", "thaw", ""]
+
+
+async def test_a_note_that_cannot_be_stored_is_refused_in_words(api: httpx.AsyncClient) -> None:
+    path = f"/schedules/{(await make(api))['id']}/pause"
+
+    noted = await api.post(path, json={"note": "fre\x00eze"})
+    listed = await api.get("/schedules/taskiq", params={"after": "a\x00"})
+
+    for answer, pointer in ((noted, "#/note"), (listed, "#/after")):
+        (error,) = answer.json()["errors"]
+        assert (answer.status_code, error["pointer"]) == (422, pointer)
+        assert error["detail"] == "contains a NUL character (U+0000), which cannot be stored"
 
 
 async def test_a_preview_marks_gaps_and_folds(api: httpx.AsyncClient) -> None:

@@ -18,6 +18,7 @@ from daybook_api.schedules.bodies import (
 )
 from daybook_api.schedules.versions import ExpectedVersion, etag
 from daybook_domain import clock
+from daybook_domain.fields import Storable
 from daybook_domain.schedules import queries, service
 from daybook_domain.schedules.definitions import Definition
 from daybook_domain.schedules.models import Schedule
@@ -74,7 +75,7 @@ class TaskiqEntriesQuery(BaseModel):
 
     broken: bool | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    after: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")] = ""
+    after: Annotated[str, Field(max_length=200), Storable] = ""
 
 
 class SchedulesQuery(BaseModel):
