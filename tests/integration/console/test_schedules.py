@@ -14,6 +14,14 @@ from tests.support.schedules import MIDNIGHT, change, define, materialise
 
 Daybook = Callable[..., Awaitable[Result]]
 
+SHOWN = [
+    *("name", "cron", "timezone", "report_offset_days", "next_fire_at", "last_fire_at"),
+    *("enabled", "paused_at", "note", "error"),
+    *("catchup", "catchup_window", "overlap", "jitter", "pause_on_failure"),
+    *("id", "origin", "version", "created_at", "updated_at"),
+]
+"""What a person who looks at a schedule asks, in that order."""
+
 
 @pytest.fixture
 def daybook(postgres_url: str, no_runs: None) -> Daybook:
@@ -78,6 +86,7 @@ async def test_tables_are_for_people(daybook: Daybook, sessions: Sessions) -> No
     fires = await daybook("fires", "daily")
 
     assert "0 0 * * *" in listed.output
+    assert [line.split()[0] for line in shown.output.splitlines()] == SHOWN
     assert "buffer_one" in shown.output
     assert "2026-03-02 00:00:00+00:00" in fires.output
     assert "pending" in fires.output
