@@ -47,6 +47,8 @@ LONGEST = 200
 _UNTIL_SUNDAY = re.compile(r"\b(0*[1-6]|MON|TUE|WED|THU|FRI|SAT)-(?:0+|SUN)\b", re.IGNORECASE)
 _OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*", re.IGNORECASE)
 
+_SECOND = timedelta(seconds=1)
+
 _ONCE = "@at "
 """Followed by an instant: comes true once. For schedules that people did not write."""
 
@@ -87,9 +89,7 @@ def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[dateti
     if _goes_with_the_clock(plain):
         instants = _whenever(_walls(plain, start - _to_repeat(after, zone)), zone)
     else:
-        lost = dates_that_never_were(timezone)
-        walls = (wall for wall in _walls(plain, start) if wall.date() not in lost)
-        instants = (first_reading(wall, zone=zone) for wall in walls)
+        instants = (first_reading(wall, zone=zone) for wall in _fixed(plain, start, timezone))
     previous = after
     for instant in instants:
         # A gap can bring two due times to the same instant; it is one fire.
@@ -107,9 +107,13 @@ def next_fire(expression: str, *, timezone: str, after: datetime) -> datetime | 
     return next(fires(expression, timezone=timezone, after=after), None)
 
 
-def reads(expression: str, wall: datetime) -> bool:
-    """Tell whether a clock that reads `wall` (naive) is at one of the times of `expression`."""
-    return next(_walls(_plain(expression), wall - timedelta(minutes=1)), None) == wall
+def jumped_over(expression: str, *, timezone: str, at: datetime) -> bool:
+    """Tell whether the fire at `at` stands for a time that the clocks have just jumped over."""
+    plain, zone = _plain(expression), zone_of(timezone)
+    before, after = reading(at - _SECOND, zone=zone), reading(at, zone=zone)
+    if after - before <= _SECOND or _goes_with_the_clock(plain):
+        return False
+    return next(_fixed(plain, before, timezone), after) < after
 
 
 def _plain(expression: str) -> str:
@@ -148,6 +152,12 @@ def _walls(plain: str, after: datetime) -> Iterator[datetime]:
     """
     with suppress(OverflowError):
         yield from takewhile(lambda wall: wall.date() <= LAST_DATE, CronSim(plain, after))
+
+
+def _fixed(plain: str, after: datetime, timezone: str) -> Iterator[datetime]:
+    """Yield the readings after `after` on dates that the zone has had, jumped over or not."""
+    lost = dates_that_never_were(timezone)
+    return (wall for wall in _walls(plain, after) if wall.date() not in lost)
 
 
 def _whenever(walls: Iterator[datetime], zone: ZoneInfo) -> Iterator[datetime]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from itertools import islice
-from zoneinfo import ZoneInfo
 
 from daybook_domain.errors import Invalid
 from daybook_domain.reports.calendar import FIRST_DATE, LAST_DATE, reading, shift, zone_of
@@ -16,7 +15,7 @@ class Mark(StrEnum):
     """What the change of clocks has to do with a fire."""
 
     GAP = "gap"
-    """The clocks jumped over its time; it fires at the first instant after."""
+    """The clocks jumped over a time of it; it fires at the first instant after."""
     FOLD = "fold"
     """Its time comes twice on that day."""
 
@@ -53,13 +52,14 @@ def _upcoming(
             at=at,
             local=local,
             report_date=shift(local.date(), days=offset_days, timezone=timezone),
-            mark=_mark(expression, at, zone),
+            mark=_mark(expression, at, timezone),
         )
 
 
-def _mark(expression: str, at: datetime, zone: ZoneInfo) -> Mark | None:
+def _mark(expression: str, at: datetime, timezone: str) -> Mark | None:
+    zone = zone_of(timezone)
     wall = reading(at, zone=zone)
     offsets = {wall.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)}
     if len(offsets) > 1:
         return Mark.FOLD
-    return None if cron.reads(expression, wall) else Mark.GAP
+    return Mark.GAP if cron.jumped_over(expression, timezone=timezone, at=at) else None

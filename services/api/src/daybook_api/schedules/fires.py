@@ -45,8 +45,8 @@ class UpcomingOut(BaseModel):
     local: datetime = Field(description="What the clock on the wall shows, with its offset.")
     report_date: date
     mark: Mark | None = Field(
-        description="`gap`: the clocks jump over its time, and it fires at the first instant"
-        " after; `fold`: its time comes twice on that day."
+        description="`gap`: the clocks jump over its time, or one of several, and it fires at the"
+        " first instant after; `fold`: its time comes twice on that day."
     )
 
 
