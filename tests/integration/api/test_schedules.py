@@ -1,5 +1,7 @@
 """Can people make schedules, change them safely, and see why something ran or did not?"""
 
+import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -260,13 +262,40 @@ async def test_a_preview_from_outside_the_calendar_is_refused(
     assert (answer.status_code, error["pointer"]) == (422, "#/after")
 
 
-async def test_a_preview_ends_where_there_are_no_more_fires(api: httpx.AsyncClient) -> None:
-    asked = {"cron": "0 0 * FEB MON#5", "count": "1000"}
+async def test_a_preview_looks_a_century_ahead_and_says_so(api: httpx.AsyncClient) -> None:
+    asked = {"cron": "0 0 * FEB MON#5", "count": "1000", "after": "2026-03-02T00:00:00Z"}
 
     answer = await api.get("/schedules/preview", params=asked)
 
     assert answer.status_code == 200
-    assert 0 < len(answer.json()["fires"]) < 1000
+    assert [fire["report_date"] for fire in answer.json()["fires"]] == [
+        "2044-02-28",
+        "2072-02-28",
+        "2112-02-28",
+    ]
+    assert answer.json()["until"] == "2126-03-03T00:00:00Z"
+
+
+async def test_other_requests_are_answered_while_a_preview_is_computed(
+    api: httpx.AsyncClient,
+) -> None:
+    loop, gate = asyncio.get_running_loop(), threading.Event()
+    # More than there are threads, so that the preview has to wait for one.
+    busy = [loop.run_in_executor(None, gate.wait) for _ in range(40)]
+    asked = {"cron": "0 0 * FEB MON#5", "count": "1000", "after": "2026-03-02T00:00:00Z"}
+    try:
+        previewing = asyncio.create_task(api.get("/schedules/preview", params=asked))
+        answers = []
+        for _ in range(20):
+            await asyncio.sleep(0)  # A request that waits for nothing lets no other begin.
+            answers.append(await api.get("/healthz"))
+        assert not previewing.done()
+    finally:
+        gate.set()
+        await asyncio.gather(*busy)
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert (await previewing).status_code == 200
 
 
 async def test_the_ledger_says_what_became_of_each_fire(

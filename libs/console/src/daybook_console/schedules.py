@@ -217,7 +217,7 @@ def preview_(
     count: Annotated[int, typer.Option(min=1, max=1000)] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Tell when a schedule would fire, and what it would report."""
+    """Tell when a schedule would fire within a century, and what it would report."""
     zone = timezone or load(SchedulesSettings).timezone
 
     async def ask(session: AsyncSession) -> list[preview.Upcoming]:

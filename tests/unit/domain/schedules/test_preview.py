@@ -1,10 +1,11 @@
 """Does a preview tell where the clocks play a part?"""
 
+from calendar import isleap
 from datetime import UTC, datetime
 
 import pytest
 
-from daybook_domain.schedules.preview import Mark, Upcoming, upcoming
+from daybook_domain.schedules.preview import Mark, Upcoming, horizon, upcoming
 
 SPRING = datetime(2026, 3, 28, 12, tzinfo=UTC)
 """The day before the clocks of Berlin skip 02:00 to 03:00."""
@@ -42,3 +43,21 @@ def test_a_fire_after_a_date_that_never_was_stands_for_none_of_its_times() -> No
     found = after(datetime(2011, 12, 29, tzinfo=UTC), "0 0 * * *", timezone="Pacific/Apia", count=3)
 
     assert [(fire.local.day, fire.mark) for fire in found] == [(29, None), (31, None), (1, None)]
+
+
+@pytest.mark.parametrize(
+    ("year", "expected"),
+    [
+        (2026, datetime(2126, 1, 2, tzinfo=UTC)),
+        (9950, datetime(9999, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_preview_looks_no_further_than_a_century_or_the_calendar(
+    year: int, expected: datetime
+) -> None:
+    instant = datetime(year, 1, 1, tzinfo=UTC)
+
+    found = after(instant, "0 0 29 FEB *", timezone="UTC", count=1000)
+
+    assert horizon(instant) == expected
+    assert [fire.at.year for fire in found] == [n for n in range(year, expected.year) if isleap(n)]

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from itertools import islice
+from itertools import islice, takewhile
 
 from daybook_domain.errors import Invalid
 from daybook_domain.reports.calendar import FIRST_DATE, LAST_DATE, reading, shift, zone_of
 from daybook_domain.schedules import cron
+
+CENTURY = timedelta(days=36_525)
+"""The rarest of dates, a certain weekday on 29 February, comes within forty years."""
 
 
 class Mark(StrEnum):
@@ -33,13 +36,21 @@ class Upcoming:
 def upcoming(
     expression: str, *, timezone: str, report_offset_days: int, after: datetime, count: int
 ) -> list[Upcoming]:
-    """Return the next `count` fires strictly after `after`; fewer where there are no more.
+    """Return the next `count` fires strictly after `after`; fewer where `horizon` comes before.
 
     Raises `Invalid` where `after` is outside the calendar.
     """
     if not FIRST_DATE <= after.date() <= LAST_DATE:
         raise Invalid(f"{after.date()} is outside {FIRST_DATE} to {LAST_DATE}.", field="after")
-    return list(islice(_upcoming(expression, timezone, report_offset_days, after), count))
+    last = horizon(after)
+    found = _upcoming(expression, timezone, report_offset_days, after)
+    return list(islice(takewhile(lambda fire: fire.at <= last, found), count))
+
+
+def horizon(after: datetime) -> datetime:
+    """Return how far a preview looks: to the thousandth of a rare fire it could be millennia."""
+    end = datetime.combine(LAST_DATE, time.min, tzinfo=UTC) + timedelta(days=1)
+    return end if end - after < CENTURY else after.astimezone(UTC) + CENTURY
 
 
 def _upcoming(
