@@ -58,6 +58,7 @@ async def test_a_schedule_is_made_and_shown_with_all_that_is_in_effect(
         ({"cron": "61 * * * *"}, "#/cron", "minute: 61 is not 0-59 (position 1)"),
         ({"cron": "0 0 30 2 *"}, "#/cron", "none of the months has a day 30"),
         ({"cron": "* * * *"}, "#/cron", "has 4 fields; expected five"),
+        ({"cron": "* 2 * MAR 7L", "timezone": "Europe/Berlin"}, "#/cron", "always jump over it"),
         ({"timezone": "Mars/Olympus"}, "#/timezone", "is not an IANA time zone"),
         ({"report_offset_days": 1}, "#/report_offset_days", "is not -3660 to 0"),
         ({"jitter_seconds": 90_000}, "#/jitter_seconds", "is not 0-86400 seconds"),

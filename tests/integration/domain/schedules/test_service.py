@@ -84,6 +84,7 @@ async def test_a_schedule_fires_from_its_creation_on(sessions: Sessions) -> None
     ("said", "field", "why"),
     [
         ({"cron": "61 * * * *"}, "cron", "minute: 61 is not 0-59"),
+        ({"cron": "* 2 * MAR 7L", "timezone": "Europe/Berlin"}, "cron", "always jump over it"),
         ({"timezone": "Europe/Berln"}, "timezone", "is it Europe/Berlin"),
         ({"timezone": "../etc/passwd"}, "timezone", "is not an IANA time zone"),
         ({"report_offset_days": 1}, "report_offset_days", "1 is not -3660 to 0"),

@@ -44,6 +44,9 @@ ALIASES = {
 
 LONGEST = 200
 
+CENTURY = timedelta(days=36_525)
+"""What has not come true for so long never will: 29 February is each weekday within 40 years."""
+
 _UNTIL_SUNDAY = re.compile(r"\b(0*[1-6]|MON|TUE|WED|THU|FRI|SAT)-(?:0+|SUN)\b", re.IGNORECASE)
 _OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*", re.IGNORECASE)
 
@@ -163,10 +166,15 @@ def _fixed(plain: str, after: datetime, timezone: str) -> Iterator[datetime]:
 def _whenever(walls: Iterator[datetime], zone: ZoneInfo) -> Iterator[datetime]:
     """Yield each instant that reads one of the `walls`, in order."""
     repeated: list[datetime] = []
+    latest = None
     for wall in walls:
+        latest = latest or wall
         first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
         if reading(first, zone=zone) != wall:
+            if wall - latest > CENTURY:
+                return  # `* 2 * MAR 7L` in Berlin: it would be until the end of the calendar.
             continue  # It was jumped over.
+        latest = wall
         # First occurrences keep the order of the walls, so nothing earlier than this one follows.
         while repeated and repeated[0] < first:
             yield heapq.heappop(repeated)

@@ -10,9 +10,6 @@ from daybook_domain.errors import Invalid
 from daybook_domain.reports.calendar import FIRST_DATE, LAST_DATE, reading, shift, zone_of
 from daybook_domain.schedules import cron
 
-CENTURY = timedelta(days=36_525)
-"""The rarest of dates, a certain weekday on 29 February, comes within forty years."""
-
 
 class Mark(StrEnum):
     """What the change of clocks has to do with a fire."""
@@ -50,7 +47,7 @@ def upcoming(
 def horizon(after: datetime) -> datetime:
     """Return how far a preview looks: to the thousandth of a rare fire it could be millennia."""
     end = datetime.combine(LAST_DATE, time.min, tzinfo=UTC) + timedelta(days=1)
-    return end if end - after < CENTURY else after.astimezone(UTC) + CENTURY
+    return end if end - after < cron.CENTURY else after.astimezone(UTC) + cron.CENTURY
 
 
 def _upcoming(
