@@ -114,6 +114,31 @@ async def test_a_change_needs_the_version_that_was_read(api: httpx.AsyncClient) 
     assert (whatever.json()["cron"], whatever.json()["version"]) == (WORKDAYS["cron"], 3)
 
 
+@pytest.mark.parametrize(
+    ("matching", "other"),
+    [
+        ([("If-Match", '"7", "1"')], [("If-Match", '"2", "3"')]),
+        ([("If-Match", '"7"'), ("If-Match", 'W/"2", "1"')], [("If-Match", '"7", W/"1"')]),
+        ([("If-Match", '"of,another", "1"')], [("If-Match", '"1" "2"')]),
+    ],
+)
+async def test_a_change_needs_one_of_the_versions_that_are_named(
+    api: httpx.AsyncClient, matching: list[tuple[str, str]], other: list[tuple[str, str]]
+) -> None:
+    path, new = f"/schedules/{(await make(api))['id']}", {"cron": "0 10 * * *"}
+
+    refused = [
+        await api.patch(path, json=new, headers=other),
+        await api.put(path, json=WORKDAYS, headers=other),
+        await api.delete(path, headers=other),
+    ]
+    changed = await api.patch(path, json=new, headers=matching)
+
+    assert {answer.status_code for answer in refused} == {412}
+    assert {answer.json()["code"] for answer in refused} == {"schedule_changed"}
+    assert (changed.status_code, changed.headers["etag"]) == (200, '"2"')
+
+
 async def test_put_replaces_and_patch_leaves_the_rest(api: httpx.AsyncClient) -> None:
     made = await make(api, jitter_seconds=60, overlap="skip")
     path, now = f"/schedules/{made['id']}", {"If-Match": "*"}

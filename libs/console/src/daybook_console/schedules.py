@@ -125,7 +125,7 @@ def edit(
             await queries.id_of(session, name),
             changes=changes,
             # Nobody has read it before this very transaction.
-            version=None,
+            versions=None,
             now=await clock.now(session),
         )
 
@@ -140,7 +140,7 @@ def remove(name: Name) -> None:
         await service.remove(
             session,
             await queries.id_of(session, name),
-            version=None,
+            versions=None,
             now=await clock.now(session),
         )
 

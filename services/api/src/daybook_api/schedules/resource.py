@@ -16,7 +16,7 @@ from daybook_api.schedules.bodies import (
     SchedulePatch,
     Schedules,
 )
-from daybook_api.schedules.versions import ExpectedVersion, etag
+from daybook_api.schedules.versions import ExpectedVersions, etag
 from daybook_domain import clock
 from daybook_domain.fields import Storable
 from daybook_domain.schedules import queries, service
@@ -133,7 +133,7 @@ async def get_schedule(schedule_id: ScheduleId, app: App, response: Response) ->
 async def replace_schedule(
     schedule_id: ScheduleId,
     body: ScheduleIn,
-    version: ExpectedVersion,
+    versions: ExpectedVersions,
     app: App,
     response: Response,
 ) -> ScheduleOut:
@@ -143,7 +143,7 @@ async def replace_schedule(
             session,
             schedule_id,
             changes=body.said(timezone=app.timezone),
-            version=version,
+            versions=versions,
             now=await clock.now(session),
         )
     return _tell(schedule, response)
@@ -153,7 +153,7 @@ async def replace_schedule(
 async def change_schedule(
     schedule_id: ScheduleId,
     body: SchedulePatch,
-    version: ExpectedVersion,
+    versions: ExpectedVersions,
     app: App,
     response: Response,
 ) -> ScheduleOut:
@@ -163,17 +163,17 @@ async def change_schedule(
             session,
             schedule_id,
             changes=body.said(),
-            version=version,
+            versions=versions,
             now=await clock.now(session),
         )
     return _tell(schedule, response)
 
 
 @router.delete("/{schedule_id}", status_code=HTTPStatus.NO_CONTENT)
-async def remove_schedule(schedule_id: ScheduleId, version: ExpectedVersion, app: App) -> None:
+async def remove_schedule(schedule_id: ScheduleId, versions: ExpectedVersions, app: App) -> None:
     """Remove a schedule; what it has done stays in the history of runs."""
     async with app.sessions.begin() as session:
-        await service.remove(session, schedule_id, version=version, now=await clock.now(session))
+        await service.remove(session, schedule_id, versions=versions, now=await clock.now(session))
 
 
 @router.post("/{schedule_id}/pause", responses={200: TAGGED})
