@@ -81,7 +81,7 @@ class People:
         }
         async with self.stack.sessions.begin() as session:
             changed = await service.change(
-                session, schedule_id, changes=said, version=None, now=await clock.now(session)
+                session, schedule_id, changes=said, versions=None, now=await clock.now(session)
             )
         self._remember(changed)
 

@@ -145,6 +145,8 @@ async def test_who_has_the_bytes_is_told_so(api: httpx.AsyncClient, make_day: Ma
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["etag"] == tag
         assert again.headers["daybook-report-state"] == "sealed"
+    lines = [("If-None-Match", '"of,another"'), ("If-None-Match", tag)]
+    assert (await api.get("/report", params={"date": DAY}, headers=lines)).status_code == 304
     other = await api.get("/report", params={"date": DAY}, headers={"If-None-Match": '"other"'})
     assert (other.status_code, len(other.json())) == (200, 3)
 

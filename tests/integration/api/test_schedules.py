@@ -1,5 +1,7 @@
 """Can people make schedules, change them safely, and see why something ran or did not?"""
 
+import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -56,6 +58,7 @@ async def test_a_schedule_is_made_and_shown_with_all_that_is_in_effect(
         ({"cron": "61 * * * *"}, "#/cron", "minute: 61 is not 0-59 (position 1)"),
         ({"cron": "0 0 30 2 *"}, "#/cron", "none of the months has a day 30"),
         ({"cron": "* * * *"}, "#/cron", "has 4 fields; expected five"),
+        ({"cron": "* 2 * MAR 7L", "timezone": "Europe/Berlin"}, "#/cron", "always jump over it"),
         ({"timezone": "Mars/Olympus"}, "#/timezone", "is not an IANA time zone"),
         ({"report_offset_days": 1}, "#/report_offset_days", "is not -3660 to 0"),
         ({"jitter_seconds": 90_000}, "#/jitter_seconds", "is not 0-86400 seconds"),
@@ -63,7 +66,9 @@ async def test_a_schedule_is_made_and_shown_with_all_that_is_in_effect(
         ({"overlap": "queue"}, "#/overlap", "buffer_one"),
         ({"crom": "* * * * *"}, "#/crom", "is not known here"),
         ({"name": ""}, "#/name", "expected a name"),
-        ({"name": "a\x00"}, "#/name", "expected a name"),
+        ({"name": "a\x00"}, "#/name", "contains a NUL character (U+0000)"),
+        ({"timezone": "UTC\x00"}, "#/timezone", "contains a NUL character (U+0000)"),
+        ({"cron": "0 0 * * *\x00"}, "#/cron", "U+0000 is no space (position 10)"),
     ],
 )
 async def test_what_cannot_be_is_refused_by_field(
@@ -107,6 +112,31 @@ async def test_a_change_needs_the_version_that_was_read(api: httpx.AsyncClient) 
         "updated_at": first.json()["updated_at"],
     }
     assert (whatever.json()["cron"], whatever.json()["version"]) == (WORKDAYS["cron"], 3)
+
+
+@pytest.mark.parametrize(
+    ("matching", "other"),
+    [
+        ([("If-Match", '"7", "1"')], [("If-Match", '"2", "3"')]),
+        ([("If-Match", '"7"'), ("If-Match", 'W/"2", "1"')], [("If-Match", '"7", W/"1"')]),
+        ([("If-Match", '"of,another", "1"')], [("If-Match", '"1" "2"')]),
+    ],
+)
+async def test_a_change_needs_one_of_the_versions_that_are_named(
+    api: httpx.AsyncClient, matching: list[tuple[str, str]], other: list[tuple[str, str]]
+) -> None:
+    path, new = f"/schedules/{(await make(api))['id']}", {"cron": "0 10 * * *"}
+
+    refused = [
+        await api.patch(path, json=new, headers=other),
+        await api.put(path, json=WORKDAYS, headers=other),
+        await api.delete(path, headers=other),
+    ]
+    changed = await api.patch(path, json=new, headers=matching)
+
+    assert {answer.status_code for answer in refused} == {412}
+    assert {answer.json()["code"] for answer in refused} == {"schedule_changed"}
+    assert (changed.status_code, changed.headers["etag"]) == (200, '"2"')
 
 
 async def test_put_replaces_and_patch_leaves_the_rest(api: httpx.AsyncClient) -> None:
@@ -186,6 +216,30 @@ async def test_pausing_resuming_and_triggering(api: httpx.AsyncClient) -> None:
     assert run["schedule_id"] == made["id"]
 
 
+async def test_pausing_what_is_paused_keeps_the_note_unless_there_is_a_new_one(
+    api: httpx.AsyncClient,
+) -> None:
+    path = f"/schedules/{(await make(api))['id']}/pause"
+    await api.post(path, json={"note": "freeze"})
+
+    bodies: list[dict[str, Any] | None] = [None, {}, {"note": None}, {"note": "thaw"}, {"note": ""}]
+    answers = [(await api.post(path, json=body)).json()["note"] for body in bodies]
+
+    assert answers == ["freeze", "freeze", "freeze", "thaw", ""]
+
+
+async def test_a_note_that_cannot_be_stored_is_refused_in_words(api: httpx.AsyncClient) -> None:
+    path = f"/schedules/{(await make(api))['id']}/pause"
+
+    noted = await api.post(path, json={"note": "fre\x00eze"})
+    listed = await api.get("/schedules/taskiq", params={"after": "a\x00"})
+
+    for answer, pointer in ((noted, "#/note"), (listed, "#/after")):
+        (error,) = answer.json()["errors"]
+        assert (answer.status_code, error["pointer"]) == (422, pointer)
+        assert error["detail"] == "contains a NUL character (U+0000), which cannot be stored"
+
+
 async def test_a_preview_marks_gaps_and_folds(api: httpx.AsyncClient) -> None:
     asked = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "count": "2"}
 
@@ -234,13 +288,40 @@ async def test_a_preview_from_outside_the_calendar_is_refused(
     assert (answer.status_code, error["pointer"]) == (422, "#/after")
 
 
-async def test_a_preview_ends_where_there_are_no_more_fires(api: httpx.AsyncClient) -> None:
-    asked = {"cron": "0 0 * FEB MON#5", "count": "1000"}
+async def test_a_preview_looks_a_century_ahead_and_says_so(api: httpx.AsyncClient) -> None:
+    asked = {"cron": "0 0 * FEB MON#5", "count": "1000", "after": "2026-03-02T00:00:00Z"}
 
     answer = await api.get("/schedules/preview", params=asked)
 
     assert answer.status_code == 200
-    assert 0 < len(answer.json()["fires"]) < 1000
+    assert [fire["report_date"] for fire in answer.json()["fires"]] == [
+        "2044-02-28",
+        "2072-02-28",
+        "2112-02-28",
+    ]
+    assert answer.json()["until"] == "2126-03-03T00:00:00Z"
+
+
+async def test_other_requests_are_answered_while_a_preview_is_computed(
+    api: httpx.AsyncClient,
+) -> None:
+    loop, gate = asyncio.get_running_loop(), threading.Event()
+    # More than there are threads, so that the preview has to wait for one.
+    busy = [loop.run_in_executor(None, gate.wait) for _ in range(40)]
+    asked = {"cron": "0 0 * FEB MON#5", "count": "1000", "after": "2026-03-02T00:00:00Z"}
+    try:
+        previewing = asyncio.create_task(api.get("/schedules/preview", params=asked))
+        answers = []
+        for _ in range(20):
+            await asyncio.sleep(0)  # A request that waits for nothing lets no other begin.
+            answers.append(await api.get("/healthz"))
+        assert not previewing.done()
+    finally:
+        gate.set()
+        await asyncio.gather(*busy)
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert (await previewing).status_code == 200
 
 
 async def test_the_ledger_says_what_became_of_each_fire(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -10,9 +11,18 @@ from typer.testing import CliRunner, Result
 
 from daybook_console.main import app
 from daybook_domain.db import Sessions
+from daybook_domain.schedules.definitions import Definition
 from tests.support.schedules import MIDNIGHT, change, define, materialise
 
 Daybook = Callable[..., Awaitable[Result]]
+
+SHOWN = [
+    *("name", "cron", "timezone", "report_offset_days", "next_fire_at", "last_fire_at"),
+    *("enabled", "paused_at", "note", "error"),
+    *("catchup", "catchup_window", "overlap", "jitter", "pause_on_failure"),
+    *("id", "origin", "version", "created_at", "updated_at"),
+]
+"""What a person who looks at a schedule asks, in that order."""
 
 
 @pytest.fixture
@@ -56,6 +66,18 @@ async def test_a_schedule_from_its_making_to_its_end(daybook: Daybook) -> None:
     assert await told(daybook("list", "--json")) == []
 
 
+async def test_pausing_what_is_paused_keeps_the_note_unless_there_is_a_new_one(
+    daybook: Daybook, sessions: Sessions
+) -> None:
+    await define(sessions)
+    notes = [
+        (await told(daybook("pause", "daily", *options, "--json")))["note"]
+        for options in (("--note", "freeze"), (), ("--note", "thaw"))
+    ]
+
+    assert notes == ["freeze", "freeze", "thaw"]
+
+
 async def test_tables_are_for_people(daybook: Daybook, sessions: Sessions) -> None:
     await define(sessions)
     await change(sessions, next_fire_at=MIDNIGHT)
@@ -66,6 +88,8 @@ async def test_tables_are_for_people(daybook: Daybook, sessions: Sessions) -> No
     fires = await daybook("fires", "daily")
 
     assert "0 0 * * *" in listed.output
+    assert [line.split()[0] for line in shown.output.splitlines()] == SHOWN
+    assert {field.name for field in fields(Definition)} <= set(SHOWN)
     assert "buffer_one" in shown.output
     assert "2026-03-02 00:00:00+00:00" in fires.output
     assert "pending" in fires.output

@@ -260,9 +260,9 @@ async def test_it_is_changed_in_redis_only_but_can_be_removed_here(callers: Call
     async with callers.sessions.begin() as session:
         with pytest.raises(FromTaskiq, match="change it there"):
             await service.change(
-                session, schedule.id, changes={"cron": "@daily"}, version=None, now=NOW
+                session, schedule.id, changes={"cron": "@daily"}, versions=None, now=NOW
             )
-        await service.remove(session, schedule.id, version=None, now=NOW)
+        await service.remove(session, schedule.id, versions=None, now=NOW)
     await callers.adopt()
 
     assert await callers.schedules() == []

@@ -1,7 +1,7 @@
 """What can be done to schedules from the command line? Straight on the database."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -22,6 +22,14 @@ from daybook_domain.settings import load
 app = typer.Typer(help="When reports are due.", no_args_is_help=True)
 
 T = TypeVar("T")
+
+TOLD = (
+    *("name", "cron", "timezone", "report_offset_days", "next_fire_at", "last_fire_at"),
+    *("enabled", "paused_at", "note", "error"),
+    *("catchup", "catchup_window", "overlap", "jitter", "pause_on_failure"),
+    *("id", "origin", "version", "created_at", "updated_at"),
+)
+"""What is told of a schedule: what it is, whether it works, how, and the records."""
 
 Name = Annotated[str, typer.Argument(help="The name of a schedule.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -117,7 +125,7 @@ def edit(
             await queries.id_of(session, name),
             changes=changes,
             # Nobody has read it before this very transaction.
-            version=None,
+            versions=None,
             now=await clock.now(session),
         )
 
@@ -132,7 +140,7 @@ def remove(name: Name) -> None:
         await service.remove(
             session,
             await queries.id_of(session, name),
-            version=None,
+            versions=None,
             now=await clock.now(session),
         )
 
@@ -209,7 +217,7 @@ def preview_(
     count: Annotated[int, typer.Option(min=1, max=1000)] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Tell when a schedule would fire, and what it would report."""
+    """Tell when a schedule would fire within a century, and what it would report."""
     zone = timezone or load(SchedulesSettings).timezone
 
     async def ask(session: AsyncSession) -> list[preview.Upcoming]:
@@ -266,12 +274,7 @@ def _duration(seconds: int | None) -> timedelta | None:
 
 
 def _told(schedule: Schedule) -> dict[str, Any]:
-    definition = {field.name for field in fields(Definition)}
-    return schedule.model_dump(
-        include=definition
-        | {"id", "enabled", "note", "paused_at", "origin", "version", "next_fire_at"}
-        | {"last_fire_at", "error", "created_at", "updated_at"}
-    )
+    return {name: getattr(schedule, name) for name in TOLD}
 
 
 def _tell(schedule: Schedule, *, as_json: bool) -> None:

@@ -122,7 +122,7 @@ async def change(world: World, which: int, said: dict[str, Any]) -> None:
             session,
             world.ids[which % len(world.ids)],
             changes=said,
-            version=None,
+            versions=None,
             now=world.now,
         )
     world.remember(schedule)

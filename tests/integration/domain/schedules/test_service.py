@@ -28,6 +28,7 @@ from tests.support.schedules import DAY, EARLIER, MIDNIGHT, add, change, define,
 pytestmark = pytest.mark.usefixtures("no_runs")
 
 HOUR = timedelta(hours=1)
+FIRST = frozenset({1})
 
 
 def key(schedule: Schedule) -> int:
@@ -40,12 +41,12 @@ async def edit(
     schedule: Schedule,
     *,
     now: datetime = EARLIER,
-    version: int | None = None,
+    versions: frozenset[int] | None = None,
     **changes: Any,
 ) -> Schedule:
     async with sessions.begin() as session:
         return await service.change(
-            session, key(schedule), changes=changes, version=version, now=now
+            session, key(schedule), changes=changes, versions=versions, now=now
         )
 
 
@@ -61,9 +62,11 @@ async def resume(
         return await service.resume(session, key(schedule), mode=mode, now=now)
 
 
-async def remove(sessions: Sessions, schedule: Schedule, *, version: int | None = None) -> None:
+async def remove(
+    sessions: Sessions, schedule: Schedule, *, versions: frozenset[int] | None = None
+) -> None:
     async with sessions.begin() as session:
-        await service.remove(session, key(schedule), version=version, now=MIDNIGHT)
+        await service.remove(session, key(schedule), versions=versions, now=MIDNIGHT)
 
 
 async def outcomes(sessions: Sessions, schedule: Schedule) -> list[str]:
@@ -84,6 +87,7 @@ async def test_a_schedule_fires_from_its_creation_on(sessions: Sessions) -> None
     ("said", "field", "why"),
     [
         ({"cron": "61 * * * *"}, "cron", "minute: 61 is not 0-59"),
+        ({"cron": "* 2 * MAR 7L", "timezone": "Europe/Berlin"}, "cron", "always jump over it"),
         ({"timezone": "Europe/Berln"}, "timezone", "is it Europe/Berlin"),
         ({"timezone": "../etc/passwd"}, "timezone", "is not an IANA time zone"),
         ({"report_offset_days": 1}, "report_offset_days", "1 is not -3660 to 0"),
@@ -155,12 +159,12 @@ async def test_a_change_that_changes_nothing_is_none(sessions: Sessions) -> None
 
 async def test_of_two_who_change_what_they_read_the_second_is_refused(sessions: Sessions) -> None:
     added = await add(sessions)
-    await edit(sessions, added, cron="0 1 * * *", version=1)
+    await edit(sessions, added, cron="0 1 * * *", versions=FIRST)
 
     with pytest.raises(ScheduleChanged):
-        await edit(sessions, added, cron="0 2 * * *", version=1)
+        await edit(sessions, added, cron="0 2 * * *", versions=FIRST)
     with pytest.raises(ScheduleChanged):
-        await remove(sessions, added, version=1)
+        await remove(sessions, added, versions=FIRST)
 
     assert (await find(sessions, "added")).cron == "0 1 * * *"
 
@@ -169,7 +173,9 @@ async def test_a_fire_does_not_count_as_a_change(sessions: Sessions) -> None:
     added = await add(sessions)
     await materialise(sessions, now=MIDNIGHT)
 
-    assert (await edit(sessions, added, cron="0 1 * * *", version=1, now=MIDNIGHT)).version == 2
+    assert (
+        await edit(sessions, added, cron="0 1 * * *", versions=FIRST, now=MIDNIGHT)
+    ).version == 2
 
 
 async def test_the_settings_schedule_can_be_paused_but_not_edited(sessions: Sessions) -> None:

@@ -1,12 +1,15 @@
 """Cron expressions, against a wall clock that is read minute by minute."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice, takewhile
+from types import FrameType
 from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -292,6 +295,30 @@ def test_an_expression_that_cannot_be_read_is_refused_with_the_reason(
 def test_any_text_is_either_an_expression_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidCron):
         assert cron.validate(text) == text
+
+
+@pytest.mark.parametrize(
+    ("expression", "timezone"),
+    [("* 2 * MAR 7L", "Europe/Berlin"), ("*/30 2 * 3 0#2", "America/New_York")],
+)
+def test_what_the_clocks_always_jump_over_is_given_up_after_a_century(
+    expression: str, timezone: str
+) -> None:
+    asked = 0
+
+    def count(_frame: FrameType, event: str, function: object) -> None:
+        nonlocal asked
+        # CronSim is asked for the next reading by a loop in C.
+        asked += event == "call" and _frame.f_code is CronSim.__next__.__code__
+
+    sys.setprofile(count)
+    try:
+        due = list(cron.fires(expression, timezone=timezone, after=utc(2026, 1, 1)))
+    finally:
+        sys.setprofile(None)
+
+    assert due == []
+    assert 100 < asked <= 101 * 60
 
 
 def make_schedule(*, cron: str, timezone: str) -> Schedule:

@@ -138,7 +138,7 @@ async def _end_schedule(session: AsyncSession, entry: TaskiqEntry, *, now: datet
         return
     schedule = await session.get(Schedule, entry.schedule_id)
     if schedule is not None and schedule.deleted_at is None:
-        await service.remove(session, entry.schedule_id, version=None, now=now)
+        await service.remove(session, entry.schedule_id, versions=None, now=now)
 
 
 async def _problems(session: AsyncSession) -> int:

@@ -44,8 +44,13 @@ ALIASES = {
 
 LONGEST = 200
 
+CENTURY = timedelta(days=36_525)
+"""What has not come true for so long never will: 29 February is each weekday within 40 years."""
+
 _UNTIL_SUNDAY = re.compile(r"\b(0*[1-6]|MON|TUE|WED|THU|FRI|SAT)-(?:0+|SUN)\b", re.IGNORECASE)
 _OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*", re.IGNORECASE)
+
+_SECOND = timedelta(seconds=1)
 
 _ONCE = "@at "
 """Followed by an instant: comes true once. For schedules that people did not write."""
@@ -87,9 +92,7 @@ def fires(expression: str, *, timezone: str, after: datetime) -> Iterator[dateti
     if _goes_with_the_clock(plain):
         instants = _whenever(_walls(plain, start - _to_repeat(after, zone)), zone)
     else:
-        lost = dates_that_never_were(timezone)
-        walls = (wall for wall in _walls(plain, start) if wall.date() not in lost)
-        instants = (first_reading(wall, zone=zone) for wall in walls)
+        instants = (first_reading(wall, zone=zone) for wall in _fixed(plain, start, timezone))
     previous = after
     for instant in instants:
         # A gap can bring two due times to the same instant; it is one fire.
@@ -107,9 +110,13 @@ def next_fire(expression: str, *, timezone: str, after: datetime) -> datetime | 
     return next(fires(expression, timezone=timezone, after=after), None)
 
 
-def reads(expression: str, wall: datetime) -> bool:
-    """Tell whether a clock that reads `wall` (naive) is at one of the times of `expression`."""
-    return next(_walls(_plain(expression), wall - timedelta(minutes=1)), None) == wall
+def jumped_over(expression: str, *, timezone: str, at: datetime) -> bool:
+    """Tell whether the fire at `at` stands for a time that the clocks have just jumped over."""
+    plain, zone = _plain(expression), zone_of(timezone)
+    before, after = reading(at - _SECOND, zone=zone), reading(at, zone=zone)
+    if after - before <= _SECOND or _goes_with_the_clock(plain):
+        return False
+    return next(_fixed(plain, before, timezone), after) < after
 
 
 def _plain(expression: str) -> str:
@@ -150,13 +157,24 @@ def _walls(plain: str, after: datetime) -> Iterator[datetime]:
         yield from takewhile(lambda wall: wall.date() <= LAST_DATE, CronSim(plain, after))
 
 
+def _fixed(plain: str, after: datetime, timezone: str) -> Iterator[datetime]:
+    """Yield the readings after `after` on dates that the zone has had, jumped over or not."""
+    lost = dates_that_never_were(timezone)
+    return (wall for wall in _walls(plain, after) if wall.date() not in lost)
+
+
 def _whenever(walls: Iterator[datetime], zone: ZoneInfo) -> Iterator[datetime]:
     """Yield each instant that reads one of the `walls`, in order."""
     repeated: list[datetime] = []
+    latest = None
     for wall in walls:
+        latest = latest or wall
         first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
         if reading(first, zone=zone) != wall:
+            if wall - latest > CENTURY:
+                return  # `* 2 * MAR 7L` in Berlin: it would be until the end of the calendar.
             continue  # It was jumped over.
+        latest = wall
         # First occurrences keep the order of the walls, so nothing earlier than this one follows.
         while repeated and repeated[0] < first:
             yield heapq.heappop(repeated)

@@ -1,7 +1,7 @@
 """What may be said of a schedule, and what is wrong with what was said? Pure."""
 
 from dataclasses import dataclass, fields
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Self
@@ -9,6 +9,7 @@ from zoneinfo import available_timezones
 
 from daybook_domain.errors import Invalid
 from daybook_domain.schedules import cron
+from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
 
 LONGEST_NAME = 100
@@ -49,6 +50,7 @@ class Definition:
             raise Invalid(f"a name has at most {LONGEST_NAME} characters", field="name")
         cron.validate(self.cron)
         check_zone(self.timezone)
+        check_cron_in_zone(self.cron, timezone=self.timezone)
         check_offset(self.report_offset_days)
         _within(self.catchup_window, LONGEST_WINDOW, field="catchup_window_seconds")
         _within(self.jitter, LONGEST_JITTER, field="jitter_seconds")
@@ -61,6 +63,16 @@ def check_zone(name: str) -> None:
     similar = get_close_matches(name, _zones(), n=2)
     hint = f"; is it {' or '.join(similar)}?" if similar else ", such as UTC or Europe/Berlin"
     raise Invalid(f"'{name[:100]}' is not an IANA time zone{hint}", field="timezone")
+
+
+def check_cron_in_zone(expression: str, *, timezone: str) -> None:
+    """Raise `InvalidCron` where the clocks of a zone show none of the times."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    if cron.next_fire(expression, timezone=timezone, after=start) is None:
+        raise InvalidCron(
+            f"'{expression}' never comes true in {timezone}: the clocks always jump over it",
+            field="cron",
+        )
 
 
 def check_offset(days: int) -> None:

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from itertools import islice
-from zoneinfo import ZoneInfo
+from itertools import islice, takewhile
 
 from daybook_domain.errors import Invalid
 from daybook_domain.reports.calendar import FIRST_DATE, LAST_DATE, reading, shift, zone_of
@@ -16,7 +15,7 @@ class Mark(StrEnum):
     """What the change of clocks has to do with a fire."""
 
     GAP = "gap"
-    """The clocks jumped over its time; it fires at the first instant after."""
+    """The clocks jumped over a time of it; it fires at the first instant after."""
     FOLD = "fold"
     """Its time comes twice on that day."""
 
@@ -34,13 +33,21 @@ class Upcoming:
 def upcoming(
     expression: str, *, timezone: str, report_offset_days: int, after: datetime, count: int
 ) -> list[Upcoming]:
-    """Return the next `count` fires strictly after `after`; fewer where there are no more.
+    """Return the next `count` fires strictly after `after`; fewer where `horizon` comes before.
 
     Raises `Invalid` where `after` is outside the calendar.
     """
     if not FIRST_DATE <= after.date() <= LAST_DATE:
         raise Invalid(f"{after.date()} is outside {FIRST_DATE} to {LAST_DATE}.", field="after")
-    return list(islice(_upcoming(expression, timezone, report_offset_days, after), count))
+    last = horizon(after)
+    found = _upcoming(expression, timezone, report_offset_days, after)
+    return list(islice(takewhile(lambda fire: fire.at <= last, found), count))
+
+
+def horizon(after: datetime) -> datetime:
+    """Return how far a preview looks: to the thousandth of a rare fire it could be millennia."""
+    end = datetime.combine(LAST_DATE, time.min, tzinfo=UTC) + timedelta(days=1)
+    return end if end - after < cron.CENTURY else after.astimezone(UTC) + cron.CENTURY
 
 
 def _upcoming(
@@ -53,13 +60,14 @@ def _upcoming(
             at=at,
             local=local,
             report_date=shift(local.date(), days=offset_days, timezone=timezone),
-            mark=_mark(expression, at, zone),
+            mark=_mark(expression, at, timezone),
         )
 
 
-def _mark(expression: str, at: datetime, zone: ZoneInfo) -> Mark | None:
+def _mark(expression: str, at: datetime, timezone: str) -> Mark | None:
+    zone = zone_of(timezone)
     wall = reading(at, zone=zone)
     offsets = {wall.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)}
     if len(offsets) > 1:
         return Mark.FOLD
-    return None if cron.reads(expression, wall) else Mark.GAP
+    return Mark.GAP if cron.jumped_over(expression, timezone=timezone, at=at) else None

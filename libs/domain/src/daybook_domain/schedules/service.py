@@ -4,7 +4,7 @@ Every decision begins with writing down what has come due before it, so a change
 repeats none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -110,15 +110,15 @@ async def change(
     schedule_id: int,
     *,
     changes: Mapping[str, Any],
-    version: int | None,
+    versions: Collection[int] | None,
     now: datetime,
 ) -> Schedule:
     """Change what is said of a schedule, from the next fire on.
 
-    Raises `ScheduleChanged` when it is not at `version` any more (None: whichever), `FromSettings`,
-    `Invalid` and `NameTaken`.
+    Raises `ScheduleChanged` when it is at none of `versions` any more (None: whichever),
+    `FromSettings`, `Invalid` and `NameTaken`.
     """
-    schedule = await _lock_to_edit(session, schedule_id, version=version)
+    schedule = await _lock_to_edit(session, schedule_id, versions=versions)
     if schedule.origin is ScheduleOrigin.TASKIQ:
         raise FromTaskiq(
             f"Schedule {schedule.name} comes from TaskIQ's source in Redis; change it there. It can"
@@ -139,10 +139,10 @@ async def change(
 
 
 async def remove(
-    session: AsyncSession, schedule_id: int, *, version: int | None, now: datetime
+    session: AsyncSession, schedule_id: int, *, versions: Collection[int] | None, now: datetime
 ) -> None:
     """Let a schedule fire no more; the ledger keeps what it has done. Raises as `change` does."""
-    schedule = await _lock_to_edit(session, schedule_id, version=version)
+    schedule = await _lock_to_edit(session, schedule_id, versions=versions)
     await materialise_one(session, schedule, now=now)
     schedule.deleted_at = now
     schedule.next_fire_at = None
@@ -154,11 +154,12 @@ async def pause(
 ) -> Schedule:
     """Let the fires of a schedule from now on become no work; each is in the ledger all the same.
 
-    Pausing one that is paused changes its note.
+    One that is paused already keeps its note, unless there is a new one.
     """
     schedule = await queries.get(session, schedule_id, lock=True)
     await materialise_one(session, schedule, now=now)
-    schedule.note = note
+    if note is not None:
+        schedule.note = note
     if schedule.enabled:
         schedule.enabled = False
         schedule.paused_at = now
@@ -271,10 +272,10 @@ def _fire_again(run: ReportRun) -> Fire:
 
 
 async def _lock_to_edit(
-    session: AsyncSession, schedule_id: int, *, version: int | None
+    session: AsyncSession, schedule_id: int, *, versions: Collection[int] | None
 ) -> Schedule:
     schedule = await queries.get(session, schedule_id, lock=True)
-    if version is not None and schedule.version != version:
+    if versions is not None and schedule.version not in versions:
         raise ScheduleChanged(
             f"Schedule {schedule.name} has changed since it was read; read it again, and decide"
             " whether the change still makes sense."

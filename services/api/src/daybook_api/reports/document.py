@@ -87,8 +87,8 @@ async def get_report(request: Request) -> Response:
     query = _query(request)
     format = formats.choose(asked=query.format, accept=request.headers.get("accept"))
     day = query.date or query.report_date or await app.today()
-    if_none_match = request.headers.get("if-none-match")
-    if request.method == "HEAD" or if_none_match is not None:
+    if_none_match = request.headers.getlist("if-none-match")
+    if request.method == "HEAD" or if_none_match:
         edition = await app.reports.edition(day)
         if is_known(edition, format, if_none_match=if_none_match):
             return AtOnce(edition, format, status=HTTPStatus.NOT_MODIFIED)

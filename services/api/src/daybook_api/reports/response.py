@@ -1,12 +1,14 @@
 """How is a report sent?"""
 
 import asyncio
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from daybook_api import etags
 from daybook_api.streams import Stream
 from daybook_domain.reports.models import DayState
 from daybook_domain.reports.render import Edition, Format
@@ -14,12 +16,12 @@ from daybook_domain.reports.render import Edition, Format
 log = structlog.stdlib.get_logger(__name__)
 
 
-def is_known(edition: Edition, format: Format, *, if_none_match: str | None) -> bool:
+def is_known(edition: Edition, format: Format, *, if_none_match: Sequence[str]) -> bool:
     """Tell whether the caller has these very bytes (RFC 9110 §13.1.2, weak comparison)."""
-    if if_none_match is None:
-        return False
-    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return edition.etag(format) in known or ("*" in known and edition.state is not DayState.ABSENT)
+    known = {tag.removeprefix("W/") for tag in etags.named(if_none_match)}
+    return edition.etag(format) in known or (
+        etags.ANY in known and edition.state is not DayState.ABSENT
+    )
 
 
 class AtOnce(Response):

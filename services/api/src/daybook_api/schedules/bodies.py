@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from daybook_domain.fields import Storable
 from daybook_domain.schedules.materialise import report_date
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule, ScheduleOrigin
 
@@ -15,13 +16,14 @@ Cron = Annotated[
         examples=["0 9 * * MON-FRI"],
     ),
 ]
-Zone = Annotated[str, Field(description="An IANA name.", examples=["Europe/Berlin"])]
+Name = Annotated[str, Storable]
+Zone = Annotated[str, Field(description="An IANA name.", examples=["Europe/Berlin"]), Storable]
 Offset = Annotated[
     int,
     Field(description="Which date is reported, counted from the local date of the fire."),
 ]
 Seconds = Annotated[int, Field(ge=0)]
-Note = Annotated[str | None, Field(max_length=400, pattern=r"^[^\x00]*$")]
+Note = Annotated[Annotated[str, Storable] | None, Field(max_length=400)]
 
 _DURATIONS = {"catchup_window_seconds": "catchup_window", "jitter_seconds": "jitter"}
 
@@ -31,7 +33,7 @@ class ScheduleIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: Name
     cron: Cron
     timezone: Zone | None = Field(default=None, description="`DAYBOOK_TIMEZONE` when left out.")
     report_offset_days: Offset = -1
@@ -52,7 +54,7 @@ class SchedulePatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = ""
+    name: Name = ""
     cron: Cron = ""
     timezone: Zone = ""
     report_offset_days: Offset = -1

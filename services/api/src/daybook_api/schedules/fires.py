@@ -1,5 +1,6 @@
 """GET /schedules/preview and /schedules/{id}/fires: what will be due, and what became of it."""
 
+import asyncio
 from datetime import date, datetime, timedelta
 from typing import Annotated, Self
 from uuid import UUID
@@ -19,7 +20,7 @@ from daybook_domain.errors import Invalid
 from daybook_domain.reports.calendar import first_instant
 from daybook_domain.reports.models import RunState
 from daybook_domain.schedules import cron, definitions, queries
-from daybook_domain.schedules.preview import Mark, Upcoming, upcoming
+from daybook_domain.schedules.preview import Mark, Upcoming, horizon, upcoming
 from daybook_domain.schedules.queries import LedgerFire, Outcome
 from daybook_domain.schedules.silence import why_nothing
 
@@ -45,8 +46,8 @@ class UpcomingOut(BaseModel):
     local: datetime = Field(description="What the clock on the wall shows, with its offset.")
     report_date: date
     mark: Mark | None = Field(
-        description="`gap`: the clocks jump over its time, and it fires at the first instant"
-        " after; `fold`: its time comes twice on that day."
+        description="`gap`: the clocks jump over its time, or one of several, and it fires at the"
+        " first instant after; `fold`: its time comes twice on that day."
     )
 
 
@@ -57,6 +58,7 @@ class Preview(BaseModel):
     timezone: str
     report_offset_days: int
     fires: list[UpcomingOut]
+    until: datetime = Field(description="How far ahead was looked, at most: a century.")
 
 
 class FireOut(BaseModel):
@@ -127,7 +129,9 @@ async def preview(query: Annotated[PreviewQuery, Query()], app: App) -> Preview:
     if after is None:
         async with app.sessions() as session:
             after = await clock.now(session)
-    found = upcoming(
+    # Up to a tenth of a second of computing, for which no other request should wait.
+    found = await asyncio.to_thread(
+        upcoming,
         query.cron,
         timezone=timezone,
         report_offset_days=query.report_offset_days,
@@ -139,6 +143,7 @@ async def preview(query: Annotated[PreviewQuery, Query()], app: App) -> Preview:
         timezone=timezone,
         report_offset_days=query.report_offset_days,
         fires=[_tell(fire) for fire in found],
+        until=horizon(after),
     )
 
 

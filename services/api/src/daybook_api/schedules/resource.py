@@ -18,8 +18,9 @@ from daybook_api.schedules.bodies import (
     SchedulePatch,
     Schedules,
 )
-from daybook_api.schedules.versions import ExpectedVersion, etag
+from daybook_api.schedules.versions import ExpectedVersions, etag
 from daybook_domain import clock
+from daybook_domain.fields import Storable
 from daybook_domain.schedules import queries, service
 from daybook_domain.schedules.definitions import Definition
 from daybook_domain.schedules.models import Schedule
@@ -76,7 +77,7 @@ class TaskiqEntriesQuery(BaseModel):
 
     broken: bool | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    after: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")] = ""
+    after: Annotated[str, Field(max_length=200), Storable] = ""
 
 
 class SchedulesQuery(BaseModel):
@@ -142,7 +143,7 @@ async def get_schedule(schedule_id: ScheduleId, app: App, response: Response) ->
 async def replace_schedule(
     schedule_id: ScheduleId,
     body: ScheduleIn,
-    version: ExpectedVersion,
+    versions: ExpectedVersions,
     app: App,
     response: Response,
 ) -> ScheduleOut:
@@ -152,7 +153,7 @@ async def replace_schedule(
             session,
             schedule_id,
             changes=body.said(timezone=app.timezone),
-            version=version,
+            versions=versions,
             now=await clock.now(session),
         )
     return _tell(schedule, response)
@@ -162,7 +163,7 @@ async def replace_schedule(
 async def change_schedule(
     schedule_id: ScheduleId,
     body: SchedulePatch,
-    version: ExpectedVersion,
+    versions: ExpectedVersions,
     app: App,
     response: Response,
 ) -> ScheduleOut:
@@ -172,24 +173,27 @@ async def change_schedule(
             session,
             schedule_id,
             changes=body.said(),
-            version=version,
+            versions=versions,
             now=await clock.now(session),
         )
     return _tell(schedule, response)
 
 
 @router.delete("/{schedule_id}", status_code=HTTPStatus.NO_CONTENT)
-async def remove_schedule(schedule_id: ScheduleId, version: ExpectedVersion, app: App) -> None:
+async def remove_schedule(schedule_id: ScheduleId, versions: ExpectedVersions, app: App) -> None:
     """Remove a schedule; what it has done stays in the history of runs."""
     async with app.sessions.begin() as session:
-        await service.remove(session, schedule_id, version=version, now=await clock.now(session))
+        await service.remove(session, schedule_id, versions=versions, now=await clock.now(session))
 
 
 @router.post("/{schedule_id}/pause", responses={200: TAGGED})
 async def pause_schedule(
     schedule_id: ScheduleId, app: App, response: Response, body: PauseIn | None = None
 ) -> ScheduleOut:
-    """Let the fires from now on become no work; the ledger has each as `skipped: paused`."""
+    """Let the fires from now on become no work; the ledger has each as `skipped: paused`.
+
+    One that is paused already keeps its note, unless there is a new one.
+    """
     async with app.sessions.begin() as session:
         schedule = await service.pause(
             session,

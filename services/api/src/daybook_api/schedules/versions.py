@@ -5,9 +5,11 @@ from typing import Annotated
 
 from fastapi import Depends, Header
 
+from daybook_api import etags
 from daybook_api.errors import PreconditionRequired
 from daybook_domain.schedules.errors import ScheduleChanged
 
+# By the strong comparison a weak tag matches nothing.
 _TAG = re.compile(r'"([0-9]{1,9})"')
 
 
@@ -18,23 +20,24 @@ def etag(version: int) -> str:
 
 async def _expected(
     if_match: Annotated[
-        str | None,
-        Header(description="The `ETag` that was read; `*` for whichever. Required."),
+        list[str] | None,
+        Header(description="The `ETag` that was read, or several; `*` for whichever. Required."),
     ] = None,
-) -> int | None:
+) -> frozenset[int] | None:
     if if_match is None:
         raise PreconditionRequired(
             "Send `If-Match` with the ETag of GET /schedules/{id}, so that no change of somebody"
             " else is lost; or `If-Match: *` to change it whatever it is now."
         )
-    if if_match.strip() == "*":
+    tags = etags.named(if_match)
+    if etags.ANY in tags:
         return None
-    found = _TAG.fullmatch(if_match.strip())
-    if found is None:
-        # A weak tag, or one that we never gave, matches nothing.
-        raise ScheduleChanged(f"{if_match[:50]} is not an ETag that GET /schedules/{{id}} gives.")
-    return int(found[1])
+    versions = frozenset(int(found[1]) for tag in tags if (found := _TAG.fullmatch(tag)))
+    if not versions:
+        said = ", ".join(if_match)[:50]
+        raise ScheduleChanged(f"{said} is not an ETag that GET /schedules/{{id}} gives.")
+    return versions
 
 
-ExpectedVersion = Annotated[int | None, Depends(_expected)]
-"""The version that the caller has seen; None: whichever."""
+ExpectedVersions = Annotated[frozenset[int] | None, Depends(_expected)]
+"""The versions of which the caller has seen one; None: whichever."""

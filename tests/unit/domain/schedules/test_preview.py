@@ -1,0 +1,63 @@
+"""Does a preview tell where the clocks play a part?"""
+
+from calendar import isleap
+from datetime import UTC, datetime
+
+import pytest
+
+from daybook_domain.schedules.preview import Mark, Upcoming, horizon, upcoming
+
+SPRING = datetime(2026, 3, 28, 12, tzinfo=UTC)
+"""The day before the clocks of Berlin skip 02:00 to 03:00."""
+
+
+def after(instant: datetime, expression: str, *, timezone: str, count: int) -> list[Upcoming]:
+    return upcoming(
+        expression, timezone=timezone, report_offset_days=-1, after=instant, count=count
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("30 2 * * *", [("29 03:00", Mark.GAP), ("30 02:30", None)]),
+        # What was jumped over fires together with a time that was not.
+        ("0 2,3 * * *", [("29 03:00", Mark.GAP), ("30 02:00", None), ("30 03:00", None)]),
+        ("0,30 2,3 * * *", [("29 03:00", Mark.GAP), ("29 03:30", None), ("30 02:00", None)]),
+        ("0 3 * * *", [("29 03:00", None), ("30 03:00", None)]),
+        ("0 1,3 * * *", [("29 01:00", None), ("29 03:00", None)]),
+        # What goes with the clock does not fire for what was jumped over.
+        ("0 */3 29 * *", [("29 00:00", None), ("29 03:00", None)]),
+        ("*/30 2,3 * * *", [("29 03:00", None), ("29 03:30", None), ("30 02:00", None)]),
+    ],
+)
+def test_a_fire_is_marked_when_a_time_of_it_was_jumped_over(
+    expression: str, expected: list[tuple[str, Mark | None]]
+) -> None:
+    found = after(SPRING, expression, timezone="Europe/Berlin", count=len(expected))
+
+    assert [(f"{fire.local:%d %H:%M}", fire.mark) for fire in found] == expected
+
+
+def test_a_fire_after_a_date_that_never_was_stands_for_none_of_its_times() -> None:
+    found = after(datetime(2011, 12, 29, tzinfo=UTC), "0 0 * * *", timezone="Pacific/Apia", count=3)
+
+    assert [(fire.local.day, fire.mark) for fire in found] == [(29, None), (31, None), (1, None)]
+
+
+@pytest.mark.parametrize(
+    ("year", "expected"),
+    [
+        (2026, datetime(2126, 1, 2, tzinfo=UTC)),
+        (9950, datetime(9999, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_preview_looks_no_further_than_a_century_or_the_calendar(
+    year: int, expected: datetime
+) -> None:
+    instant = datetime(year, 1, 1, tzinfo=UTC)
+
+    found = after(instant, "0 0 29 FEB *", timezone="UTC", count=1000)
+
+    assert horizon(instant) == expected
+    assert [fire.at.year for fire in found] == [n for n in range(year, expected.year) if isleap(n)]
