@@ -55,6 +55,18 @@ async def test_it_waits_for_the_end_and_tells_it(daybook: Daybook, sessions: Ses
     assert (ended["reason"], ended["requested_by"]) == ("an import", "daybook backfill")
 
 
+async def test_a_person_is_shown_first_what_it_is_and_how_far(
+    daybook: Daybook, sessions: Sessions
+) -> None:
+    asked = await told(daybook(*RANGE, "--no-wait", "--json"))
+
+    shown = await daybook("show", asked["id"])
+
+    names = [line.split()[0] for line in shown.stdout.splitlines()]
+    assert names[:7] == ["id", "from_date", "to_date", "mode", "state", "total", "done"]
+    assert set(names) == set(asked)
+
+
 async def test_a_failure_is_an_exit_code(daybook: Daybook, sessions: Sessions) -> None:
     command = asyncio.create_task(daybook(*RANGE, "--concurrency", "3"))
     await is_going(sessions)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,11 +29,12 @@ SHOWN = [
 @pytest.fixture
 def daybook(postgres_url: str, no_runs: None) -> Daybook:
     """Return the command line, on the tests' database."""
-    runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url, "COLUMNS": "200"})
+    runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url})
 
-    async def run(*arguments: str) -> Result:
+    async def run(*arguments: str, columns: int = 200) -> Result:
         # A command has an event loop of its own.
-        return await asyncio.to_thread(runner.invoke, app, ["schedules", *arguments])
+        words, terminal = ["schedules", *arguments], {"COLUMNS": str(columns)}
+        return await asyncio.to_thread(partial(runner.invoke, app, words, env=terminal))
 
     return run
 
@@ -41,6 +43,20 @@ async def told(running: Awaitable[Result]) -> Any:
     result = await running
     assert result.exit_code == 0, result.output
     return json.loads(result.output)
+
+
+async def test_a_narrow_terminal_hides_nothing_of_a_list(daybook: Daybook) -> None:
+    added = await told(
+        daybook(
+            "add", "workdays", "--cron", "0 9 * * MON-FRI", "--timezone", "Asia/Tokyo", "--json"
+        )
+    )
+    listed = await daybook("list", columns=60)
+
+    cells = [line.strip("│").split("│") for line in listed.output.splitlines() if "│" in line]
+    row = ["".join(parts).replace(" ", "") for parts in zip(*cells, strict=True)]
+    assert {"workdays", "09**MON-FRI", "Asia/Tokyo"} <= set(row)
+    assert added["next_fire_at"].replace("T", "") in row
 
 
 async def test_a_schedule_from_its_making_to_its_end(daybook: Daybook) -> None:

@@ -203,11 +203,21 @@ async def _look(session: AsyncSession, backfill_id: UUID) -> dict[str, Any]:
 
 
 def _told(backfill: Backfill, progress: queries.Progress) -> dict[str, Any]:
-    return backfill.model_dump(exclude={"next_date"}) | {
+    return {
+        "id": backfill.id,
+        "from_date": backfill.from_date,
+        "to_date": backfill.to_date,
+        "mode": backfill.mode,
+        "state": backfill.state,
         "total": progress.total,
         "done": progress.done,
         "untouched": progress.untouched,
         "joined": progress.joined,
         "per_minute": progress.built_lately,
         "outcomes": dict(progress.outcomes),
+        "concurrency": backfill.concurrency,
+        "reason": backfill.reason,
+        "requested_by": backfill.requested_by,
+        "created_at": backfill.created_at,
+        "finished_at": backfill.finished_at,
     }

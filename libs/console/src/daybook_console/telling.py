@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 
 def tell(told: dict[str, Any], *, as_json: bool) -> None:
@@ -25,7 +25,8 @@ def tell_all(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json:
     if as_json:
         tell_json(rows)
         return
-    table = Table(*columns)
+    # Folded, where there is no room: half an instant tells nothing.
+    table = Table(*(Column(name, overflow="fold") for name in columns))
     for row in rows:
         table.add_row(*(_text(row[column]) for column in columns))
     Console(highlight=False, markup=False).print(table)
