@@ -221,6 +221,10 @@ def test_an_alias_means_what_its_name_says(alias: str, expected: datetime) -> No
         ("0 0 * * FRI-SUN", "0 0 * * 5-7"),
         ("0 0 * * 1-0/3,mon-sun/6", "0 0 * * 1,4,7"),
         ("5-5/2 3-3 * * *", "5 3 * * *"),
+        ("0 5-05/2,05-5/3 * * *", "0 5 * * *"),
+        ("0 0 * * MON-1/2", "0 0 * * 1"),
+        ("0 0 1 JAN-1/2 *", "0 0 1 1 *"),
+        ("0 0 * * 0-SUN/2", "0 0 * * 0"),
     ],
 )
 def test_two_ways_to_write_one_expression_mean_the_same(spelled: str, out: str) -> None:
@@ -229,6 +233,19 @@ def test_two_ways_to_write_one_expression_mean_the_same(spelled: str, out: str) 
 
     assert list(islice(one, 10)) == list(islice(other, 10))
     assert cron.validate(spelled) == spelled
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("0 0 1-1/2-3 * *", "0 0 1-1/2/2 * *", "0-0/1/1 * * * *", "0 5-5/2-5/2 * * *"),
+        *("0 0 * * 0-0/5#2", "0 0 * * MON-MON/2#1", "0 0 * * 5-5/2L", "0 0 * * 5L-5L/2"),
+        *("0 0 L-L/2 * *", "0 0 LW-LW/3 * *", "5-5/0 * * * *", "0 0 ?,? * *", "0 0 ?/2 * *"),
+    ],
+)
+def test_what_looks_like_another_way_to_write_one_is_refused(expression: str) -> None:
+    with pytest.raises(InvalidCron, match=r"\(position \d+\)"):
+        cron.validate(expression)
 
 
 @pytest.mark.parametrize(

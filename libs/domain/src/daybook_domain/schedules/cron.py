@@ -12,7 +12,6 @@ by half an hour, and never returns where midnight came twice (America/St_Johns, 
 """
 
 import heapq
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -46,9 +45,6 @@ LONGEST = 200
 
 CENTURY = timedelta(days=36_525)
 """What has not come true for so long never will: 29 February is each weekday within 40 years."""
-
-_UNTIL_SUNDAY = re.compile(r"\b(0*[1-6]|MON|TUE|WED|THU|FRI|SAT)-(?:0+|SUN)\b", re.IGNORECASE)
-_OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*", re.IGNORECASE)
 
 _SECOND = timedelta(seconds=1)
 
@@ -125,22 +121,11 @@ def _plain(expression: str) -> str:
         if len(plain.split()) != grammar.FIELDS:
             # CronSim would take a sixth, of seconds.
             raise InvalidCron(grammar.explain(expression), field="cron")
-        plain = _spelled_out(plain)
+        plain = grammar.spelled_out(plain)
         CronSim(plain, datetime.min)  # noqa: DTZ901 # only parsed
     except CronSimError as error:
         raise InvalidCron(grammar.explain(expression), field="cron") from error
     return plain
-
-
-def _spelled_out(plain: str) -> str:
-    """Return the same expression in the words that CronSim knows.
-
-    To it `?` is nothing, `FRI-SUN` runs backwards, and `5-5/2` is `5/2`.
-    """
-    minute, hour, day, month, weekday = plain.split()
-    weekday = _UNTIL_SUNDAY.sub(r"\1-7", weekday)
-    day, weekday = ("*" if field == "?" else field for field in (day, weekday))
-    return _OF_ONE.sub(r"\1", f"{minute} {hour} {day} {month} {weekday}")
 
 
 def _goes_with_the_clock(plain: str) -> bool:

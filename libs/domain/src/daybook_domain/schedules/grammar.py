@@ -49,6 +49,36 @@ _FIELDS = (
 )
 
 
+_RANGE = re.compile(r"(\w+)-(\w+)(?:/(\d+))?", re.ASCII)
+
+
+def spelled_out(plain: str) -> str:
+    """Return the same five fields in the words that CronSim knows.
+
+    To it `?` is nothing, `FRI-SUN` runs backwards, and `5-5/2` is `5/2`.
+    """
+    spelled = []
+    for field, text in zip(_FIELDS, plain.split(), strict=True):
+        if text == "?" and field.name.startswith("day"):
+            spelled.append("*")
+            continue
+        spelled.append(",".join(_spelled_out(field, term) for term in text.split(",")))
+    return " ".join(spelled)
+
+
+def _spelled_out(field: _Field, term: str) -> str:
+    found = _RANGE.fullmatch(term)
+    if found is None:
+        return term
+    first, last, step = field.number(found[1]), field.number(found[2]), found[3]
+    if first is None or last is None:
+        return term
+    if field.name == "day-of-week" and last == 0 and 0 < first < 7:
+        return f"{first}-7/{step}" if step else f"{first}-7"
+    # A step of nothing is a mistake, and CronSim says so.
+    return str(first) if first == last and step and int(step) else term
+
+
 def explain(expression: str) -> str:
     """Return what keeps `expression` from being one that comes true, for the person who wrote it.
 
