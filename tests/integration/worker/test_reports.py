@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain import clock
 from daybook_domain.db import Sessions, create_engine
 from daybook_domain.reports import service
-from daybook_domain.reports.models import RunState, RunTrigger
+from daybook_domain.reports.models import ReportRun, RunState, RunTrigger
 from daybook_domain.reports.tasks import BuildReport
 from daybook_domain.tasks import Interrupted
 from daybook_worker.metrics import Metrics
@@ -345,3 +345,46 @@ async def test_a_database_that_goes_for_good_leaves_the_run_to_its_lease(
 
     left = await run(sessions, run_id)
     assert (left.state, left.error_code) == (RunState.RUNNING, None)
+
+
+async def test_a_run_that_somebody_holds_keeps_no_place_from_others(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    """Nor does a message that finds nothing else end, before that run can be had."""
+    done = await queued_run(sessions)
+    worker = builder(engine)
+    await worker.build(BuildReport(run_id=done))
+    held = await queued_run(sessions, day=DAY + timedelta(days=1))
+    async with sessions.begin() as holder:
+        await holder.get(ReportRun, held, with_for_update=True)
+        left_over = asyncio.create_task(worker.build(BuildReport(run_id=done)))
+        nightly = await queued_run(sessions, day=DAY + timedelta(days=2))
+        await until(lambda: _succeeded(sessions, nightly), what="building what nobody holds")
+        assert (await run(sessions, held)).state is RunState.QUEUED
+        if left_over.done():
+            # It stood for the nightly run; that one's own message comes next.
+            left_over = asyncio.create_task(worker.build(BuildReport(run_id=nightly)))
+    await left_over
+
+    found = await run(sessions, held)
+    assert found.state is RunState.SUCCEEDED
+    assert found.started_at is not None
+
+
+async def test_a_worker_that_only_looks_at_what_is_held_leaves_at_once(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    held = await queued_run(sessions)
+    worker = builder(engine)
+    async with sessions.begin() as holder:
+        await holder.get(ReportRun, held, with_for_update=True)
+        looking = asyncio.create_task(worker.build(BuildReport(run_id=held)))
+        await asyncio.sleep(0)
+        await worker.leave()
+
+        with pytest.raises(Interrupted):
+            await looking
+
+
+async def _succeeded(sessions: Sessions, run_id: UUID) -> bool:
+    return (await run(sessions, run_id)).state is RunState.SUCCEEDED

@@ -44,9 +44,9 @@ class Places:
     async def turn(self) -> AsyncIterator[Turn]:
         """Stand in line for a place, first come first served, for as long as the block takes."""
         turn = Turn(self._free)
-        # Where no place has to be waited for, it has come when the block begins.
-        await asyncio.sleep(0)
         try:
+            # Where no place has to be waited for, it has come when the block begins.
+            await asyncio.sleep(0)
             yield turn
         finally:
             turn.give_up()

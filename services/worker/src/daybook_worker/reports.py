@@ -21,7 +21,7 @@ from daybook_domain.pauses import pause
 from daybook_domain.reports import service
 from daybook_domain.reports.build import Built, build_day
 from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.errors import LeaseLost
+from daybook_domain.reports.errors import LeaseLost, RunHeld
 from daybook_domain.reports.models import ReportRun, RunTrigger
 from daybook_domain.reports.service import PRIORITY
 from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
@@ -38,6 +38,8 @@ _BOOKKEEPING_SECONDS = 5.0
 """How long is tried to write down what became of a run, before it is left to its lease."""
 _COMMIT_GRACE_SECONDS = 1.0
 _CANCEL_SECONDS = 5.0
+_HELD_SECONDS = 0.2
+"""How soon is looked again at runs that somebody holds."""
 _LOOK_SECONDS = 0.5
 """How soon a message that may not become a backfill's build is used for what is more urgent."""
 
@@ -163,9 +165,8 @@ class ReportBuilder:
 
     async def _claim(self, run_id: UUID, *, before: RunTrigger | None = None) -> ReportRun | None:
         """Claim the run, waiting for a database that is away: its message waits with us."""
-        for seconds in backoff.delays():
-            if self._stopping.is_set():
-                raise Interrupted
+        pauses = backoff.delays()
+        while not self._stopping.is_set():
             try:
                 async with self._sessions.begin() as session:
                     return await service.claim(
@@ -176,12 +177,17 @@ class ReportBuilder:
                         lease=self._lease,
                         before=before,
                     )
+            except RunHeld:
+                if before is not None:
+                    return None
+                seconds = _HELD_SECONDS
             except Exception as error:
                 if not is_outage(error):
                     raise
                 log.warning("cannot claim; trying again", reason=repr(error)[:200])
+                seconds = next(pauses)
             await pause(seconds, unless=self._stopping)
-        raise AssertionError("there is always one more pause")
+        raise Interrupted
 
     async def _build_under_lease(self, run: ReportRun) -> Built:
         async with (

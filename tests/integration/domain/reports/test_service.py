@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.db import Sessions
 from daybook_domain.reports import outbox, service
-from daybook_domain.reports.errors import FutureDay
+from daybook_domain.reports.errors import FutureDay, RunHeld
 from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
 from daybook_domain.reports.outbox import Taken
 from daybook_domain.reports.statements import RUNS_CHANNEL
@@ -122,16 +122,15 @@ async def test_requests_at_once_share_one_run(sessions: Sessions) -> None:
 
 
 async def test_a_joined_run_is_not_claimed_before_the_request_is_committed(
-    sessions: Sessions, engine: AsyncEngine
+    sessions: Sessions,
 ) -> None:
     run = await queued(sessions)
     async with sessions.begin() as session:
         await request(session)
-        claiming = asyncio.create_task(claim(sessions, run))
-        await somebody_waits(engine)
-        assert not claiming.done()
+        with pytest.raises(RunHeld):
+            await claim(sessions, run)
 
-    assert await claiming is not None
+    assert await claim(sessions, run) is not None
 
 
 async def test_a_request_that_finds_its_run_claimed_adds_another(
@@ -273,9 +272,12 @@ async def test_what_was_claimed_meanwhile_is_not_left_to_be_marked(sessions: Ses
 async def test_of_many_deliveries_at_once_one_claims(sessions: Sessions) -> None:
     run = await queued(sessions)
 
-    claims = await asyncio.gather(*(claim(sessions, run, worker=f"w{k}") for k in range(8)))
+    outcomes = await asyncio.gather(
+        *(claim(sessions, run, worker=f"w{k}") for k in range(8)), return_exceptions=True
+    )
 
-    (claimed,) = [claim for claim in claims if claim is not None]
+    (claimed,) = [outcome for outcome in outcomes if isinstance(outcome, ReportRun)]
+    assert {type(outcome) for outcome in outcomes} <= {ReportRun, RunHeld, type(None)}
     assert (claimed.state, claimed.attempt, claimed.fence) == (RunState.RUNNING, 1, 1)
     assert claimed.lease_until == NOW + LEASE
 
@@ -313,35 +315,24 @@ async def test_a_run_in_other_hands_is_no_reason_to_leave_the_named_one(
     assert claimed.id == named.id
 
 
-async def test_a_run_that_is_held_for_a_moment_is_not_left_without_a_message(
-    sessions: Sessions, engine: AsyncEngine
+@pytest.mark.parametrize("named", ["the held one", "another, which is taken"])
+async def test_a_run_that_is_held_is_neither_waited_for_nor_taken_for_done(
+    sessions: Sessions, named: str
 ) -> None:
-    """The message of one has claimed the other; this message is the only one that is left."""
-    done = await queued(sessions)
-    await claim(sessions, done)
-    left = await queued(sessions, day=date(2026, 1, 1))
+    """The message of one may have claimed the other; then this is the last message there is."""
+    taken = await queued(sessions)
+    await claim(sessions, taken)
+    held = await queued(sessions, day=date(2026, 1, 1))
+    message = held if named == "the held one" else taken
     async with sessions.begin() as holder:
-        await holder.get(ReportRun, left.id, with_for_update=True)
-        claiming = asyncio.create_task(claim(sessions, done))
-        await somebody_waits(engine)
-    claimed = await claiming
+        await holder.get(ReportRun, held.id, with_for_update=True)
+        async with asyncio.timeout(5):
+            with pytest.raises(RunHeld):
+                await claim(sessions, message)
+    claimed = await claim(sessions, message)
 
     assert claimed is not None
-    assert claimed.id == left.id
-
-
-async def test_a_run_that_its_holder_has_claimed_is_nobody_elses(
-    sessions: Sessions, engine: AsyncEngine
-) -> None:
-    done = await queued(sessions)
-    await claim(sessions, done)
-    other = await queued(sessions, day=date(2026, 1, 1))
-    async with sessions.begin() as holder:
-        assert await service.claim(holder, other.id, worker="w2", now=NOW, lease=LEASE)
-        claiming = asyncio.create_task(claim(sessions, done))
-        await somebody_waits(engine)
-
-    assert await claiming is None
+    assert claimed.id == held.id
 
 
 @pytest.mark.parametrize("state", [state for state in RunState if state != RunState.QUEUED])

@@ -27,6 +27,12 @@ class LeaseLost(Conflict):
     code = "lease_lost"
 
 
+class RunHeld(Conflict):
+    """What is queued is in other hands at this moment; they may leave it as it is."""
+
+    code = "run_held"
+
+
 class RunEnded(Conflict):
     """The run has ended, so there is nothing to cancel."""
 

@@ -33,7 +33,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from daybook_domain.reports import queries
 from daybook_domain.reports.calendar import BusinessDay, business_day
-from daybook_domain.reports.errors import FutureDay, RunEnded, RunNotEnded
+from daybook_domain.reports.errors import FutureDay, RunEnded, RunHeld, RunNotEnded
 from daybook_domain.reports.ledger import end_joined, joined_because
 from daybook_domain.reports.models import NoWork, ReportDay, ReportRun, RunState, RunTrigger
 from daybook_domain.reports.statements import RUNS_CHANNEL
@@ -113,6 +113,10 @@ async def claim(
     not count; the message of that one then finds it taken, and stands for one that still waits.
     With `before`, only what is more urgent than a run of that trigger is taken. The new `fence` is
     what the worker must show to finish.
+
+    Never waits. Raises `RunHeld` when all that could be claimed is locked: it is being claimed, or
+    only looked at, by a scheduler that came too late to send it, and then there may be no other
+    message for it. Ask again, in a transaction of its own.
     """
     named = col(ReportRun.id) == run_id
     own = col(ReportRun.priority)
@@ -125,20 +129,15 @@ async def claim(
     priority = found[0]
     urgent = true() if before is None else own < PRIORITY[before]
     for chosen in (
-        _next_queued(and_(own < priority, urgent)),
-        and_(named, urgent),
-        _next_queued(and_(own >= priority, urgent)),
+        _most_urgent(and_(own < priority, urgent)),
+        select(ReportRun.id).where(named, urgent, _is_queued()),
+        _most_urgent(urgent),
     ):
         claimed = await _claim(session, chosen, worker=worker, now=now, lease=lease)
         if claimed is not None:
             return claimed
-    # What is in other hands now is being claimed, or only looked at, by a scheduler that came too
-    # late to send it. There may be no other message for it, so it is waited for.
-    while await session.scalar(select(_queued(urgent).exists())):
-        chosen = _next_queued(urgent, skip_locked=False)
-        claimed = await _claim(session, chosen, worker=worker, now=now, lease=lease)
-        if claimed is not None:
-            return claimed
+    if await session.scalar(select(_queued(urgent).exists())):
+        raise RunHeld("all that is queued is in other hands")
     return None
 
 
@@ -146,29 +145,23 @@ def _queued(condition: ColumnElement[bool]) -> SelectOfScalar[UUID]:
     return select(ReportRun.id).where(ReportRun.state == RunState.QUEUED, condition)
 
 
-def _next_queued(
-    condition: ColumnElement[bool], *, skip_locked: bool = True
-) -> ColumnElement[bool]:
-    most_urgent = (
-        _queued(condition)
-        .order_by(col(ReportRun.priority), col(ReportRun.queued_at))
-        .limit(1)
-        .with_for_update(skip_locked=skip_locked)
-    )
-    return col(ReportRun.id) == most_urgent.scalar_subquery()
+def _most_urgent(condition: ColumnElement[bool]) -> SelectOfScalar[UUID]:
+    in_order = _queued(condition).order_by(col(ReportRun.priority), col(ReportRun.queued_at))
+    return in_order.limit(1)
 
 
 async def _claim(
     session: AsyncSession,
-    chosen: ColumnElement[bool],
+    chosen: SelectOfScalar[UUID],
     *,
     worker: str,
     now: datetime,
     lease: timedelta,
 ) -> ReportRun | None:
+    free = chosen.with_for_update(skip_locked=True).scalar_subquery()
     statement = (
         update(ReportRun)
-        .where(chosen, _is_queued())
+        .where(col(ReportRun.id) == free, _is_queued())
         .values(
             state=RunState.RUNNING,
             fence=col(ReportRun.fence) + 1,
