@@ -52,3 +52,19 @@ def test_a_wrong_value_ends_the_process_with_its_name_and_what_was_expected(
     assert ended.value.code == 2
     assert said.startswith(f"{name}: ")
     assert expected in said
+
+
+def test_a_daily_report_that_the_clocks_always_jump_over_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAYBOOK_DAILY_CRON", "30 2 * MAR 7L")
+    monkeypatch.setenv("DAYBOOK_TIMEZONE", "Europe/Berlin")
+    assert load(SchedulerSettings).daily_cron == "30 2 * MAR 7L"
+
+    monkeypatch.setenv("DAYBOOK_DAILY_CRON", "* 2 * MAR 7L")
+    with pytest.raises(SystemExit):
+        load(SchedulerSettings)
+
+    said = capsys.readouterr().err
+    assert said.startswith("DAYBOOK_DAILY_CRON: ")
+    assert "never comes true in Europe/Berlin" in said

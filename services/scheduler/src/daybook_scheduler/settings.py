@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from daybook_domain.schedules import cron
-from daybook_domain.schedules.definitions import LONGEST_WINDOW
+from daybook_domain.schedules.definitions import LONGEST_WINDOW, check_cron_in_zone
 from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.settings import (
     BrokerSettings,
@@ -19,11 +19,14 @@ from daybook_domain.settings import (
 from daybook_domain.transport.schedules import PREFIX
 
 
-def _cron(value: str) -> str:
+def _cron(value: str, info: ValidationInfo) -> str:
     try:
-        return cron.validate(value)
+        cron.validate(value)
+        if zone := info.data.get("timezone"):  # It is missing where it is wrong itself.
+            check_cron_in_zone(value, timezone=zone)
     except InvalidCron as error:
         raise ValueError(error.detail) from error
+    return value
 
 
 def _long_enough(days: int) -> int:
