@@ -135,13 +135,14 @@ async def _mark(
 # it that is another scheduler which, in the same moment, found it pending and came too late.
 _STILL_TAKEN = """
     WITH still AS (
-        SELECT run.id FROM report_runs AS run
+        SELECT run.id, run.fence FROM report_runs AS run
         JOIN unnest(CAST(:ids AS uuid[]), CAST(:fences AS bigint[])) AS taken(id, fence)
             ON run.id = taken.id AND run.fence = taken.fence
         WHERE run.state = 'queued'
     ), free AS (
-        SELECT id FROM report_runs WHERE id IN (SELECT id FROM still) AND state = 'queued'
-        FOR UPDATE SKIP LOCKED
+        SELECT run.id FROM report_runs AS run JOIN still USING (id)
+        WHERE run.state = 'queued' AND run.fence = still.fence
+        FOR UPDATE OF run SKIP LOCKED
     ), marked AS (
         UPDATE report_runs SET {change} WHERE id IN (SELECT id FROM free) RETURNING id
     )
