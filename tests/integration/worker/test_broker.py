@@ -136,6 +136,19 @@ async def test_a_sender_that_gives_up_does_not_take_the_others_with_it(rabbit: R
     assert await rabbit.depth() == 4
 
 
+async def test_a_publisher_that_is_shut_down_leaves_no_sender_waiting(rabbit: Rabbit) -> None:
+    async with (
+        Proxy(rabbit.url) as proxy,
+        sending(proxy.url, timeout=timedelta(minutes=5)) as queue,
+    ):
+        proxy.swallow()
+        sends = [asyncio.create_task(queue.send(NOTE, Note(number=n))) for n in range(3)]
+        await asyncio.sleep(0)
+
+    outcomes = await asyncio.gather(*sends, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}
+
+
 async def test_a_publisher_starts_without_rabbitmq_and_says_so_at_once() -> None:
     async with sending(NOWHERE) as queue:
         with pytest.raises(Unavailable) as told:

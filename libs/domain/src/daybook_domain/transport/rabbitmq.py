@@ -33,13 +33,15 @@ DEAD = "daybook.runs.dead"
 Inbox = asyncio.Queue[AbstractIncomingMessage | None]
 """Deliveries as they come; None: no more will come over this channel."""
 
+_SHUT_DOWN = "the publisher was shut down"
+
 
 @dataclass
 class _Outgoing:
     """A message that is being sent."""
 
     message: BrokerMessage
-    outcome: asyncio.Future[BaseException | None] = field(
+    outcome: asyncio.Future[Exception | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     """What its sender waits for: the error, or None."""
@@ -52,7 +54,7 @@ class _Outgoing:
         headers = names | self.message.labels
         return together.Message(self.message.task_id, headers, self.message.message)
 
-    def settle(self, error: BaseException | None) -> None:
+    def settle(self, error: Exception | None) -> None:
         """Tell the sender; what RabbitMQ has confirmed is no longer touched by `error`."""
         if self.outcome.done():  # He does not wait any more.
             return
@@ -99,6 +101,11 @@ class RabbitBroker(AioPikaBroker):
             await AsyncBroker.shutdown(self)
         finally:
             self._is_open = False
+            for sending in tuple(self._sendings):
+                # It may be about to open a connection, which nobody would close.
+                sending.cancel()
+            for outgoing in self._outgoing:  # Those of a sending that has not begun.
+                outgoing.settle(Unavailable(_SHUT_DOWN))
             publisher, consumer = self._publisher, self._consumer
             self._publisher = self._consumer = self.write_channel = None
             for connection in filter(None, (publisher, consumer)):
@@ -132,10 +139,12 @@ class RabbitBroker(AioPikaBroker):
 
     async def _send_outgoing(self) -> None:
         batch, self._outgoing = self._outgoing, []
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             await self._publish(self._send(batch))
-        except BaseException as caught:
+        except asyncio.CancelledError:
+            error = Unavailable(_SHUT_DOWN)
+        except Exception as caught:
             error = caught
         for outgoing in batch:
             outgoing.settle(error)
