@@ -76,7 +76,7 @@ RECORDED = "created_at"
 SENT = "lease_until - interval '300 seconds'"
 
 
-NOW = "UPDATE schedules SET next_fire_at = now()"
+NOW = "UPDATE schedules SET next_fire_at = now() WHERE origin = 'api'"
 LATER = "UPDATE schedules SET next_fire_at = now() + interval '1 day'"
 SENT_YET = "SELECT count(*) FROM report_runs WHERE lease_until > queued_at + interval '100 seconds'"
 
