@@ -29,6 +29,21 @@ INSERT INTO report_runs
 VALUES (gen_random_uuid(), '2026-11-23', 'manual', 'pending', 0, 0, 5, now(), 0)
 """
 
+# Whoever claims a run waits here, with the run locked.
+CLAIMS_WAIT = (
+    """
+    CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_advisory_xact_lock_shared(1);
+        RETURN NEW;
+    END $$
+    """,
+    """
+    CREATE TRIGGER wait_for_the_test BEFORE UPDATE ON report_runs FOR EACH ROW
+    WHEN (OLD.state = 'queued' AND NEW.state = 'running') EXECUTE FUNCTION wait_for_the_test()
+    """,
+)
+
 STATE = text(
     """
     SELECT count(*) FROM pg_stat_activity
@@ -90,7 +105,10 @@ async def test_what_waits_is_built_by_another_worker(stack: Stack) -> None:
     run_id = await stack.request(DAY)
     await stack.until_state(run_id, RunState.QUEUED)
     claim = {"application": "daybook-worker", "query": "%UPDATE report_runs SET%"}
-    async with held(stack, f"SELECT FROM report_runs WHERE id = '{run_id}' FOR UPDATE"):
+    async with stack.sessions.begin() as session:
+        for statement in CLAIMS_WAIT:
+            await session.execute(text(statement))
+    async with held(stack, "SELECT pg_advisory_xact_lock(1)"):
         await stop(await stack.worker(), stack, **claim)
     await until_it_is(stack, "idle in transaction", **claim)
 
