@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     WithJsonSchema,
 )
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_api.dates import Day
 from daybook_api.deps import App, Wiring
@@ -171,13 +172,20 @@ async def _request_day(body: RunIn, app: Wiring, once: Once) -> Response:
             now=await clock.now(session),
             reason=body.reason,
         )
-        run = RunOut.model_validate(requested.run)
-        return await once.keep(
-            session,
-            RunRequested(**run.model_dump(), joined=requested.joined),
-            location=f"/report/runs/{run.id}",
-            status=HTTPStatus.ACCEPTED,
-        )
+        return await keep_requested(session, requested, once)
+
+
+async def keep_requested(
+    session: AsyncSession, requested: service.Requested, once: Once
+) -> Response:
+    """Return the answer that tells of the run that was asked for, and remember it."""
+    run = RunOut.model_validate(requested.run)
+    return await once.keep(
+        session,
+        RunRequested(**run.model_dump(), joined=requested.joined),
+        location=f"/report/runs/{run.id}",
+        status=HTTPStatus.ACCEPTED,
+    )
 
 
 async def _request_range(body: RunIn, wanted: Range, app: Wiring, once: Once) -> Response:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from daybook_api.deps import App
 from daybook_api.idempotency import CREATED, Idempotent
-from daybook_api.reports.runs import RunOut, RunRequested
+from daybook_api.reports.runs import RunRequested, keep_requested
 from daybook_api.schedules.bodies import (
     Note,
     ScheduleIn,
@@ -231,13 +231,7 @@ async def trigger_schedule(schedule_id: ScheduleId, app: App, once: Idempotent) 
         requested = await service.trigger(
             session, schedule_id, timezone=app.timezone, now=await clock.now(session)
         )
-        run = RunOut.model_validate(requested.run)
-        return await once.keep(
-            session,
-            RunRequested(**run.model_dump(), joined=requested.joined),
-            location=f"/report/runs/{run.id}",
-            status=HTTPStatus.ACCEPTED,
-        )
+        return await keep_requested(session, requested, once)
 
 
 def _tell(schedule: Schedule, response: Response) -> ScheduleOut:
