@@ -28,6 +28,14 @@ class _Field:
             return None
         return int(value) if self.lowest <= int(value) <= self.highest else None
 
+    def means_any(self, text: str) -> bool:
+        """Tell whether `text` is the other way to write `*`, which only day fields know."""
+        return text == "?" and self.name.startswith("day")
+
+    def ends_on_sunday(self, first: int, last: int) -> bool:
+        """Tell whether a range goes up to Sunday as the last day of the week, written as 0."""
+        return self.name == "day-of-week" and last == 0 and 0 < first < 7
+
     @property
     def range(self) -> str:
         """What its values may be, for a person."""
@@ -59,10 +67,8 @@ def spelled_out(plain: str) -> str:
     """
     spelled = []
     for field, text in zip(_FIELDS, plain.split(), strict=True):
-        if text == "?" and field.name.startswith("day"):
-            spelled.append("*")
-            continue
-        spelled.append(",".join(_spelled_out(field, term) for term in text.split(",")))
+        terms = ["*"] if field.means_any(text) else text.split(",")
+        spelled.append(",".join(_spelled_out(field, term) for term in terms))
     return " ".join(spelled)
 
 
@@ -73,7 +79,7 @@ def _spelled_out(field: _Field, term: str) -> str:
     first, last, step = field.number(found[1]), field.number(found[2]), found[3]
     if first is None or last is None:
         return term
-    if field.name == "day-of-week" and last == 0 and 0 < first < 7:
+    if field.ends_on_sunday(first, last):
         return f"{first}-7/{step}" if step else f"{first}-7"
     # A step of nothing is a mistake, and CronSim says so.
     return str(first) if first == last and step and int(step) else term
@@ -88,7 +94,7 @@ def explain(expression: str) -> str:
     if len(fields) != FIELDS:
         return f"'{expression}' has {len(fields)} fields; {EXPECTED}"
     for field, found in zip(_FIELDS, fields, strict=True):
-        if found.group() == "?" and field.name.startswith("day"):
+        if field.means_any(found.group()):
             continue
         for position, term in _terms(found.group(), found.start() + 1):
             problem = _problem(field, term)
@@ -128,8 +134,6 @@ def _range_problem(field: _Field, base: str) -> str | None:
         if field.number(value) is None:
             return f"{value or base} is not {field.range}"
     numbers = [field.number(value) or 0 for value in values]
-    if field.name == "day-of-week" and numbers[-1] == 0 and 0 < numbers[0] < 7:
-        return None  # Sunday, at the end of the week.
-    if numbers[0] > numbers[-1]:
+    if numbers[0] > numbers[-1] and not field.ends_on_sunday(numbers[0], numbers[-1]):
         return f"the range {base} runs backwards; write it as two, joined by a comma"
     return None
