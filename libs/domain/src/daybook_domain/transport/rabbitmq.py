@@ -40,19 +40,12 @@ _SHUT_DOWN = "the publisher was shut down"
 class _Outgoing:
     """A message that is being sent."""
 
-    message: BrokerMessage
+    message: together.Message
     outcome: asyncio.Future[Exception | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     """What its sender waits for: the error, or None."""
     confirmation: together.Confirmation | None = None
-
-    @property
-    def letter(self) -> together.Message:
-        """The message as RabbitMQ gets it."""
-        names = {"task_id": self.message.task_id, "task_name": self.message.task_name}
-        headers = names | self.message.labels
-        return together.Message(self.message.task_id, headers, self.message.message)
 
     def settle(self, error: Exception | None) -> None:
         """Tell the sender; what RabbitMQ has confirmed is no longer touched by `error`."""
@@ -124,7 +117,10 @@ class RabbitBroker(AioPikaBroker):
         What is kicked in the same moment travels together. Labels travel as headers; those by which
         TaskIQ's broker would delay a message, or let it overtake others, are no more than that.
         """
-        outgoing = _Outgoing(message)
+        names = {"task_id": message.task_id, "task_name": message.task_name}
+        outgoing = _Outgoing(
+            together.Message(message.task_id, names | message.labels, message.message)
+        )
         self._outgoing.append(outgoing)
         if len(self._outgoing) == 1:
             sending = asyncio.create_task(self._send_outgoing())
@@ -161,7 +157,7 @@ class RabbitBroker(AioPikaBroker):
         underlay = await channel.get_underlay_channel()
         assert isinstance(underlay, Channel)
         confirmations = await together.publish(
-            underlay, [outgoing.letter for outgoing in batch], exchange=RUNS, routing_key=RUNS
+            underlay, [outgoing.message for outgoing in batch], exchange=RUNS, routing_key=RUNS
         )
         for outgoing, confirmation in zip(batch, confirmations, strict=True):
             outgoing.confirmation = confirmation
