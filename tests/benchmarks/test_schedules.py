@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 from uuid import uuid4
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 import aio_pika
 import pytest
@@ -35,6 +35,7 @@ from tests.support.bench import milliseconds, ratio, seconds, setting, table
 from tests.support.databases import fresh_database
 from tests.support.processes import Service
 from tests.support.waiting import until
+from tests.support.zones import some_zones
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.rabbitmq, pytest.mark.timeout(900)]
 
@@ -173,8 +174,7 @@ class Many:
 
 @pytest.fixture
 async def many(postgres_server_url: str, rabbitmq_url: str, tmp_path: Path) -> AsyncIterator[Many]:
-    zones = sorted(available_timezones() - {"localtime", "Factory"})
-    chosen = zones[:: len(zones) // ZONES][:ZONES]
+    chosen = some_zones(ZONES)
     async with (
         fresh_database(postgres_server_url, name=f"daybook_many_{os.getpid()}") as url,
         emptied(rabbitmq_url),

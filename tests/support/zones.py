@@ -5,6 +5,12 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
 
+def some_zones(count: int) -> list[str]:
+    """Return so many zones from all over the alphabet, the same each time."""
+    zones = sorted(available_timezones() - {"localtime", "Factory"})
+    return zones[:: len(zones) // count][:count]
+
+
 @lru_cache
 def distinct_zones(first: date, last: date) -> list[str]:
     """Return one name for each way in which clocks are set between the dates.

@@ -19,7 +19,7 @@ from daybook_scheduler.database import Database
 from daybook_scheduler.dispatch import AT_ONCE, Dispatcher
 from daybook_scheduler.metrics import Metrics
 from tests.integration.scheduler.loops import PATIENT, PLAN, Loops, RecordingQueue, count
-from tests.support import backfills
+from tests.support import backfills, schedules
 from tests.support.proxy import Proxy
 from tests.support.runs import LEASE, everything, find, pending, queued, request, running
 from tests.support.waiting import until
@@ -82,11 +82,9 @@ async def test_what_became_of_a_run_is_written_down_when_nobody_holds_it_any_mor
 
 
 async def test_a_fire_does_not_wait_for_the_tick(loops: Loops) -> None:
-    await loops.execute(
-        "INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup,"
-        " catchup_window, origin, next_fire_at) VALUES ('soon', '0 9 * * *', 'UTC', -1, true,"
-        " 'all', '7 days', 'api', clock_timestamp() + interval '2 seconds')"
-    )
+    now = datetime.now(UTC)
+    await schedules.add(loops.sessions, "soon", now=now)
+    await schedules.change(loops.sessions, "soon", next_fire_at=now + timedelta(seconds=2))
     queue = RecordingQueue()
     async with loops.running(queue, plan=PATIENT):
         (run,) = await until(lambda: everything(loops.sessions), what="a run")
@@ -315,11 +313,9 @@ async def test_a_schedule_that_cannot_fire_is_reported_once_and_stops_no_other(
 
     with structlog.testing.capture_logs() as logged:
         async with loops.running(queue, metrics=metrics):
-            await loops.execute(
-                "INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup,"
-                " catchup_window, next_fire_at, origin) VALUES ('broken', 'nonsense', 'UTC', -1,"
-                " true, 'all', '7 days', now(), 'api')"
-            )
+            now = datetime.now(UTC)
+            await schedules.add(loops.sessions, "broken", now=now)
+            await schedules.change(loops.sessions, "broken", cron="nonsense", next_fire_at=now)
             await until(failed_twice, what="two failures")
             await loops.make_due()
             await until(lambda: everything(loops.sessions), what="the other's run")

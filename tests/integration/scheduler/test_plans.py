@@ -9,7 +9,6 @@ import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from zoneinfo import available_timezones
 
 import pytest
 from sqlalchemy import text
@@ -22,6 +21,7 @@ from daybook_domain.schedules.materialise import materialise
 from daybook_scheduler.database import Database
 from tests.support.databases import fresh_database
 from tests.support.plans import Plan, Work, explain, listening
+from tests.support.zones import some_zones
 
 SCHEDULES, ZONES, NIGHTS = 10_000, 40, 30
 FEW, AT_ONCE = 20, 500
@@ -67,12 +67,11 @@ async def crowded(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
     async with fresh_database(postgres_server_url, name=f"daybook_plans_{os.getpid()}") as url:
         await migrate.upgrade(url)
         engine = create_engine(url, application="tests")
-        zones = sorted(available_timezones() - {"localtime", "Factory"})
         async with engine.begin() as connection:
             await connection.execute(
                 text(FILL),
                 {
-                    "zones": zones[:: len(zones) // ZONES][:ZONES],
+                    "zones": some_zones(ZONES),
                     "count": ZONES,
                     "schedules": SCHEDULES,
                     "now": NOW,
