@@ -4,15 +4,16 @@ import asyncio
 import json
 import os
 import signal
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
 import aio_pika
+import httpx
 import pytest
 
+from daybook_domain import migrate
 from daybook_domain.reports.models import RunState
 from daybook_domain.transport.rabbitmq import RUNS, declare
 from tests.integration.scheduler.loops import Loops
@@ -157,32 +158,35 @@ async def test_a_run_that_is_due_while_rabbitmq_is_away_is_sent_when_it_is_back(
             await messages.are(run.id)
 
 
+async def ask(running: Service) -> Callable[[str], Awaitable[httpx.Response]]:
+    """Return a way to ask it over HTTP."""
+    line = await says(running, "health endpoints are up")
+
+    async def get(path: str) -> httpx.Response:
+        async with httpx.AsyncClient() as client:
+            return await client.get(f"http://127.0.0.1:{line['port']}{path}")
+
+    return get
+
+
 async def test_it_says_how_it_is_and_an_interrupt_ends_it_in_good_order(
     loops: Loops, postgres_url: str, rabbitmq_url: str, tmp_path: Path
 ) -> None:
-    def get(path: str) -> str:
-        with urllib.request.urlopen(f"{address}{path}", timeout=5) as answer:
-            body: bytes = answer.read()
-        return body.decode()
-
     with service(
         tmp_path, "daybook-scheduler", postgres_url=postgres_url, rabbitmq_url=rabbitmq_url
     ) as running:
-        line = await says(running, "health endpoints are up")
-        address = f"http://127.0.0.1:{line['port']}"
+        get = await ask(running)
         await says(running, "daily schedule")
-        health, ready, metrics = [
-            await asyncio.to_thread(get, path) for path in ("/healthz", "/readyz", "/metrics")
-        ]
+        health, ready, metrics = [await get(path) for path in ("/healthz", "/readyz", "/metrics")]
         running.send(signal.SIGINT)
         assert await asyncio.to_thread(running.wait) == 0
 
-    assert json.loads(health) == {"status": "ok"}
-    assert json.loads(ready)["checks"] == {"postgres": "ok", "broker": "ok"}
-    assert 'daybook_scheduler_ticks_total{outcome="ok",step="materialise"}' in metrics
+    assert health.json() == {"status": "ok"}
+    assert ready.json()["checks"] == {"postgres": "ok", "broker": "ok", "daily_schedule": "ok"}
+    assert 'daybook_scheduler_ticks_total{outcome="ok",step="materialise"}' in metrics.text
 
 
-async def test_it_waits_for_a_database_that_is_not_migrated(
+async def test_it_is_not_ready_before_a_midnight_would_be_noticed(
     postgres_server_url: str, rabbitmq_url: str, tmp_path: Path
 ) -> None:
     async with fresh_database(
@@ -191,8 +195,21 @@ async def test_it_waits_for_a_database_that_is_not_migrated(
         with service(
             tmp_path, "daybook-scheduler", postgres_url=url, rabbitmq_url=rabbitmq_url
         ) as running:
+            get = await ask(running)
             await says(running, "the database lacks our tables; run `daybook migrate`")
+            before = await get("/readyz")
+            await migrate.upgrade(url)
+            await says(running, "daily schedule")
+            after = await get("/readyz")
             assert await asyncio.to_thread(running.stop) == 0
+
+    assert before.status_code == 503
+    assert before.json()["checks"] == {
+        "postgres": "ok",
+        "broker": "ok",
+        "daily_schedule": "the daily schedule is not in the database yet",
+    }
+    assert after.status_code == 200
 
 
 def test_wrong_settings_end_it_with_each_name_and_what_was_expected(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from daybook_domain import clock
 from daybook_domain.backfills import advance as backfills
 from daybook_domain.backfills import service as backfill_service
 from daybook_domain.db import create_sessions
+from daybook_domain.errors import Unavailable
 from daybook_domain.notifications import listen
 from daybook_domain.outages import is_outage
 from daybook_domain.pauses import pause
@@ -124,6 +125,14 @@ class SchedulerLoop:
                 database=self._database, source=taskiq, timezone=plan.timezone, metrics=metrics
             )
             self._steps.append(_Step("bridge", bridge.look))
+
+    async def is_defined(self) -> None:
+        """Return when the daily schedule is in the database; raises `Unavailable` until then.
+
+        Before, a midnight would pass unnoticed: a schedule fires from when it is written down.
+        """
+        if not self._defined:
+            raise Unavailable("the daily schedule is not in the database yet")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish what is under way, within a few seconds."""

@@ -77,7 +77,11 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
     health = HealthServer(
         host=settings.health_host,
         port=settings.health_port,
-        checks={"postgres": partial(ping, engine), "broker": broker.ping},
+        checks={
+            "postgres": partial(ping, engine),
+            "broker": broker.ping,
+            "daily_schedule": loop.is_defined,
+        },
         registry=metrics.registry,
         details=lambda: {"late_days": [str(day.report_date) for day in watch.late[-MOST_LATE:]]},
     )
