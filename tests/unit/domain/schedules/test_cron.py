@@ -273,6 +273,8 @@ def test_an_expression_that_comes_true_is_returned(expression: str) -> None:
         ("*/0 * * * *", r"minute: the step of \*/0 is not a whole number above 0"),
         ("5-5/0 * * * *", r"minute: the step of 5-5/0 is not a whole number above 0"),
         ("? * * * *", r"minute: \? is not 0-59"),
+        ("0 0 L/2 * *", r"day-of-month: L is not 1-31 \(position 5\)"),
+        ("0 0 1,lw/2 * *", r"day-of-month: lw is not 1-31 \(position 7\)"),
         ("0 0 ?,1 * *", r"day-of-month: \? is not 1-31 \(position 5\)"),
         ("0 0 * * SAT-MON", r"day-of-week: the range SAT-MON runs backwards"),
         ("0 0 1-7 * MON-FRI#1", r"day-of-week: MON-FRI is not 0-7 or SUN-SAT \(position 11\)"),

@@ -60,6 +60,11 @@ _FIELDS = (
 _RANGE = re.compile(r"(\w+)-(\w+)(?:/(\d+))?", re.ASCII)
 
 
+def steps_from_the_last_day(days: str) -> bool:
+    """Tell whether a day-of-month has a step after `L` or `LW`, which CronSim would leave out."""
+    return any(term.upper().startswith(("L/", "LW/")) for term in days.split(","))
+
+
 def spelled_out(plain: str) -> str:
     """Return the same five fields in the words that CronSim knows.
 
