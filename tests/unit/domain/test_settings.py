@@ -27,6 +27,10 @@ REDIS = ("DAYBOOK_REDIS_URL", RedisSettings)
         (DATABASE, "postgresql://u:secret@[::1/d"),
         (BROKER, "amqp://u:secret@h:port/"),
         (REDIS, "redis://:secret@h:port/0"),
+        (REDIS, "redis://:secret@h/cache"),
+        (REDIS, "redis://:secret@h/0/1"),
+        (REDIS, "rediss://:secret@h?db=cache"),
+        (BROKER, "redis://:secret@h/runs"),
     ],
 )
 def test_a_broken_url_ends_the_process(
@@ -53,6 +57,9 @@ def test_a_broken_url_ends_the_process(
         (DATABASE, "postgresql:///d?host=/run/postgresql"),
         (BROKER, "amqps://u:p@h/"),
         (BROKER, "redis://h"),
+        (BROKER, "amqp://u:p@h/a-virtual-host"),
+        (REDIS, "redis://h/15"),
+        (REDIS, "redis://h/?db=3"),
         (REDIS, ""),
     ],
 )

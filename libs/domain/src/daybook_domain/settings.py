@@ -6,7 +6,7 @@ Each service has one frozen class, built once in its `main.py` from the fragment
 import sys
 from datetime import timedelta
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -30,10 +30,17 @@ def _url(*schemes: str, example: str, optional: bool = False) -> AfterValidator:
 
 def _is_readable(url: str) -> bool:
     try:
+        parts = urlsplit(url)
         # The port is read when it is asked for; a word in its place, too.
-        return urlsplit(url).port != 0
+        if parts.port == 0:
+            return False
     except ValueError:
         return False
+    if not parts.scheme.startswith("redis"):
+        return True
+    # redis-py would use database 0 in place of a path that is no number.
+    database = parse_qs(parts.query).get("db") or [parts.path.strip("/") or "0"]
+    return all(number.isascii() and number.isdigit() for number in database)
 
 
 def _zone(value: str) -> str:
