@@ -324,6 +324,27 @@ async def test_a_schedule_that_cannot_fire_is_reported_once_and_stops_no_other(
     assert [line["event"] for line in broken] == ["a schedule cannot fire; its row says why"]
 
 
+async def test_a_migration_that_is_missing_is_told_once_whichever_step_needs_it(
+    loops: Loops,
+) -> None:
+    queue, metrics = RecordingQueue(), Metrics()
+
+    async def failed_twice() -> bool:
+        return count(metrics, "ticks_total", step="prune", outcome="failed") >= 2
+
+    await loops.execute("ALTER TABLE ledger_beginnings RENAME TO not_there_yet")
+    try:
+        with structlog.testing.capture_logs() as logged:
+            async with loops.running(queue, plan=replace(PLAN, ledger_days=1), metrics=metrics):
+                await until(failed_twice, what="two failures")
+    finally:
+        await loops.execute("ALTER TABLE not_there_yet RENAME TO ledger_beginnings")
+
+    told = [line for line in logged if "daybook migrate" in line["event"]]
+    assert [line["step"] for line in told] == ["prune"]
+    assert "ledger_beginnings" in told[0]["reason"]
+
+
 async def test_postgres_may_go_and_come_back(loops: Loops, postgres_url: str) -> None:
     queue = RecordingQueue()
 

@@ -196,7 +196,7 @@ async def test_it_is_not_ready_before_a_midnight_would_be_noticed(
             tmp_path, "daybook-scheduler", postgres_url=url, rabbitmq_url=rabbitmq_url
         ) as running:
             get = await ask(running)
-            await says(running, "the database lacks our tables; run `daybook migrate`")
+            await says(running, "the database lacks a table or column; run `daybook migrate`")
             before = await get("/readyz")
             await migrate.upgrade(url)
             await says(running, "daily schedule")

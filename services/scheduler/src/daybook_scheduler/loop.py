@@ -99,6 +99,7 @@ class SchedulerLoop:
         self._metrics = metrics
         self._stopping = asyncio.Event()
         self._defined = False
+        self._lacking = set[str]()
         self._prune_at = 0.0
         self._dispatcher = Dispatcher(
             database=self._database,
@@ -182,6 +183,7 @@ class SchedulerLoop:
                 self._report(step, error, failures=failures)
             else:
                 failures = 0
+                self._lacking.discard(step.name)
                 self._metrics.ticks.labels(step.name, "ok").inc()
             seconds = self._plan.tick.total_seconds()
             if failures:
@@ -199,8 +201,13 @@ class SchedulerLoop:
         elif is_outage(error):
             self._database.outage.noticed(error)
         elif is_not_migrated(error):
-            if failures == 1 and step is self._steps[0]:
-                log.error("the database lacks our tables; run `daybook migrate`")
+            if not self._lacking:  # Once for all of them.
+                log.error(
+                    "the database lacks a table or column; run `daybook migrate`",
+                    step=step.name,
+                    reason=str(error).splitlines()[0],
+                )
+            self._lacking.add(step.name)
         else:
             log.error("a step failed", step=step.name, failures=failures, exc_info=error)
 
