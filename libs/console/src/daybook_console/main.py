@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -125,11 +124,3 @@ def _stop_on_signals() -> None:
 
     for number in numbers:
         signal.signal(number, stop)
-
-
-def main() -> None:
-    """Run the command line."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
