@@ -5,8 +5,10 @@ import gc
 import aio_pika
 import pytest
 
-from daybook_domain.transport.connections import connect
+from daybook_domain.transport.connections import close_later, connect
 from daybook_embedded.ports import free_port
+from tests.integration.worker.rabbit import Rabbit
+from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 
@@ -27,3 +29,17 @@ async def test_an_attempt_that_failed_is_closed_and_not_left_to_the_collector() 
     await until(closed, seconds=5, what="the end of the attempt")
     # Until here its traceback keeps the connection from being collected.
     assert failure.value.__traceback__ is not None
+
+
+async def test_a_connection_whose_end_is_never_confirmed_is_closed_nevertheless(
+    rabbit: Rabbit,
+) -> None:
+    async with Proxy(rabbit.url) as proxy:
+        connection = await connect(proxy.url, name="tests", timeout=5)
+
+        async def closed() -> bool:
+            return connection.is_closed
+
+        proxy.swallow()
+        close_later(connection)
+        await until(closed, seconds=5, what="its end, without an answer")

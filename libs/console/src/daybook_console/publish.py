@@ -21,7 +21,7 @@ from daybook_console.settings import PublishSettings
 from daybook_domain.errors import DaybookError, Unavailable
 from daybook_domain.intake.messages import Queue
 from daybook_domain.settings import load
-from daybook_domain.transport.connections import connect, within
+from daybook_domain.transport.connections import close, connect, within
 
 AT_ONCE = 200
 """So many messages are on their way without having been confirmed."""
@@ -142,8 +142,7 @@ class _Sending:
         except CONNECTION_EXCEPTIONS as error:
             raise Unavailable(detail) from error
         finally:
-            if not connection.is_closed:
-                await connection.close()
+            await close(connection)
 
     async def _send(self, exchange: AbstractExchange, message: DemoMessage) -> None:
         queue = message.queue

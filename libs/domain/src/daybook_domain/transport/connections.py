@@ -46,7 +46,7 @@ async def within(
     work: Coroutine[Any, Any, T],
     *,
     detail: str,
-    undo: Callable[[T], None] | None = None,
+    undo: Callable[[T], object] | None = None,
 ) -> T:
     """Return the result of `work`; `Unavailable` when its connection dies, or it takes too long.
 
@@ -70,7 +70,7 @@ async def within(
     return task.result()
 
 
-def _abandon(task: asyncio.Task[T], undo: Callable[[T], None] | None) -> None:
+def _abandon(task: asyncio.Task[T], undo: Callable[[T], object] | None) -> None:
     task.cancel()
     _abandoned.add(task)
 
@@ -86,14 +86,25 @@ _abandoned: set[asyncio.Task[Any]] = set()
 """The event loop itself does not keep a task from being collected."""
 
 
-def close_later(connection: AbstractConnection) -> None:
-    """Close what may be dead already, without waiting for it."""
+async def close(connection: AbstractConnection) -> None:
+    """Close what may be dead already; raises nothing, and returns after a moment."""
+    await asyncio.wait({close_later(connection)}, timeout=2 * CLOSE_SECONDS)
 
-    async def close() -> None:
+
+def close_later(connection: AbstractConnection) -> asyncio.Task[None]:
+    """Close what may be dead already, without waiting for it."""
+    task = asyncio.create_task(_close(connection))
+    _abandoned.add(task)
+    task.add_done_callback(_abandoned.discard)
+    return task
+
+
+async def _close(connection: AbstractConnection) -> None:
+    try:
         with suppress(*CONNECTION_EXCEPTIONS, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connection.close()
-
-    task = asyncio.create_task(close())
-    _abandoned.add(task)
-    task.add_done_callback(_abandoned.discard)
+    finally:
+        # To aio-pika, what was broken off is not closed: it would close it again when it is
+        # collected, where there may be no loop. The second time there is nothing to wait for.
+        await connection.close()

@@ -7,7 +7,6 @@ place; docs/intake.md tells how to move messages from a queue that has others.
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,8 +24,8 @@ from daybook_domain.intake.messages import Queue
 from daybook_domain.pauses import pause
 from daybook_domain.transport import queues
 from daybook_domain.transport.connections import (
-    CLOSE_SECONDS,
     HEARTBEAT_SECONDS,
+    close,
     close_later,
     connect,
     within,
@@ -240,5 +239,4 @@ class Consumption:
 
     async def close(self) -> None:
         """Give back what was not acknowledged, and hang up."""
-        with suppress(Unavailable):
-            await within(CLOSE_SECONDS, self._connection.close(), detail="not closed")
+        await close(self._connection)

@@ -22,7 +22,13 @@ from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 
 from daybook_domain.errors import Unavailable
 from daybook_domain.transport import backoff, deliveries, queues, together
-from daybook_domain.transport.connections import CLOSE_SECONDS, close_later, connect, within
+from daybook_domain.transport.connections import (
+    CLOSE_SECONDS,
+    close,
+    close_later,
+    connect,
+    within,
+)
 from daybook_domain.transport.deliveries import Fate, Verdict
 
 log = structlog.stdlib.get_logger(__name__)
@@ -102,8 +108,7 @@ class RabbitBroker(AioPikaBroker):
             publisher, consumer = self._publisher, self._consumer
             self._publisher = self._consumer = self.write_channel = None
             for connection in filter(None, (publisher, consumer)):
-                with suppress(Unavailable):
-                    await within(CLOSE_SECONDS, connection.close(), detail="not closed")
+                await close(connection)
 
     async def ping(self) -> None:
         """Return when RabbitMQ answers and, in a worker, delivers; raises `Unavailable`."""
