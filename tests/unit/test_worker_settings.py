@@ -5,6 +5,7 @@ import pytest
 from daybook_domain.settings import load
 from daybook_worker.main import main
 from daybook_worker.settings import WorkerSettings
+from tests.support.settings import refusal
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +38,7 @@ def test_a_wrong_value_is_refused_by_name(
 ) -> None:
     monkeypatch.setenv(name, value)
 
-    with pytest.raises(SystemExit) as caught:
-        load(WorkerSettings)
-
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith(f"{name}: ")
+    assert refusal(WorkerSettings, capsys).startswith(f"{name}: ")
 
 
 def test_a_missing_value_is_refused_by_name(
@@ -49,10 +46,9 @@ def test_a_missing_value_is_refused_by_name(
 ) -> None:
     monkeypatch.delenv("DAYBOOK_BROKER_URL")
 
-    with pytest.raises(SystemExit):
-        load(WorkerSettings)
+    said = refusal(WorkerSettings, capsys)
 
-    assert capsys.readouterr().err == "DAYBOOK_BROKER_URL: is not set, and has no default\n"
+    assert said == "DAYBOOK_BROKER_URL: is not set, and has no default\n"
 
 
 def test_an_unknown_role_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from daybook_domain.settings import (
     Settings,
     load,
 )
+from tests.support.settings import refusal
 
 DATABASE = ("DAYBOOK_DATABASE_URL", DatabaseSettings)
 BROKER = ("DAYBOOK_BROKER_URL", BrokerSettings)
@@ -41,10 +42,7 @@ def test_a_broken_url_ends_the_process(
 ) -> None:
     name, settings = setting
     monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as ended:
-        load(settings)
-    said = capsys.readouterr().err
-    assert ended.value.code == 2
+    said = refusal(settings, capsys)
     assert said.startswith(f"{name}: expected ")
     assert "sec" not in said
 

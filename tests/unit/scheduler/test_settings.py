@@ -4,6 +4,7 @@ import pytest
 
 from daybook_domain.settings import load
 from daybook_scheduler.settings import SchedulerSettings
+from tests.support.settings import refusal
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +46,8 @@ def test_a_wrong_value_ends_the_process_with_its_name_and_what_was_expected(
 ) -> None:
     monkeypatch.setenv(name, value)
 
-    with pytest.raises(SystemExit) as ended:
-        load(SchedulerSettings)
+    said = refusal(SchedulerSettings, capsys)
 
-    said = capsys.readouterr().err
-    assert ended.value.code == 2
     assert said.startswith(f"{name}: ")
     assert expected in said
 
@@ -62,9 +60,6 @@ def test_a_daily_report_that_the_clocks_always_jump_over_is_refused_by_name(
     assert load(SchedulerSettings).daily_cron == "30 2 * MAR 7L"
 
     monkeypatch.setenv("DAYBOOK_DAILY_CRON", "* 2 * MAR 7L")
-    with pytest.raises(SystemExit):
-        load(SchedulerSettings)
-
-    said = capsys.readouterr().err
+    said = refusal(SchedulerSettings, capsys)
     assert said.startswith("DAYBOOK_DAILY_CRON: ")
     assert "never comes true in Europe/Berlin" in said
