@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from daybook_embedded.ports import free_port
 from tests.integration.api.conftest import MakeDay
 from tests.integration.api.serving import api_process
 from tests.support.processes import Service
@@ -94,6 +95,29 @@ async def test_sigterm_lets_a_stream_come_to_its_end(
             rows += piece.count(b"\n")
         code = await asyncio.to_thread(service.wait)
     assert (rows, code) == (MANY, 0)
+
+
+async def test_whoever_comes_while_it_starts_is_answered_when_it_has(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        # It waits a moment for a Redis that says nothing.
+        environment = {
+            "DAYBOOK_DATABASE_URL": postgres_url,
+            "DAYBOOK_REDIS_URL": f"redis://127.0.0.1:{silent.getsockname()[1]}/0",
+            "DAYBOOK_CACHE_TIMEOUT": "1",
+            "DAYBOOK_API_PORT": str(port),
+        }
+        with Service(["daybook-api"], environment=environment, log=tmp_path / "api.log") as service:
+
+            async def starting() -> bool:
+                return '"starting"' in service.said()
+
+            await until(starting, what="the start of the API")
+            async with httpx.AsyncClient(timeout=10) as client:
+                answer = await client.get(f"http://127.0.0.1:{port}/healthz")
+    assert answer.status_code == 200
 
 
 async def test_sigint_ends_it_cleanly(postgres_url: str, tmp_path: Path) -> None:

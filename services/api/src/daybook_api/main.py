@@ -134,9 +134,12 @@ def _lifespan(
 @asynccontextmanager
 async def _listening(engine: AsyncEngine, news: Events) -> AsyncIterator[None]:
     """Pass on what the database tells, for as long as the block takes."""
-    task = asyncio.create_task(
-        listen(engine, EVENTS_CHANNEL, on_news=news.tell, on_begin=news.reset)
-    )
+
+    def begin() -> None:
+        log.info("listening for changes")
+        news.reset()
+
+    task = asyncio.create_task(listen(engine, EVENTS_CHANNEL, on_news=news.tell, on_begin=begin))
     try:
         yield
     finally:
@@ -185,17 +188,19 @@ def _listen(settings: ApiSettings) -> socket.socket:
     host, port = settings.api_host, settings.api_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        sys.stderr.write(f"{_refuse(host, port, error)}\n")
-        raise SystemExit(2) from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # Connections inherit it: the kernel ends one whose peer takes nothing for so long, with
         # what is left in its buffers. An ASGI application cannot, it has no hand on the socket.
         milliseconds = int(settings.stream_timeout.total_seconds() * 1000)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        # Whoever comes before the start is over waits for that, instead of being refused.
+        listener.listen()
+    except OSError as error:
+        sys.stderr.write(f"{_refuse(host, port, error)}\n")
+        raise SystemExit(2) from None
     return listener
 
 
