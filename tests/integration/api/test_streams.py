@@ -33,7 +33,7 @@ async def pool(postgres_url: str) -> AsyncIterator[asyncpg.Pool]:
 
 @pytest.fixture
 def reports(pool: asyncpg.Pool) -> Reports:
-    return Reports(pool, patience=timedelta(seconds=5), free_within=timedelta(seconds=0.2))
+    return Reports(pool, patience=timedelta(minutes=1), free_within=timedelta(seconds=0.2))
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ async def test_when_the_client_goes_the_copy_ends(
     response = Streamed(await reports.open(DAY, Format.JSON), Format.JSON)
     answering = asyncio.create_task(response({"type": "http"}, reader.receive, reader.send))
     reader.gone.set()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await answering
     assert not reader.complete
     await until(no_reader_left, what="the end of the COPY")
@@ -166,7 +166,7 @@ async def test_a_reader_who_takes_nothing_is_cut_off(
     hasty = Reports(pool, patience=timedelta(seconds=0.2))
     reader = Reader()
     response = Streamed(await hasty.open(DAY, Format.JSON), Format.JSON)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await response({"type": "http"}, reader.receive, reader.send)
     assert not reader.complete
     await until(no_reader_left, what="the end of the COPY")

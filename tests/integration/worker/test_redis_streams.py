@@ -168,6 +168,6 @@ async def test_the_entry_of_a_dead_worker_is_taken_over_though_nothing_new_comes
 
 
 async def test_a_publisher_says_at_once_that_redis_is_away() -> None:
-    async with sending("redis://127.0.0.1:1/0") as queue:
+    async with sending("redis://127.0.0.1:1/0", timeout=timedelta(minutes=1)) as queue:
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(queue.send(NOTE, Note(number=1)), timeout=1)
+            await asyncio.wait_for(queue.send(NOTE, Note(number=1)), timeout=10)
