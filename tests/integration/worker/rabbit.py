@@ -160,9 +160,9 @@ async def working(
 
 @asynccontextmanager
 async def sending(
-    url: str, *, timeout: timedelta = timedelta(seconds=2)
+    url: str, *, timeout: timedelta = timedelta(seconds=10)
 ) -> AsyncIterator[TaskIQQueue]:
-    """Run a publisher."""
+    """Run a publisher; RabbitMQ may be slow to confirm, as when it has just started."""
     broker = create_broker(url, application="tests", timeout=timeout)
     await broker.startup()
     try:

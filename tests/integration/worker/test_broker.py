@@ -366,9 +366,7 @@ async def test_a_rabbitmq_that_restarts_delivers_again_what_was_not_acknowledged
     server = RabbitServer(tmp_path)
     url = await asyncio.to_thread(server.start)
     try:
-        # A server that has just started may be slow to confirm.
-        patient = timedelta(seconds=10)
-        async with sending(url, timeout=patient) as queue, working(url, handler) as broker:
+        async with sending(url) as queue, working(url, handler) as broker:
             await queue.send(NOTE, Note(number=1))
             await begun.wait()
             await asyncio.to_thread(server.stop)
