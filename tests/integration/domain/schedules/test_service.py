@@ -1,9 +1,11 @@
 """What people do to schedules loses no fire and repeats none."""
 
+import asyncio
 from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import select
 
 from daybook_domain.db import Sessions
@@ -22,6 +24,7 @@ from daybook_domain.schedules.materialise import Fires
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
 from daybook_domain.schedules.queries import Outcome
 from daybook_domain.schedules.service import Resume
+from tests.support.locks import somebody_waits
 from tests.support.runs import everything, pending, running
 from tests.support.schedules import DAY, EARLIER, MIDNIGHT, add, change, define, find, materialise
 
@@ -239,6 +242,25 @@ async def test_catching_up_makes_up_for_the_pause_as_the_policy_says(
     await resume(sessions, added, mode=Resume.CATCHUP, now=MIDNIGHT + 3 * DAY + HOUR)
 
     assert await outcomes(sessions, added) == expected
+
+
+async def test_catching_up_leaves_alone_what_somebody_is_just_retrying(
+    sessions: Sessions, engine: AsyncEngine
+) -> None:
+    added = await add(sessions)
+    await pause(sessions, added)
+    await materialise(sessions, now=MIDNIGHT)
+    (skipped,) = await everything(sessions)
+
+    async with sessions.begin() as session:
+        await reports.retry(session, skipped.id, now=MIDNIGHT + HOUR)
+        catching_up = asyncio.create_task(
+            resume(sessions, added, mode=Resume.CATCHUP, now=MIDNIGHT + HOUR)
+        )
+        await somebody_waits(engine)
+    await catching_up
+
+    assert [run.id for run in await everything(sessions)] == [skipped.id]
 
 
 async def test_catching_up_leaves_an_earlier_pause_alone(sessions: Sessions) -> None:

@@ -247,7 +247,9 @@ async def _catch_up(session: AsyncSession, schedule: Schedule, *, now: datetime)
         col(ReportRun.scheduled_for) >= schedule.paused_at,
         col(ReportRun.scheduled_for) >= now - schedule.catchup_window,
     )
-    runs = (await session.exec(skipped.order_by(col(ReportRun.scheduled_for)))).all()
+    # Locked: one that somebody retries just now is work already.
+    locked = skipped.order_by(col(ReportRun.scheduled_for)).with_for_update()
+    runs = (await session.exec(locked)).all()
     judged = [judge(schedule, _fire_again(run), is_latest=run is runs[-1], now=now) for run in runs]
     # What by policy is not made up for stays as it is: it was skipped, not missed.
     fires = [fire for fire in judged if fire.cause is None]
