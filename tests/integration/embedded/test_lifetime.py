@@ -27,8 +27,8 @@ classes = {"postgres": PostgresServer, "valkey": ValkeyServer, "rabbitmq": Rabbi
 servers = [classes[name](Path(sys.argv[1]) / name) for name in sys.argv[2:]]
 for server in servers:
     server.start()
-print("started", flush=True)
 try:
+    print("started", flush=True)
     sys.stdin.read()
 except KeyboardInterrupt:
     print("interrupted", flush=True)
