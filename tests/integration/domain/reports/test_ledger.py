@@ -225,6 +225,37 @@ async def test_a_fire_is_cancelled_with_the_run_that_it_joined(sessions: Session
     assert fired.reason == f"the run that it joined, {waits.id}, was cancelled"
 
 
+async def test_a_fire_that_was_cancelled_does_not_follow_the_run_that_it_had_joined(
+    sessions: Sessions,
+) -> None:
+    daily = await schedule(sessions)
+    first = await pending(sessions)
+    await fire(sessions, daily)
+    async with sessions.begin() as session:
+        await service.cancel(session, first.id, now=NOW)
+    second = await pending(sessions)
+    async with sessions.begin() as session:
+        await service.retry(session, first.id, now=NOW)
+
+    (fired, *_) = await everything(sessions)
+    assert (await find(sessions, first.id)).joined_run_id == second.id
+    assert (fired.state, fired.joined_run_id) == (RunState.CANCELLED, first.id)
+
+
+async def test_a_fire_that_is_retried_does_its_work_itself(sessions: Sessions) -> None:
+    daily = await schedule(sessions)
+    waits = await pending(sessions)
+    await fire(sessions, daily)
+    async with sessions.begin() as session:
+        await service.cancel(session, waits.id, now=NOW)
+    (cancelled, _) = await everything(sessions)
+    async with sessions.begin() as session:
+        await service.retry(session, cancelled.id, now=NOW)
+
+    fired = await find(sessions, cancelled.id)
+    assert (fired.state, fired.reason, fired.joined_run_id) == (RunState.PENDING, None, None)
+
+
 async def test_a_fire_that_joined_in_the_moment_of_a_cancellation_is_not_forgotten(
     sessions: Sessions,
 ) -> None:

@@ -267,7 +267,8 @@ async def retry(session: AsyncSession, run_id: UUID, *, now: datetime) -> Report
             f"Run {run.id} is {run.state}; only one that failed, was cancelled, skipped or missed"
             " can be retried. POST /report/runs builds a day again."
         )
-    run.cause = run.reason = run.finished_at = run.error_code = run.error_detail = None
+    run.cause = run.reason = run.joined_run_id = None
+    run.finished_at = run.error_code = run.error_detail = None
     run.attempt = 0
     await _back_to_pending(session, run, now=now, available_at=now)
     await wake_schedulers(session)
@@ -408,7 +409,7 @@ async def _end_as_joined(
     # Whoever joined it follows, so that each of them names the run that does the work.
     await session.execute(
         update(ReportRun)
-        .where(col(ReportRun.joined_run_id) == run.id)
+        .where(col(ReportRun.joined_run_id) == run.id, col(ReportRun.cause) == NoWork.JOINED)
         .values(joined_run_id=waiting.id)
         .execution_options(synchronize_session=False)
     )
