@@ -76,7 +76,7 @@ class Chaos:
             *(self._freeze_scheduler, self._freeze_worker),
             *(self._restart_postgres, self._restart_rabbitmq),
             *(self._put_clock_forward, self._put_clock_back),
-            self.people.change_their_minds,
+            *(self.people.change_their_minds, self.people.meddle),
         ]
         chosen: list[Harm] = []
         while len(chosen) < number:

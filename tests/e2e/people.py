@@ -1,12 +1,24 @@
-"""What do people want of the schedules in a test of everything going wrong?"""
+"""What do people want of schedules and runs in a test of everything going wrong?"""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 from typing import Any
+from uuid import UUID
+
+from sqlmodel import col, select
 
 from daybook_domain import clock
+from daybook_domain.backfills import service as backfills
+from daybook_domain.backfills.models import Mode
+from daybook_domain.errors import Conflict
+from daybook_domain.reports import service as reports
+from daybook_domain.reports.calendar import local_date
+from daybook_domain.reports.errors import RunNotFound
+from daybook_domain.reports.models import ReportRun, RunState
+from daybook_domain.reports.queries import OPEN
 from daybook_domain.schedules import queries, service
 from daybook_domain.schedules.definitions import Definition
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
@@ -34,6 +46,8 @@ class People:
     random: Random
     epochs: dict[int, list[Epoch]] = field(default_factory=dict)
     paused: set[int] = field(default_factory=set)
+    meddled: set[UUID] = field(default_factory=set)
+    """The runs that were cancelled or retried."""
 
     async def begin(self) -> None:
         """Make the schedules: of every policy, and some of them paused."""
@@ -53,12 +67,41 @@ class People:
         if self.paused:
             await self._resume(self.random.choice(sorted(self.paused)))
 
+    async def meddle(self) -> None:
+        """Ask for some days again, cancel what has not ended, and retry what did no work."""
+        async with self.stack.sessions.begin() as session:
+            now = await clock.now(session)
+            first = local_date(now, timezone=self.stack.timezone) - timedelta(
+                days=self.random.randrange(4, 30)
+            )
+            await backfills.request(
+                session,
+                wanted=backfills.Range(first=first, last=first + timedelta(days=3), mode=Mode.ALL),
+                timezone=self.stack.timezone,
+                now=now,
+            )
+        for _ in range(3):
+            await self._with_a_run(reports.cancel, among=OPEN)
+            await self._with_a_run(reports.retry, among=reports.OPEN_ENDED)
+
     async def end(self) -> Mapping[int, list[Epoch]]:
         """Return what was said of all schedules, also of the one that the settings ask for."""
         async with self.stack.sessions() as session:
             daily = await queries.get(session, await queries.id_of(session, service.DAILY))
         self._remember(daily)
         return self.epochs
+
+    async def _with_a_run(
+        self, do: Callable[..., Awaitable[ReportRun]], *, among: Collection[RunState]
+    ) -> None:
+        found = select(ReportRun.id).where(col(ReportRun.state).in_(among))
+        # What has happened meanwhile may have made it impossible.
+        with suppress(Conflict, RunNotFound):
+            async with self.stack.sessions.begin() as session:
+                there = (await session.exec(found.order_by(col(ReportRun.id)))).all()
+                if there:
+                    run = await do(session, self.random.choice(there), now=await clock.now(session))
+                    self.meddled.add(run.id)
 
     def _definition(self, number: int) -> Definition:
         often = number % 3 == 0

@@ -8,6 +8,7 @@ Nothing here asks Daybook when a schedule is due, or what a state means.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import pairwise
@@ -19,7 +20,9 @@ from tests.support.due import Rule, due_times, reported
 from tests.support.history import History, Step
 
 WORKED = {"succeeded", "failed"}
+CANCELLED = "cancelled"
 NO_WORK = {"skipped", "missed"}
+ENDED = WORKED | NO_WORK | {CANCELLED}
 WAITING = {"pending", "queued"}
 
 QUEUE_LEASE = timedelta(minutes=5)
@@ -46,6 +49,8 @@ class Evidence:
     runs: Sequence[ReportRun]
     history: History
     messages: Sequence[UUID]
+    meddled: AbstractSet[UUID]
+    """The runs that people have cancelled or retried."""
     rested: datetime
     """What was due by then is recorded; nothing that is due after `history.latest` can be."""
 
@@ -53,7 +58,7 @@ class Evidence:
 def wrong(evidence: Evidence) -> Iterator[str]:
     """Yield all that contradicts P1 and P2."""
     yield from _wrong_fires(evidence)
-    yield from _wrong_ends(evidence.runs)
+    yield from _wrong_ends(evidence)
     yield from _wrong_steps(evidence)
     yield from _wrong_messages(evidence)
 
@@ -85,12 +90,15 @@ def _due(evidence: Evidence) -> Iterator[tuple[int, datetime, date]]:
                 yield schedule_id, at, reported(at, timezone=zone, offset_days=epoch.offset_days)
 
 
-def _wrong_ends(runs: Sequence[ReportRun]) -> Iterator[str]:
-    """Yield which runs have not ended, or do not tell how; nobody has cancelled any."""
-    by_id = {run.id: run for run in runs}
-    for run in runs:
-        if run.state not in WORKED | NO_WORK:
+def _wrong_ends(evidence: Evidence) -> Iterator[str]:
+    """Yield which runs have not ended, or do not tell how."""
+    by_id = {run.id: run for run in evidence.runs}
+    for run in evidence.runs:
+        if run.state not in ENDED:
             yield f"run {run.id} is {run.state}"
+        # With a run, those are cancelled that have joined it.
+        if run.state == CANCELLED and evidence.meddled.isdisjoint({run.id, run.joined_run_id}):
+            yield f"run {run.id} is cancelled, and nobody has cancelled it"
         if run.state in NO_WORK and not (run.cause and run.reason):
             yield f"run {run.id} is {run.state} and does not say why"
         if run.state == "failed" and (run.attempt < run.max_attempts or not run.error_code):
@@ -113,7 +121,7 @@ def _wrong_steps(evidence: Evidence) -> Iterator[str]:
             if step.state not in NO_WORK:
                 yield f"run {step.run_id} is gone, and was {step.state}"
             continue
-        yield from _wrong_step(before.get(step.run_id), step, run)
+        yield from _wrong_step(before.get(step.run_id), step, run, evidence.meddled)
         if waiting.get(run.report_date) == step.run_id:
             del waiting[run.report_date]
         if step.state in WAITING and waiting.setdefault(run.report_date, run.id) != run.id:
@@ -123,14 +131,16 @@ def _wrong_steps(evidence: Evidence) -> Iterator[str]:
         yield f"run {run_id} has no history"
 
 
-def _wrong_step(before: Step | None, step: Step, run: ReportRun) -> Iterator[str]:
+def _wrong_step(
+    before: Step | None, step: Step, run: ReportRun, meddled: AbstractSet[UUID]
+) -> Iterator[str]:
     moved = (before.state if before else "nothing", step.state)
     where = f"run {step.run_id}, {moved[0]} to {moved[1]}"
     if before is None:
         if run.scheduled_for is not None and run.scheduled_for > step.latest:
             yield f"{where}: its fire was recorded before it was due"
         return
-    if before.state in WORKED | NO_WORK:
+    if before.state in ENDED and not _is_meddling(before, step, run, meddled):
         yield f"{where}: it had ended"
     if step.fence < before.fence:
         yield f"{where}: the fence went back"
@@ -147,6 +157,16 @@ def _wrong_step(before: Step | None, step: Step, run: ReportRun) -> Iterator[str
             pass
         case (_, "queued") if moved[0] != "queued":
             yield f"{where}: it was not taken to be sent"
+
+
+def _is_meddling(before: Step, step: Step, run: ReportRun, meddled: AbstractSet[UUID]) -> bool:
+    """Tell whether a run that had ended was retried, or cancelled with the one that it had joined.
+
+    Who retries takes the fence and then lets it wait, which are two steps, or join another.
+    """
+    if run.id in meddled:
+        return before.state != "succeeded" and step.attempt == 0
+    return (before.state, step.state) == ("skipped", CANCELLED) and run.joined_run_id in meddled
 
 
 @dataclass
@@ -177,7 +197,7 @@ def _wrong_messages(evidence: Evidence) -> Iterator[str]:
             yield f"run {run.id} was marked as sent {was.sent} times, with {messages} messages"
         if run.state in WORKED and not was.taken:
             yield f"run {run.id} is {run.state}, and was never taken to be sent"
-        if messages and not (was.claimed or run.cause == "joined"):
+        if messages and not (was.claimed or run.cause == "joined" or run.id in evidence.meddled):
             yield f"run {run.id} had a message, and never was work"
     for run_id in heard:
         yield f"a message names {run_id}, which is no run"
@@ -206,8 +226,9 @@ def spoilt(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
     """Yield the evidence with one thing wrong in it, and what that is."""
     runs, steps, messages = evidence.runs, evidence.history.steps, evidence.messages
     fire = next(run for run in runs if run.scheduled_for and run.scheduled_for < evidence.rested)
-    skipped = next(run for run in runs if run.state in NO_WORK)
-    built = next(run for run in runs if run.state == "succeeded" and run.id in messages)
+    left_alone = [run for run in runs if run.id not in evidence.meddled]
+    skipped = next(run for run in left_alone if run.state in NO_WORK)
+    built = next(run for run in left_alone if run.state == "succeeded" and run.id in messages)
 
     def with_runs(what: str, *changed: ReportRun, without: ReportRun) -> tuple[str, Evidence]:
         kept = [run for run in runs if run is not without]
@@ -240,6 +261,9 @@ def spoilt(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
     )
     yield with_runs("no reason is given", other(skipped, reason=None), without=skipped)
     yield with_runs("a run has not ended", other(built, state=RunState.RUNNING), without=built)
+    yield with_runs(
+        "a run is cancelled by nobody", other(built, state=RunState.CANCELLED), without=built
+    )
     (*_, last) = (step for step in steps if step.run_id == built.id)
     yield with_steps("a run is built twice", last)
     yield with_steps("a run is taken after its end", replace(last, state="queued"))

@@ -29,7 +29,7 @@ from tests.support.eavesdropper import Eavesdropper
 from tests.support.processes import Service
 from tests.support.waiting import until
 
-HARMS = int(os.environ.get("DAYBOOK_TEST_CHAOS_HARMS", "9"))
+HARMS = int(os.environ.get("DAYBOOK_TEST_CHAOS_HARMS", "10"))
 SEED = os.environ.get("DAYBOOK_TEST_CHAOS_SEED")
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180 + 10 * HARMS)]
@@ -130,7 +130,8 @@ LEFT = text(
     """
     SELECT now.at,
         (SELECT count(*) FROM report_runs WHERE state IN ('pending', 'queued', 'running'))
-        + (SELECT count(*) FROM schedules WHERE next_fire_at <= now.at) AS left
+        + (SELECT count(*) FROM schedules WHERE next_fire_at <= now.at)
+        + (SELECT count(*) FROM backfills WHERE state = 'running') AS left
     FROM (SELECT clock_timestamp() AS at) AS now
     """
 )
@@ -151,6 +152,7 @@ async def gather(stack: Stack, people: People, ear: Eavesdropper, *, rested: dat
         runs=runs,
         history=await history.read(stack.sessions),
         messages=await ear.heard(),
+        meddled=people.meddled,
         rested=rested,
     )
 
