@@ -99,7 +99,7 @@ class SchedulerLoop:
         self._metrics = metrics
         self._stopping = asyncio.Event()
         self._defined = False
-        self._lacking = set[str]()
+        self._unmigrated = set[str]()
         self._prune_at = 0.0
         self._dispatcher = Dispatcher(
             database=self._database,
@@ -127,7 +127,7 @@ class SchedulerLoop:
             )
             self._steps.append(_Step("bridge", bridge.look))
 
-    async def is_defined(self) -> None:
+    async def require_defined(self) -> None:
         """Return when the daily schedule is in the database; raises `Unavailable` until then.
 
         Before, a midnight would pass unnoticed: a schedule fires from when it is written down.
@@ -183,7 +183,7 @@ class SchedulerLoop:
                 self._report(step, error, failures=failures)
             else:
                 failures = 0
-                self._lacking.discard(step.name)
+                self._unmigrated.discard(step.name)
                 self._metrics.ticks.labels(step.name, "ok").inc()
             seconds = self._plan.tick.total_seconds()
             if failures:
@@ -201,13 +201,13 @@ class SchedulerLoop:
         elif is_outage(error):
             self._database.outage.noticed(error)
         elif is_not_migrated(error):
-            if not self._lacking:  # Once for all of them.
+            if not self._unmigrated:  # Once for all of them.
                 log.error(
                     "the database lacks a table or column; run `daybook migrate`",
                     step=step.name,
                     reason=str(error).splitlines()[0],
                 )
-            self._lacking.add(step.name)
+            self._unmigrated.add(step.name)
         else:
             log.error("a step failed", step=step.name, failures=failures, exc_info=error)
 

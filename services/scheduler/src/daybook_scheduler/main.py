@@ -80,7 +80,7 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         checks={
             "postgres": partial(ping, engine),
             "broker": broker.ping,
-            "daily_schedule": loop.is_defined,
+            "daily_schedule": loop.require_defined,
         },
         registry=metrics.registry,
         details=lambda: {"late_days": [str(day.report_date) for day in watch.late[-MOST_LATE:]]},

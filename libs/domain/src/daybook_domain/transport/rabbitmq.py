@@ -107,8 +107,7 @@ class RabbitBroker(AioPikaBroker):
                 outgoing.settle(Unavailable(_SHUT_DOWN))
             publisher, consumer = self._publisher, self._consumer
             self._publisher = self._consumer = self.write_channel = None
-            for connection in filter(None, (publisher, consumer)):
-                await close(connection)
+            await asyncio.gather(*map(close, filter(None, (publisher, consumer))))
 
     async def ping(self) -> None:
         """Return when RabbitMQ answers and, in a worker, delivers; raises `Unavailable`."""
