@@ -121,12 +121,12 @@ def _terms(text: str, position: int) -> Iterator[tuple[int, str]]:
 def _problem(field: _Field, term: str) -> str | None:
     if not term:
         return "an item of the list is empty"
-    if field.name == "day-of-month" and term.upper() in {"L", "LW"}:
-        return None
     if field.name == "day-of-week" and (found := _OF_A_MONTH.fullmatch(term)):
         day = found[1] or found[2]
         return None if field.number(day) is not None else f"{day} is not {field.range}"
     base, slash, step = term.partition("/")
+    if field.name == "day-of-month" and base.upper() in {"L", "LW"}:
+        return f"no step can follow {base}" if slash else None
     if slash and (not step.isascii() or not step.isdigit() or int(step) == 0):
         return f"the step of {term} is not a whole number above 0"
     return None if base == "*" else _range_problem(field, base)
