@@ -16,10 +16,13 @@ from daybook_domain.db import Sessions
 from tests.integration.api.conftest import MakeDay
 from tests.integration.api.serving import api_process
 from tests.support import backfills, runs
-from tests.support.processes import Service
+from tests.support.logs import until_logged
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("clean")
+
+LISTENING = "listening for changes"
+"""What the API logs when nothing that is told from then on is missed."""
 
 MANY = """
 SELECT count(pg_notify('daybook_events',
@@ -71,20 +74,11 @@ async def reading(
         yield Reader(answer.aiter_lines())
 
 
-async def listens(service: Service) -> None:
-    """Wait until the API hears what the database tells."""
-
-    async def said() -> bool:
-        return "listening for changes" in service.said()
-
-    await until(said, what="the API listening")
-
-
 async def test_changes_are_told_to_every_reader(
     postgres_url: str, sessions: Sessions, make_day: MakeDay, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
-        await listens(service)
+        await until_logged(service, LISTENING)
         async with reading(client) as one, reading(client, "?kind=day") as two:
             run = await runs.pending(sessions)
             await make_day("2026-03-01")
@@ -107,7 +101,7 @@ async def test_many_rows_at_once_are_one_event_and_a_heartbeat_is_none(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
-        await listens(service)
+        await until_logged(service, LISTENING)
         async with reading(client) as reader:
             run = await runs.running(sessions)
             states = [(await reader.event())["state"] for _ in range(3)]
@@ -134,7 +128,7 @@ async def test_a_reader_that_comes_back_gets_what_it_missed_or_is_told_to_look_a
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
-        await listens(service)
+        await until_logged(service, LISTENING)
         async with reading(client) as reader:
             await runs.pending(sessions, day=backfills.march(1))
             last = (await reader.event())["event_id"]
@@ -168,7 +162,7 @@ async def test_a_reader_who_takes_nothing_is_cut_off_and_costs_no_memory(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
-        await listens(service)
+        await until_logged(service, LISTENING)
         process = psutil.Process(service.pid)
         async with reading(client), reading(client, "?kind=run") as other:
             before = process.memory_info().rss

@@ -16,6 +16,7 @@ import pytest
 from daybook_embedded.ports import free_port
 from tests.integration.api.conftest import MakeDay
 from tests.integration.api.serving import api_process
+from tests.support.logs import until_logged
 from tests.support.processes import Service
 from tests.support.waiting import until
 
@@ -110,11 +111,7 @@ async def test_whoever_comes_while_it_starts_is_answered_when_it_has(
             "DAYBOOK_API_PORT": str(port),
         }
         with Service(["daybook-api"], environment=environment, log=tmp_path / "api.log") as service:
-
-            async def starting() -> bool:
-                return '"starting"' in service.said()
-
-            await until(starting, what="the start of the API")
+            await until_logged(service, "starting")
             async with httpx.AsyncClient(timeout=10) as client:
                 answer = await client.get(f"http://127.0.0.1:{port}/healthz")
     assert answer.status_code == 200

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
@@ -19,6 +19,7 @@ from daybook_domain.transport.rabbitmq import RUNS, declare
 from tests.integration.scheduler.loops import Loops
 from tests.integration.worker.rabbit import sending
 from tests.support.databases import fresh_database
+from tests.support.logs import health_url, until_logged
 from tests.support.processes import Service
 from tests.support.proxy import Proxy
 from tests.support.runs import everything
@@ -74,16 +75,6 @@ def service(
         yield running
 
 
-async def says(running: Service, message: str, *, seconds: float = 20) -> dict[str, object]:
-    """Wait until it has logged `message`, and return that line."""
-
-    async def said() -> dict[str, object]:
-        lines = [json.loads(line) for line in running.said().splitlines() if line[:1] == "{"]
-        return next((line for line in lines if line["message"] == message), {})
-
-    return await until(said, seconds=seconds, what=f"saying {message!r}")
-
-
 @pytest.mark.rabbitmq
 async def test_either_command_alone_and_both_together_send_each_run_once(
     loops: Loops, messages: Messages, postgres_url: str, rabbitmq_url: str, tmp_path: Path
@@ -97,11 +88,11 @@ async def test_either_command_alone_and_both_together_send_each_run_once(
 
     urls = {"postgres_url": postgres_url, "rabbitmq_url": rabbitmq_url}
     with service(tmp_path, "taskiq scheduler", **urls) as theirs:
-        await says(theirs, "daily schedule")
+        await until_logged(theirs, "daily schedule")
         await loops.make_due()
         await messages.are(*await there(1))
         with service(tmp_path, "daybook-scheduler", **urls) as ours:
-            await says(ours, "daily schedule")
+            await until_logged(ours, "daily schedule")
             await loops.make_due(nights=7)
             # The last of the seven is the fire that has been; it is not repeated.
             await messages.are(*await there(7))
@@ -127,7 +118,7 @@ async def test_a_scheduler_that_is_killed_loses_nothing_to_the_next(
         with service(
             tmp_path, "daybook-scheduler", postgres_url=postgres_url, rabbitmq_url=proxy.url
         ) as dying:
-            await says(dying, "daily schedule")
+            await until_logged(dying, "daily schedule")
             # It takes the run, and hangs on the way to RabbitMQ.
             proxy.swallow()
             await loops.make_due()
@@ -158,15 +149,9 @@ async def test_a_run_that_is_due_while_rabbitmq_is_away_is_sent_when_it_is_back(
             await messages.are(run.id)
 
 
-async def ask(running: Service) -> Callable[[str], Awaitable[httpx.Response]]:
-    """Return a way to ask it over HTTP."""
-    line = await says(running, "health endpoints are up")
-
-    async def get(path: str) -> httpx.Response:
-        async with httpx.AsyncClient() as client:
-            return await client.get(f"http://127.0.0.1:{line['port']}{path}")
-
-    return get
+async def get(running: Service, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=await health_url(running)) as client:
+        return await client.get(path)
 
 
 async def test_it_says_how_it_is_and_an_interrupt_ends_it_in_good_order(
@@ -175,9 +160,10 @@ async def test_it_says_how_it_is_and_an_interrupt_ends_it_in_good_order(
     with service(
         tmp_path, "daybook-scheduler", postgres_url=postgres_url, rabbitmq_url=rabbitmq_url
     ) as running:
-        get = await ask(running)
-        await says(running, "daily schedule")
-        health, ready, metrics = [await get(path) for path in ("/healthz", "/readyz", "/metrics")]
+        await until_logged(running, "daily schedule")
+        health, ready, metrics = [
+            await get(running, path) for path in ("/healthz", "/readyz", "/metrics")
+        ]
         running.send(signal.SIGINT)
         assert await asyncio.to_thread(running.wait) == 0
 
@@ -195,12 +181,13 @@ async def test_it_is_not_ready_before_a_midnight_would_be_noticed(
         with service(
             tmp_path, "daybook-scheduler", postgres_url=url, rabbitmq_url=rabbitmq_url
         ) as running:
-            get = await ask(running)
-            await says(running, "the database lacks a table or column; run `daybook migrate`")
-            before = await get("/readyz")
+            await until_logged(
+                running, "the database lacks a table or column; run `daybook migrate`"
+            )
+            before = await get(running, "/readyz")
             await migrate.upgrade(url)
-            await says(running, "daily schedule")
-            after = await get("/readyz")
+            await until_logged(running, "daily schedule")
+            after = await get(running, "/readyz")
             assert await asyncio.to_thread(running.stop) == 0
 
     assert before.status_code == 503

@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_api.main import build_app
 from daybook_api.settings import ApiSettings
 from tests.integration.api.conftest import serve
-from tests.integration.worker.test_main import address, ready
+from tests.integration.worker.test_main import ready
 from tests.support.copies import is_kept
 from tests.support.locks import somebody_waits
+from tests.support.logs import health_url, until_logged
 from tests.support.messages import books, order
 from tests.support.processes import Service
 from tests.support.producer import Producer
@@ -142,11 +143,7 @@ async def test_a_stop_in_the_middle_finishes_the_batch_and_gives_back_the_rest(
             await producer.send("order", order())
         await somebody_waits(engine)
         worker.send(signal.SIGTERM)
-
-        async def drains() -> bool:
-            return "draining" in worker.said()
-
-        await until(drains)
+        await until_logged(worker, "draining")
     assert await asyncio.to_thread(worker.wait) == 0
 
     done = (await books(engine)).orders
@@ -165,7 +162,7 @@ async def test_a_queue_of_another_kind_keeps_it_unready_and_alive(
     await producer.channel.declare_queue("product", durable=True)
     try:
         worker = start("intake")
-        url = await address(worker)
+        url = await health_url(worker)
 
         async def explained() -> bool:
             async with httpx.AsyncClient() as client:

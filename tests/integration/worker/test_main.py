@@ -1,7 +1,6 @@
 """Does the real process start, stop and survive as its operators expect?"""
 
 import asyncio
-import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,7 +8,6 @@ from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import httpx
@@ -31,6 +29,7 @@ from tests.integration.worker.runs import (
     queued_run,
     run,
 )
+from tests.support.logs import health_url, logged
 from tests.support.processes import Service
 from tests.support.waiting import until
 
@@ -71,25 +70,8 @@ def start(rabbit: Rabbit, postgres_url: str, tmp_path: Path) -> Iterator[Start]:
         yield start
 
 
-def said(worker: Service, message: str) -> dict[str, Any]:
-    """Return the line of its log with `message`; {} if there is none yet."""
-    lines = [json.loads(line) for line in worker.said().splitlines() if line.startswith("{")]
-    return next((line for line in lines if line["message"] == message), {})
-
-
-async def address(worker: Service) -> str:
-    """Wait for the health endpoints, and return where they are."""
-
-    async def up() -> dict[str, Any]:
-        line = said(worker, "health endpoints are up")
-        assert line or worker.running, worker.said()
-        return line
-
-    return f"http://127.0.0.1:{(await until(up, what='the health server'))['port']}"
-
-
 async def ready(worker: Service) -> str:
-    url = await address(worker)
+    url = await health_url(worker)
 
     async def answers() -> bool:
         async with httpx.AsyncClient() as client:
@@ -186,8 +168,8 @@ async def test_a_build_that_does_not_finish_in_time_is_given_back(
         worker.send(signal.SIGTERM)
         assert await stopped(worker) == 0
 
-    assert said(worker, "draining")["seconds"] == 0.3
-    assert said(worker, "breaking off what is not finished")
+    assert logged(worker, "draining")["seconds"] == 0.3
+    assert logged(worker, "breaking off what is not finished")
     released = await run(sessions, run_id)
     assert (released.state, released.attempt) == (RunState.PENDING, 0)
 
@@ -259,7 +241,7 @@ async def test_it_is_alive_but_not_ready_without_its_servers(start: Start) -> No
         DAYBOOK_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere",
         DAYBOOK_DRAIN_SECONDS=LONG_DRAIN_SECONDS,
     )
-    url = await address(worker)
+    url = await health_url(worker)
 
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"{url}/healthz")).status_code == 200
@@ -298,7 +280,7 @@ async def _is(sessions: Sessions, run_id: UUID, state: RunState) -> bool:
 
 
 async def _draining(worker: Service) -> bool:
-    return bool(said(worker, "draining"))
+    return bool(logged(worker, "draining"))
 
 
 async def _depth(rabbit: Rabbit, messages: int) -> bool:

@@ -43,17 +43,14 @@ def test_a_wrong_value_ends_the_process(
 ) -> None:
     monkeypatch.setenv("DAYBOOK_DATABASE_URL", URL)
     monkeypatch.setenv(name, value)
-    said = refusal(ApiSettings, capsys)
+    said = refusal(create_app, capsys)
     assert said.startswith(f"{name}: ")
     assert expected in said
     assert "secret" not in said
 
 
 def test_a_missing_value_ends_the_process(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        create_app()
-    assert ended.value.code == 2
-    assert "DAYBOOK_DATABASE_URL: is not set" in capsys.readouterr().err
+    assert "DAYBOOK_DATABASE_URL: is not set" in refusal(create_app, capsys)
 
 
 def test_times_are_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

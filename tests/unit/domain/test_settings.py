@@ -1,5 +1,7 @@
 """Is a URL that cannot lead anywhere refused by name, before anybody connects?"""
 
+from functools import partial
+
 import pytest
 
 from daybook_domain.settings import (
@@ -42,7 +44,7 @@ def test_a_broken_url_ends_the_process(
 ) -> None:
     name, settings = setting
     monkeypatch.setenv(name, value)
-    said = refusal(settings, capsys)
+    said = refusal(partial(load, settings), capsys)
     assert said.startswith(f"{name}: expected ")
     assert "sec" not in said
 

@@ -1,5 +1,7 @@
 """What the scheduler is told, and what it refuses to hear."""
 
+from functools import partial
+
 import pytest
 
 from daybook_domain.settings import load
@@ -46,7 +48,7 @@ def test_a_wrong_value_ends_the_process_with_its_name_and_what_was_expected(
 ) -> None:
     monkeypatch.setenv(name, value)
 
-    said = refusal(SchedulerSettings, capsys)
+    said = refusal(partial(load, SchedulerSettings), capsys)
 
     assert said.startswith(f"{name}: ")
     assert expected in said
@@ -60,6 +62,6 @@ def test_a_daily_report_that_the_clocks_always_jump_over_is_refused_by_name(
     assert load(SchedulerSettings).daily_cron == "30 2 * MAR 7L"
 
     monkeypatch.setenv("DAYBOOK_DAILY_CRON", "* 2 * MAR 7L")
-    said = refusal(SchedulerSettings, capsys)
+    said = refusal(partial(load, SchedulerSettings), capsys)
     assert said.startswith("DAYBOOK_DAILY_CRON: ")
     assert "never comes true in Europe/Berlin" in said

@@ -13,7 +13,7 @@ from daybook_domain.db import Sessions
 from daybook_domain.reports import ledger, outbox, service
 from daybook_domain.reports.errors import RunHeld
 from daybook_domain.reports.ledger import Fire, Recorded
-from daybook_domain.reports.models import NoWork, RunState, RunTrigger
+from daybook_domain.reports.models import NoWork, ReportRun, RunState, RunTrigger
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 from tests.support.locks import somebody_waits
 from tests.support.runs import DAY, LEASE, NOW, everything, find, pending, request, running
@@ -44,6 +44,23 @@ async def fire(sessions: Sessions, schedule_id: int, *, at: datetime = AT) -> st
     recorded = await record(sessions, Fire(schedule_id, at, DAY, at))
     (what,) = recorded or ["known"]
     return "run" if what is None else str(what)
+
+
+async def joined(sessions: Sessions) -> ReportRun:
+    """Return a run that waits, and that a fire has joined."""
+    waits = await pending(sessions)
+    assert await fire(sessions, await schedule(sessions)) == "joined"
+    return waits
+
+
+async def cancel(sessions: Sessions, run_id: UUID) -> None:
+    async with sessions.begin() as session:
+        await service.cancel(session, run_id, now=NOW)
+
+
+async def retry(sessions: Sessions, run_id: UUID) -> None:
+    async with sessions.begin() as session:
+        await service.retry(session, run_id, now=NOW)
 
 
 async def test_a_fire_becomes_a_run_once(sessions: Sessions) -> None:
@@ -197,9 +214,7 @@ async def test_a_run_of_a_backfill_that_a_fire_joins_is_as_urgent_as_the_fire(
 async def test_what_was_joined_is_followed_to_the_run_that_does_the_work(
     sessions: Sessions,
 ) -> None:
-    daily = await schedule(sessions)
-    first = await pending(sessions)
-    await fire(sessions, daily)
+    first = await joined(sessions)
     async with sessions.begin() as session:
         await outbox.take(session, now=NOW, lease=LEASE, limit=1)
     await claim(sessions, first.id)
@@ -213,12 +228,9 @@ async def test_what_was_joined_is_followed_to_the_run_that_does_the_work(
 
 
 async def test_a_fire_is_cancelled_with_the_run_that_it_joined(sessions: Sessions) -> None:
-    daily = await schedule(sessions)
-    waits = await pending(sessions)
-    await fire(sessions, daily)
+    waits = await joined(sessions)
 
-    async with sessions.begin() as session:
-        await service.cancel(session, waits.id, now=NOW)
+    await cancel(sessions, waits.id)
 
     (fired, _) = await everything(sessions)
     assert (fired.state, fired.cause, fired.finished_at) == (RunState.CANCELLED, None, NOW)
@@ -228,14 +240,11 @@ async def test_a_fire_is_cancelled_with_the_run_that_it_joined(sessions: Session
 async def test_a_fire_that_was_cancelled_does_not_follow_the_run_that_it_had_joined(
     sessions: Sessions,
 ) -> None:
-    daily = await schedule(sessions)
-    first = await pending(sessions)
-    await fire(sessions, daily)
-    async with sessions.begin() as session:
-        await service.cancel(session, first.id, now=NOW)
+    first = await joined(sessions)
+    await cancel(sessions, first.id)
     second = await pending(sessions)
-    async with sessions.begin() as session:
-        await service.retry(session, first.id, now=NOW)
+
+    await retry(sessions, first.id)
 
     (fired, *_) = await everything(sessions)
     assert (await find(sessions, first.id)).joined_run_id == second.id
@@ -243,14 +252,10 @@ async def test_a_fire_that_was_cancelled_does_not_follow_the_run_that_it_had_joi
 
 
 async def test_a_fire_that_is_retried_does_its_work_itself(sessions: Sessions) -> None:
-    daily = await schedule(sessions)
-    waits = await pending(sessions)
-    await fire(sessions, daily)
-    async with sessions.begin() as session:
-        await service.cancel(session, waits.id, now=NOW)
+    await cancel(sessions, (await joined(sessions)).id)
     (cancelled, _) = await everything(sessions)
-    async with sessions.begin() as session:
-        await service.retry(session, cancelled.id, now=NOW)
+
+    await retry(sessions, cancelled.id)
 
     fired = await find(sessions, cancelled.id)
     assert (fired.state, fired.reason, fired.joined_run_id) == (RunState.PENDING, None, None)
@@ -263,8 +268,7 @@ async def test_a_fire_that_joined_in_the_moment_of_a_cancellation_is_not_forgott
     waits = await pending(sessions)
     async with sessions.begin() as joining:
         await ledger.record(joining, [Fire(daily, AT, DAY, LATER)], now=NOW)
-        async with sessions.begin() as session:
-            await service.cancel(session, waits.id, now=NOW)
+        await cancel(sessions, waits.id)
     (before, _) = await everything(sessions)
 
     async with sessions.begin() as session:

@@ -118,9 +118,8 @@ def jumped_over(expression: str, *, timezone: str, at: datetime) -> bool:
 def _plain(expression: str) -> str:
     plain = ALIASES.get(expression.strip().lower(), expression)
     try:
-        fields = plain.split()
-        # CronSim would take a sixth, of seconds.
-        if len(fields) != grammar.FIELDS or grammar.steps_from_the_last_day(fields[2]):
+        if len(plain.split()) != grammar.FIELDS:
+            # CronSim would take a sixth, of seconds.
             raise InvalidCron(grammar.explain(expression), field="cron")
         plain = grammar.spelled_out(plain)
         CronSim(plain, datetime.min)  # noqa: DTZ901 # only parsed

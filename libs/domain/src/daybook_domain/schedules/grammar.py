@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cronsim import CronSimError
+
 FIELDS = 5
 
 EXPECTED = (
@@ -31,6 +33,10 @@ class _Field:
     def means_any(self, text: str) -> bool:
         """Tell whether `text` is the other way to write `*`, which only day fields know."""
         return text == "?" and self.name.startswith("day")
+
+    def means_last_day(self, text: str) -> bool:
+        """Tell whether `text` is the last day of the month, or its last workday."""
+        return self.name == "day-of-month" and text.upper() in {"L", "LW"}
 
     def ends_on_sunday(self, first: int, last: int) -> bool:
         """Tell whether a range goes up to Sunday as the last day of the week, written as 0."""
@@ -60,15 +66,11 @@ _FIELDS = (
 _RANGE = re.compile(r"(\w+)-(\w+)(?:/(\d+))?", re.ASCII)
 
 
-def steps_from_the_last_day(days: str) -> bool:
-    """Tell whether a day-of-month has a step after `L` or `LW`, which CronSim would leave out."""
-    return any(term.upper().startswith(("L/", "LW/")) for term in days.split(","))
-
-
 def spelled_out(plain: str) -> str:
     """Return the same five fields in the words that CronSim knows.
 
-    To it `?` is nothing, `FRI-SUN` runs backwards, and `5-5/2` is `5/2`.
+    To it `?` is nothing, `FRI-SUN` runs backwards, and `5-5/2` is `5/2`. Raises `CronSimError` for
+    `L/2`, which it would take for `L`.
     """
     spelled = []
     for field, text in zip(_FIELDS, plain.split(), strict=True):
@@ -78,6 +80,9 @@ def spelled_out(plain: str) -> str:
 
 
 def _spelled_out(field: _Field, term: str) -> str:
+    base, slash, _ = term.partition("/")
+    if slash and field.means_last_day(base):
+        raise CronSimError(term)
     found = _RANGE.fullmatch(term)
     if found is None:
         return term
@@ -125,7 +130,7 @@ def _problem(field: _Field, term: str) -> str | None:
         day = found[1] or found[2]
         return None if field.number(day) is not None else f"{day} is not {field.range}"
     base, slash, step = term.partition("/")
-    if field.name == "day-of-month" and base.upper() in {"L", "LW"}:
+    if field.means_last_day(base):
         return f"no step can follow {base}" if slash else None
     if slash and (not step.isascii() or not step.isdigit() or int(step) == 0):
         return f"the step of {term} is not a whole number above 0"
