@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain import migrate
-from daybook_domain.db import Sessions, create_engine, create_sessions
+from daybook_platform.postgres import migrate
+from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
 from tests.support.databases import empty, fresh_database
 from tests.support.servers import POSTGRES, RABBITMQ, REDIS, Kind, Server, provide
 

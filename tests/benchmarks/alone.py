@@ -17,9 +17,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import create_engine
-from daybook_domain.reports.calendar import BusinessDay, business_day
+from daybook_domain.reports.business_day import BusinessDay, business_day
 from daybook_domain.reports.errors import LeaseLost
+from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import ways
 from tests.support.bench import seconds
 

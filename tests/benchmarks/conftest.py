@@ -2,10 +2,10 @@
 
 import pytest
 
-from daybook_domain import logs
+from daybook_platform import logging_setup
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _only_tables() -> None:
     """Keep what goes well out of the log, which would stand between the tables."""
-    logs.configure(log_format="console", level="WARNING")
+    logging_setup.configure(log_format="console", level="WARNING")

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from daybook_domain.reports.calendar import BusinessDay, business_day
+from daybook_domain.reports.business_day import BusinessDay, business_day
 
 NEWEST = date(2026, 6, 30)
 

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from sqlmodel import col, select
 
-from daybook_domain.db import Sessions, create_engine, create_sessions
 from daybook_domain.reports.models import Report
+from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
 
 
 class Row(BaseModel):

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain import migrate
-from daybook_domain.db import create_engine
+from daybook_platform.postgres import migrate
+from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import days
 from tests.support.databases import fresh_database
 

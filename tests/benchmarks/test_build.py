@@ -14,9 +14,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain import migrate
-from daybook_domain.db import create_engine
-from daybook_domain.reports.calendar import BusinessDay
+from daybook_domain.reports.business_day import BusinessDay
+from daybook_platform.postgres import migrate
+from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import days, ways
 from tests.support.bench import Way, interleaved, milliseconds, ratio, seconds, setting, table
 from tests.support.databases import fresh_database

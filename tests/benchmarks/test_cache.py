@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daybook_domain import migrate
-from daybook_domain.db import create_engine
+from daybook_platform.postgres import migrate
+from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import http
 from tests.benchmarks.http import seconds_for
 from tests.support.bench import Way, interleaved, ratio, setting, table

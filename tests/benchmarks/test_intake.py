@@ -16,9 +16,9 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import create_engine, create_sessions
-from daybook_worker.intake import Intake
-from daybook_worker.metrics import Metrics
+from daybook_platform.postgres.engine import create_engine, create_sessions
+from daybook_worker.intake import IntakeProcessor
+from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
 from tests.benchmarks import shops
 from tests.benchmarks.test_orders import Till
@@ -117,8 +117,10 @@ class Traffic:
             {"database_url": self._database_url, "broker_url": self._url}
         )
         engine = create_engine(self._database_url, application="bench intake")
-        metrics = Metrics()
-        intake = Intake(engine, settings, sessions=create_sessions(engine), metrics=metrics)
+        metrics = WorkerMetrics()
+        intake = IntakeProcessor(
+            engine, settings, sessions=create_sessions(engine), metrics=metrics
+        )
         running = asyncio.create_task(intake.run())
         labels = {"queue": "order", "outcome": "applied"}
 

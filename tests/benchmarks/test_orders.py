@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.catalog.models import Address, Product, User
-from daybook_domain.db import create_sessions
-from daybook_domain.orders.allotment import NewItem, NewOrder
 from daybook_domain.orders.models import Order, OrderItem
-from daybook_domain.orders.placing import Placed, place
+from daybook_domain.orders.order_placement import PlacedOrder, place_orders
+from daybook_domain.orders.order_validation import NewItem, NewOrder
+from daybook_platform.postgres.engine import create_sessions
 from tests.benchmarks import shops
 from tests.benchmarks.http import answers, free_port
 from tests.support.bench import Way, interleaved, ratio, seconds, setting, table
@@ -125,8 +125,8 @@ class Till:
     async def _ours(self, orders: Sequence[NewOrder], batch: int) -> None:
         for start in range(0, len(orders), batch):
             async with self._sessions.begin() as session:
-                outcomes = await place(session, orders[start : start + batch])
-            assert all(isinstance(outcome, Placed) for outcome in outcomes)
+                outcomes = await place_orders(session, orders[start : start + batch])
+            assert all(isinstance(outcome, PlacedOrder) for outcome in outcomes)
 
     async def _copy(self, orders: Sequence[tuple[int, NewOrder]]) -> None:
         columns = ["id", "external_id", "user_id", "delivery_address_id", "total_price", "status"]

@@ -20,15 +20,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import col, select
 from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 
-from daybook_domain import clock, migrate
-from daybook_domain.broker import TaskIQQueue, create_broker
-from daybook_domain.db import create_engine, create_sessions
-from daybook_domain.reports.models import ReportRun, RunState, RunTrigger
-from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
-from daybook_domain.schedules import cron
-from daybook_domain.schedules.materialise import report_date
+from daybook_domain import clock
+from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
+from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
+from daybook_domain.schedules.cron import due_times
+from daybook_domain.schedules.materialization import get_report_date
 from daybook_domain.schedules.models import Schedule
-from daybook_domain.transport.rabbitmq import declare
+from daybook_platform.postgres import migrate
+from daybook_platform.postgres.engine import create_engine, create_sessions
+from daybook_platform.rabbitmq.run_broker import declare_queues
+from daybook_platform.taskiq_broker import TaskIQQueue, create_broker
 from daybook_scheduler.dispatch import AT_ONCE
 from tests.benchmarks import days
 from tests.support.bench import milliseconds, ratio, seconds, setting, table
@@ -192,7 +193,7 @@ async def many(postgres_server_url: str, rabbitmq_url: str, tmp_path: Path) -> A
 async def emptied(rabbitmq_url: str) -> AsyncIterator[None]:
     connection = await aio_pika.connect(rabbitmq_url)
     try:
-        queue = await declare(await connection.channel())
+        queue = await declare_queues(await connection.channel())
         await queue.purge()
         yield
         await queue.purge()
@@ -285,14 +286,14 @@ async def _naive(many: Many) -> float:
             at = schedule.next_fire_at
             assert at is not None
             run = ReportRun(
-                report_date=report_date(schedule, at),
+                report_date=get_report_date(schedule, at),
                 trigger=RunTrigger.SCHEDULE,
                 schedule_id=schedule.id,
                 scheduled_for=at,
                 available_at=at,
             )
             session.add(run)
-            schedule.next_fire_at = cron.next_fire(
+            schedule.next_fire_at = due_times.next_fire(
                 schedule.cron, timezone=schedule.timezone, after=at
             )
         await TaskIQQueue(broker).send(BUILD_REPORT, BuildReport(run_id=run.id))

@@ -19,10 +19,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain import migrate
-from daybook_domain.db import create_engine, create_stream_pool
-from daybook_domain.reports import render
-from daybook_domain.reports.render import Format
+from daybook_domain.reports import rendering
+from daybook_domain.reports.rendering import Format
+from daybook_platform.postgres import migrate
+from daybook_platform.postgres.engine import create_engine, create_stream_pool
 from tests.benchmarks import http
 from tests.benchmarks.http import seconds_for
 from tests.support.bench import (
@@ -114,9 +114,9 @@ async def _services(url: str, folder: Path) -> AsyncIterator[tuple[Service, int,
 async def test_a_small_day(served: Served) -> None:
     path = f"/report?date={SMALL}"
     async with create_stream_pool(served.url, application="bench", size=1) as pool:
-        line = await pool.fetchval(render.EDITION_QUERY, SMALL)
+        line = await pool.fetchval(rendering.EDITION_QUERY, SMALL)
         pool.terminate()
-    etag = render.parse_edition(SMALL, line).etag(Format.JSON)
+    etag = rendering.parse_edition(SMALL, line).etag(Format.JSON)
     asked = {
         "hello": (served.other_port, "/hello", {}, 1600),
         "naive": (served.other_port, path, {}, 160),
@@ -207,7 +207,7 @@ async def _copy_to_nowhere(pool: asyncpg.Pool, format: Format) -> None:
         pass
 
     async with pool.acquire() as connection:
-        await connection.copy_from_query(render.query(BIG, format), output=nowhere)
+        await connection.copy_from_query(rendering.query(BIG, format), output=nowhere)
 
 
 async def _naive(served: Served, day: date) -> float:

@@ -8,8 +8,8 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, registry, relationship, selectinload
 
-from daybook_domain.reports import build, statements
-from daybook_domain.reports.calendar import BusinessDay
+from daybook_domain.reports import build, build_sql
+from daybook_domain.reports.business_day import BusinessDay
 from daybook_domain.tables import metadata
 
 mapping = registry(metadata=metadata)
@@ -55,7 +55,7 @@ BOUNDS = text(
     ) AS day
     """
 )
-READ = text(f"SELECT count(*), sum(count_product) FROM ({statements.DAY}) AS day")
+READ = text(f"SELECT count(*), sum(count_product) FROM ({build_sql.DAY}) AS day")
 INSERT = text(
     """
     INSERT INTO reports (report_at, order_id, count_product)
@@ -80,7 +80,7 @@ async def add_all(engine: AsyncEngine, day: BusinessDay) -> None:
         session.add_all([_row(day, order) for order in await _load(session, day)])
 
 
-async def ours(engine: AsyncEngine, day: BusinessDay, run_id: UUID) -> build.Built:
+async def ours(engine: AsyncEngine, day: BusinessDay, run_id: UUID) -> build.BuildResult:
     """Build as a worker does."""
     async with engine.begin() as connection:
         return await build.build_day(connection, day=day, run_id=run_id, fence=1)
@@ -110,7 +110,7 @@ async def precompute(engine: AsyncEngine, day: BusinessDay) -> None:
         near = (await connection.execute(BOUNDS, values)).one()
         await connection.execute(
             text(
-                f"INSERT INTO precomputed SELECT * FROM ({statements.DAY}) AS day ORDER BY order_id"
+                f"INSERT INTO precomputed SELECT * FROM ({build_sql.DAY}) AS day ORDER BY order_id"
             ),
             {**values, "first": near.first, "last": near.last},
         )

@@ -13,9 +13,9 @@ from typing import Self
 from sqlalchemy import text
 
 from daybook_embedded.servers import Server
-from tests.e2e.people import People
-from tests.e2e.proof import QUEUE_LEASE
+from tests.e2e.invariants import QUEUE_LEASE
 from tests.e2e.stack import Stack
+from tests.e2e.user_actions import People
 from tests.support.processes import Service
 
 SCHEDULERS, WORKERS = 3, 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daybook_embedded.homes import scratch_folder
+from daybook_embedded.data_directory import scratch_folder
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
 from tests.e2e.stack import Stack, running

@@ -12,19 +12,20 @@ from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain import migrate
-from daybook_domain.db import Sessions, create_engine, create_sessions
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import Report, ReportDay, ReportRun, RunState, RunTrigger
-from daybook_domain.reports.service import request
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.reports.models import Report, ReportDay
+from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
+from daybook_domain.runs.requests import request
 from daybook_embedded.ports import free_port
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer
+from daybook_platform.postgres import migrate
+from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
 from tests.support.databases import fresh_database
+from tests.support.movable_clock import Clock
 from tests.support.processes import Service
 from tests.support.shop import add_order, open_shop
 from tests.support.waiting import until
-from tests.support.warp import Clock
 
 READY_SECONDS = 30
 

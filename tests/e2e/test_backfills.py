@@ -7,8 +7,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import RunState, RunTrigger
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.runs.models import RunState, RunTrigger
 from tests.e2e.stack import Stack
 from tests.support.waiting import until
 

@@ -18,14 +18,15 @@ import pytest
 from sqlalchemy import text
 from sqlmodel import col, select
 
-from daybook_domain.reports.models import ReportDay, ReportRun
-from daybook_domain.transport.rabbitmq import DEAD, RUNS
+from daybook_domain.reports.models import ReportDay
+from daybook_domain.runs.models import ReportRun
+from daybook_platform.rabbitmq.run_broker import DEAD_LETTERS, RUNS
 from tests.e2e.chaos import Chaos, quiet_minute
-from tests.e2e.people import People
-from tests.e2e.proof import QUEUE_LEASE, Evidence, spoilt, wrong
+from tests.e2e.invariants import QUEUE_LEASE, Evidence, spoilt, wrong
 from tests.e2e.stack import Stack
+from tests.e2e.user_actions import People
 from tests.support import history
-from tests.support.eavesdropper import Eavesdropper
+from tests.support.message_spy import Eavesdropper
 from tests.support.processes import Service
 from tests.support.waiting import until
 
@@ -77,7 +78,7 @@ async def test_no_fire_is_lost_or_doubled_whatever_comes_to_processes_and_server
             rested = await rest(stack)
             assert await check(stack) == []
             await end([*chaos.schedulers, *chaos.workers])
-            assert [await ear.depth(name) for name in (RUNS, DEAD)] == [0, 0]
+            assert [await ear.depth(name) for name in (RUNS, DEAD_LETTERS)] == [0, 0]
             evidence = await gather(stack, people, ear, rested=rested)
         assert list(wrong(evidence)) == []
         # The same evidence, spoilt in one way, is to prove nothing any more.

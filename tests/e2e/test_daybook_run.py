@@ -15,9 +15,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from daybook_domain.db import async_url
-from daybook_embedded.homes import scratch_folder
+from daybook_embedded.data_directory import scratch_folder
 from daybook_embedded.ports import free_port
+from daybook_platform.postgres.engine import async_url
 from tests.support.processes import Service
 from tests.support.waiting import until
 

@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 import httpx
 import pytest
 
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import RunState, RunTrigger
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.runs.models import RunState, RunTrigger
 from tests.e2e.stack import Stack
 from tests.support.waiting import until
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import RunState
-from daybook_embedded.homes import scratch_folder
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.runs.models import RunState
+from daybook_embedded.data_directory import scratch_folder
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer
 from daybook_embedded.valkey import ValkeyServer

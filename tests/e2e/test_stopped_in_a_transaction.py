@@ -13,8 +13,8 @@ from datetime import date, timedelta
 import pytest
 from sqlalchemy import text
 
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import RunState
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.runs.models import RunState
 from tests.e2e.stack import Stack
 from tests.support.processes import Service
 from tests.support.waiting import until

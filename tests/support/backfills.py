@@ -8,15 +8,15 @@ from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.backfills import advance as advancing
+from daybook_domain.backfills import progression as advancing
 from daybook_domain.backfills import queries, service
 from daybook_domain.backfills.models import Backfill
-from daybook_domain.backfills.queries import DayLine, Progress
-from daybook_domain.backfills.service import Range
-from daybook_domain.db import Sessions
-from daybook_domain.reports import outbox
-from daybook_domain.reports import service as reports
-from daybook_domain.reports.models import ReportRun, RunState
+from daybook_domain.backfills.queries import BackfillDayStatus, BackfillProgress
+from daybook_domain.backfills.service import BackfillRange
+from daybook_domain.runs import claims
+from daybook_domain.runs.models import ReportRun, RunState
+from daybook_platform.postgres.engine import Sessions
+from tests.support.runs import claim_due
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
@@ -37,9 +37,11 @@ async def ask(
     *,
     now: datetime = NOW,
     **more: Any,
-) -> service.Requested:
+) -> service.RequestedBackfill:
     """Ask for a range of dates in UTC."""
-    wanted = Range(first=first, last=last, **{k: more.pop(k) for k in ("mode",) if k in more})
+    wanted = BackfillRange(
+        first=first, last=last, **{k: more.pop(k) for k in ("mode",) if k in more}
+    )
     async with sessions.begin() as session:
         return await service.request(session, wanted=wanted, timezone="UTC", now=now, **more)
 
@@ -55,11 +57,11 @@ async def work(
 ) -> list[ReportRun]:
     """Let workers take and end all that can be sent; a success seals the day of the run."""
     async with sessions.begin() as session:
-        taken = await outbox.take(session, now=now, lease=LEASE, limit=100)
+        taken = await claim_due(session, now=now, lease=LEASE, limit=100)
     claimed = []
     for run in taken:
         async with sessions.begin() as session:
-            mine = await reports.claim(session, run.id, worker="w", now=now, lease=LEASE)
+            mine = await claims.claim_next(session, run.id, worker="w", now=now, lease=LEASE)
             assert mine is not None
             await end(session, mine, ends, now)
         claimed.append(mine)
@@ -103,22 +105,22 @@ async def going(sessions: Sessions) -> bool:
         return (await session.exec(found.limit(1))).first() is not None
 
 
-async def find(sessions: Sessions, requested: service.Requested) -> Backfill:
+async def find(sessions: Sessions, requested: service.RequestedBackfill) -> Backfill:
     """Return a backfill as it is now."""
     async with sessions() as session:
-        return await queries.get(session, requested.backfill.id)
+        return await queries.get_backfill(session, requested.backfill.id)
 
 
-async def days(sessions: Sessions, requested: service.Requested) -> list[DayLine]:
+async def days(sessions: Sessions, requested: service.RequestedBackfill) -> list[BackfillDayStatus]:
     """Return the dates that a backfill has come to."""
     async with sessions() as session:
-        return await queries.days(session, requested.backfill.id, limit=10_000)
+        return await queries.list_backfill_days(session, requested.backfill.id, limit=10_000)
 
 
 async def progress(
-    sessions: Sessions, requested: service.Requested, *, now: datetime = NOW
-) -> Progress:
+    sessions: Sessions, requested: service.RequestedBackfill, *, now: datetime = NOW
+) -> BackfillProgress:
     """Return how far a backfill has come."""
     async with sessions() as session:
-        backfill = await queries.get(session, requested.backfill.id)
-        return (await queries.progress(session, [backfill], now=now))[backfill.id]
+        backfill = await queries.get_backfill(session, requested.backfill.id)
+        return (await queries.get_progress(session, [backfill], now=now))[backfill.id]

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from daybook_domain.cache.values import COPY
+from daybook_platform.cache.codec import ENTRY
 
 
 async def forget_all(redis: Redis) -> None:
@@ -16,7 +16,7 @@ async def forget_all(redis: Redis) -> None:
 async def is_kept(redis: Redis, key: str) -> bool:
     """Tell whether there is a copy under `key`, of use or not."""
     value: bytes | str | None = await redis.get(key)
-    return isinstance(value, bytes) and value.startswith(COPY)
+    return isinstance(value, bytes) and value.startswith(ENTRY)
 
 
 def counted(registry: CollectorRegistry, outcome: str, *, kind: str = "product") -> int:

@@ -7,8 +7,8 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from daybook_domain.db import async_url
 from daybook_domain.tables import metadata
+from daybook_platform.postgres.engine import async_url
 
 
 @asynccontextmanager

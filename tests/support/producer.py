@@ -9,9 +9,9 @@ import aio_pika
 from aio_pika.abc import AbstractChannel
 from aiormq import spec
 
-from daybook_domain.intake.deliveries import DEAD
 from daybook_domain.intake.messages import Queue
-from daybook_domain.transport.intake import declare
+from daybook_domain.intake.parsing import DEAD_LETTER_QUEUE
+from daybook_platform.rabbitmq.intake_consumer import declare
 
 
 class _Plain(spec.Basic.Properties):
@@ -56,7 +56,7 @@ class Producer:
 
     async def purge(self) -> None:
         """Empty all queues of the intake."""
-        for name in (*Queue, DEAD):
+        for name in (*Queue, DEAD_LETTER_QUEUE):
             await (await self.channel.get_queue(name)).purge()
 
     async def depth(self, name: str) -> int:
@@ -66,4 +66,4 @@ class Producer:
 
     async def depths(self) -> int:
         """Return how many messages are ready in all queues together."""
-        return sum([await self.depth(name) for name in (*Queue, DEAD)])
+        return sum([await self.depth(name) for name in (*Queue, DEAD_LETTER_QUEUE)])

@@ -1,5 +1,6 @@
 """How does a test bring a run into the state that it is about?"""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
@@ -7,11 +8,12 @@ from sqlalchemy import update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.db import Sessions
-from daybook_domain.reports import outbox, queries, service
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import ReportRun, RunTrigger
-from daybook_domain.reports.outbox import Taken
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.runs import claims, dispatch_queue, queries, requests
+from daybook_domain.runs.dispatch_queue import DispatchItem
+from daybook_domain.runs.models import ReportRun, RunTrigger
+from daybook_domain.schedules import overlap
+from daybook_platform.postgres.engine import Sessions
 
 DAY = date(2026, 3, 1)
 NOW = datetime(2026, 3, 2, 0, 5, tzinfo=UTC)
@@ -26,10 +28,19 @@ async def request(
     day: date = DAY,
     now: datetime = NOW,
     trigger: RunTrigger = RunTrigger.MANUAL,
-) -> service.Requested:
+) -> requests.RequestedRun:
     """Ask for the report of a day in UTC."""
     found = business_day(day, timezone="UTC")
-    return await service.request(session, day=found, trigger=trigger, now=now)
+    return await requests.request(session, day=found, trigger=trigger, now=now)
+
+
+async def claim_due(
+    session: AsyncSession, *, now: datetime = NOW, lease: timedelta = LEASE, limit: int
+) -> Sequence[DispatchItem]:
+    """Claim due runs for dispatch, as a scheduler does."""
+    return await dispatch_queue.claim_due(
+        session, now=now, lease=lease, limit=limit, has_to_wait=overlap.has_earlier_work()
+    )
 
 
 async def pending(sessions: Sessions, *, day: date = DAY) -> ReportRun:
@@ -38,11 +49,11 @@ async def pending(sessions: Sessions, *, day: date = DAY) -> ReportRun:
         return (await request(session, day=day)).run
 
 
-async def queued(sessions: Sessions, *, day: date = DAY, now: datetime = NOW) -> Taken:
+async def queued(sessions: Sessions, *, day: date = DAY, now: datetime = NOW) -> DispatchItem:
     """Return a run that has been taken to be sent."""
     await pending(sessions, day=day)
     async with sessions.begin() as session:
-        (run,) = await outbox.take(session, now=now, lease=LEASE, limit=1)
+        (run,) = await claim_due(session, now=now, lease=LEASE, limit=1)
     return run
 
 
@@ -55,7 +66,7 @@ async def running(
         await session.execute(
             update(ReportRun).where(col(ReportRun.id) == run.id).values(attempt=attempt - 1)
         )
-        claimed = await service.claim(session, run.id, worker="w1", now=now, lease=LEASE)
+        claimed = await claims.claim_next(session, run.id, worker="w1", now=now, lease=LEASE)
     assert claimed is not None
     return claimed
 

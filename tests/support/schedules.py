@@ -6,12 +6,12 @@ from typing import Any
 from sqlalchemy import update
 from sqlmodel import col, select
 
-from daybook_domain.db import Sessions
-from daybook_domain.schedules import materialise as materialising
+from daybook_domain.schedules import materialization as materialising
 from daybook_domain.schedules import service
-from daybook_domain.schedules.definitions import Definition
-from daybook_domain.schedules.materialise import Fires
+from daybook_domain.schedules.definitions import ScheduleDefinition
+from daybook_domain.schedules.materialization import MaterializationResult
 from daybook_domain.schedules.models import Schedule
+from daybook_platform.postgres.engine import Sessions
 
 DAY = timedelta(days=1)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
@@ -23,7 +23,7 @@ async def define(
 ) -> Schedule:
     """Return the daily schedule, as the settings ask for it."""
     async with sessions.begin() as session:
-        definition = Definition(name=service.DAILY, cron=cron, timezone=timezone)
+        definition = ScheduleDefinition(name=service.DAILY_NAME, cron=cron, timezone=timezone)
         return await service.define_from_settings(session, definition=definition, now=now)
 
 
@@ -31,24 +31,26 @@ async def add(
     sessions: Sessions, name: str = "added", *, now: datetime = EARLIER, **said: Any
 ) -> Schedule:
     """Return a schedule that somebody has made, at midnight in UTC unless it is said otherwise."""
-    definition = Definition(name=name, **{"cron": "0 0 * * *", "timezone": "UTC", **said})
+    definition = ScheduleDefinition(name=name, **{"cron": "0 0 * * *", "timezone": "UTC", **said})
     async with sessions.begin() as session:
         return await service.create(session, definition=definition, now=now)
 
 
-async def change(sessions: Sessions, name: str = service.DAILY, **values: object) -> None:
+async def change(sessions: Sessions, name: str = service.DAILY_NAME, **values: object) -> None:
     """Change a schedule as nobody should."""
     async with sessions.begin() as session:
         await session.execute(update(Schedule).where(col(Schedule.name) == name).values(**values))
 
 
-async def materialise(sessions: Sessions, *, now: datetime, limit: int = 10) -> Fires:
+async def materialise(
+    sessions: Sessions, *, now: datetime, limit: int = 10
+) -> MaterializationResult:
     """Turn what is due into runs, as a scheduler does."""
     async with sessions.begin() as session:
-        return await materialising.materialise(session, now=now, limit=limit)
+        return await materialising.materialize(session, now=now, limit=limit)
 
 
-async def find(sessions: Sessions, name: str = service.DAILY) -> Schedule:
+async def find(sessions: Sessions, name: str = service.DAILY_NAME) -> Schedule:
     """Return a schedule as it is now."""
     async with sessions() as session:
         return (await session.exec(select(Schedule).where(Schedule.name == name))).one()

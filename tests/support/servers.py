@@ -20,7 +20,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 from yarl import URL
 
-from daybook_embedded.homes import scratch_folder
+from daybook_embedded.data_directory import scratch_folder
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
 from daybook_embedded.valkey import ValkeyServer

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlmodel import col, select
 
-from daybook_domain.reports.build import Built, build_day
-from daybook_domain.reports.calendar import BusinessDay
+from daybook_domain.reports.build import BuildResult, build_day
+from daybook_domain.reports.business_day import BusinessDay
 from daybook_domain.reports.models import ReportDay
 from tests.support.databases import empty
 
@@ -100,7 +100,7 @@ async def start_run(engine: AsyncEngine, day: date, *, fence: int = 1) -> UUID:
     return run_id
 
 
-async def build(engine: AsyncEngine, day: BusinessDay) -> Built:
+async def build(engine: AsyncEngine, day: BusinessDay) -> BuildResult:
     """Build the report of `day` by a run of its own, and commit."""
     run_id = await start_run(engine, day.date)
     async with engine.begin() as connection:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from daybook_domain.errors import Unavailable
-from daybook_domain.health import Check, HealthServer
+from daybook_platform.health import Check, HealthServer
 
 
 async def passes() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from daybook_domain import logs
+from daybook_platform import logging_setup
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 def test_json_lines_have_the_same_fields_whoever_wrote_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    logs.configure(log_format="json", level="INFO")
+    logging_setup.configure(log_format="json", level="INFO")
 
     structlog.stdlib.get_logger("daybook_domain.x").info("run claimed", run_id="r1")
     logging.getLogger("sqlalchemy.pool").warning("%s is away", "the server")
@@ -44,7 +44,7 @@ def test_json_lines_have_the_same_fields_whoever_wrote_them(
 
 
 def test_an_exception_stays_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure(log_format="json", level="INFO")
+    logging_setup.configure(log_format="json", level="INFO")
 
     _break(password="hunter2")
 
@@ -55,9 +55,9 @@ def test_an_exception_stays_one_json_line(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_an_exception_does_not_tell_what_variables_held(
-    capsys: pytest.CaptureFixture[str], log_format: logs.Format
+    capsys: pytest.CaptureFixture[str], log_format: logging_setup.LogFormat
 ) -> None:
-    logs.configure(log_format=log_format, level="INFO")
+    logging_setup.configure(log_format=log_format, level="INFO")
 
     _break(password="hunter2")
 
@@ -74,7 +74,7 @@ def _break(*, password: str) -> None:
 
 
 def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure(log_format="console", level="WARNING")
+    logging_setup.configure(log_format="console", level="WARNING")
 
     structlog.stdlib.get_logger("daybook").info("hidden")
     structlog.stdlib.get_logger("daybook").warning("shown", why="because")

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from daybook_api.settings import ApiSettings
-from daybook_domain.settings import PREFIX, Settings
+from daybook_platform.settings import PREFIX, Settings
 from daybook_scheduler.settings import SchedulerSettings
 from daybook_worker.settings import WorkerSettings
 

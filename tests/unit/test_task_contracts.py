@@ -11,12 +11,12 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 import daybook_domain
-from daybook_domain.broker import create_broker, register
-from daybook_domain.db import create_engine
-from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
+from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.tasks import Task
+from daybook_platform.postgres.engine import create_engine
+from daybook_platform.taskiq_broker import create_broker, register
 from daybook_worker.main import wire_reports
-from daybook_worker.metrics import Metrics
+from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
 
 EXAMPLES: dict[str, BaseModel] = {BUILD_REPORT.name: BuildReport(run_id=uuid4())}
@@ -42,7 +42,7 @@ def test_every_declared_task_is_bound_exactly_once() -> None:
     names = [task.name for task in declared()]
 
     engine = create_engine(settings().database_url.get_secret_value(), application="tests")
-    bound = wire_reports(settings(), engine, Metrics()).broker.local_task_registry
+    bound = wire_reports(settings(), engine, WorkerMetrics()).broker.local_task_registry
 
     assert sorted(names) == sorted(bound)
 

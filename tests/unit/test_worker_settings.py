@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from daybook_domain.settings import load
+from daybook_platform.settings import load
 from daybook_worker.main import main
 from daybook_worker.settings import WorkerSettings
 from tests.support.settings import refusal

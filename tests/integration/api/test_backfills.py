@@ -8,8 +8,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from daybook_domain.db import Sessions
-from daybook_domain.reports.models import RunState
+from daybook_domain.runs.models import RunState
+from daybook_platform.postgres.engine import Sessions
 from tests.integration.api.conftest import MakeDay
 from tests.support import backfills, runs
 

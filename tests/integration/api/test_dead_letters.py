@@ -8,9 +8,9 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import Sessions
-from daybook_domain.intake.deliveries import examine
-from daybook_domain.intake.service import Outcome
+from daybook_domain.intake.parsing import parse_delivery
+from daybook_domain.intake.service import MessageOutcome
+from daybook_platform.postgres.engine import Sessions
 from tests.support.letters import retry, take
 from tests.support.messages import books, order, product
 from tests.support.shop import open_shop
@@ -24,11 +24,11 @@ async def kept(api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions) 
     await open_shop(engine)
     await take(
         sessions,
-        examine("order", order(quantity=2000), message_id="m1"),
-        examine("order", b"\xff\x00"),
-        examine("product", b"nonsense 50%", headers={"from": "there"}),
-        examine("order", order(quantity=3000)),
-        examine("order", b"x" * 300),
+        parse_delivery("order", order(quantity=2000), message_id="m1"),
+        parse_delivery("order", b"\xff\x00"),
+        parse_delivery("product", b"nonsense 50%", headers={"from": "there"}),
+        parse_delivery("order", order(quantity=3000)),
+        parse_delivery("order", b"x" * 300),
     )
 
 
@@ -93,7 +93,7 @@ async def test_a_letter_is_mended_redriven_and_processed_once(
     tried = await asyncio.gather(*(retry(sessions) for _ in range(5)))
 
     assert {answer.status_code for answer in answers} == {202}
-    assert [outcome for each in tried for outcome in each] == [Outcome.APPLIED]
+    assert [outcome for each in tried for outcome in each] == [MessageOutcome.APPLIED]
     assert (await books(engine)).stock == {1: 998}
     letter = await detail(api, 1)
     assert letter["state"] == "redriven"
@@ -116,7 +116,7 @@ async def test_a_redrive_that_fails_again_is_kept_with_the_new_reason(
     await api.put("/dead-letters/1", json=mended)
     await api.post("/dead-letters/1/redrive")
 
-    assert await retry(sessions) == [Outcome.KEPT]
+    assert await retry(sessions) == [MessageOutcome.KEPT]
 
     letter = await detail(api, 1)
     assert (letter["state"], letter["attempts"]) == ("kept", 2)
@@ -147,7 +147,9 @@ async def test_many_are_redriven_at_a_rate_and_a_dry_run_tells_which(
 
     assert (done.status_code, done.json()["ids"]) == (202, [1, 4])
     assert again.json()["count"] == 0, "they wait already"
-    assert await retry(sessions) == [Outcome.KEPT], "the second has its turn in 1,000 seconds"
+    assert await retry(sessions) == [MessageOutcome.KEPT], (
+        "the second has its turn in 1,000 seconds"
+    )
 
 
 async def test_a_letter_is_discarded_with_a_reason_and_not_otherwise(
@@ -205,11 +207,11 @@ async def test_the_contract_of_the_queues_is_served(api: httpx.AsyncClient) -> N
 async def test_a_redriven_order_that_came_meanwhile_has_no_second_effect(
     api: httpx.AsyncClient, kept: None, sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    await take(sessions, examine("order", order(product=2, external_id="a")))
-    await take(sessions, examine("product", product()))
-    await take(sessions, examine("order", order(product=2, external_id="a")))
+    await take(sessions, parse_delivery("order", order(product=2, external_id="a")))
+    await take(sessions, parse_delivery("product", product()))
+    await take(sessions, parse_delivery("order", order(product=2, external_id="a")))
 
-    assert await retry(sessions) == [Outcome.DUPLICATE]
+    assert await retry(sessions) == [MessageOutcome.DUPLICATE]
 
     assert (await books(engine)).sold == {2: 1}
     assert (await detail(api, 6))["actions"][-1]["note"] == "duplicate of order:1"

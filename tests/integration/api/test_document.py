@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_api.main import build_app
 from daybook_api.settings import ApiSettings
-from daybook_domain.reports.calendar import local_date
+from daybook_domain.reports.business_day import local_date
 from tests.integration.api.conftest import MakeDay, serve
 
 DAY = "2026-03-01"

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from daybook_domain.db import Sessions
+from daybook_platform.postgres.engine import Sessions
 from tests.integration.api.conftest import MakeDay
 from tests.integration.api.serving import api_process
 from tests.support import backfills, runs

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.idempotency.service import FORGET_AT_ONCE
+from daybook_domain.idempotency.service import EXPIRED_KEYS_PER_CLAIM
 from tests.support.rest import ADDRESS, PRODUCT, add, left, open_shop, order
 
 KEY = "Idempotency-Key"
@@ -153,7 +153,7 @@ async def test_a_key_is_forgotten_after_its_time(
 
 
 async def test_expired_keys_do_not_pile_up(api: httpx.AsyncClient, engine: AsyncEngine) -> None:
-    for n in range(FORGET_AT_ONCE + 5):
+    for n in range(EXPIRED_KEYS_PER_CLAIM + 5):
         await send(api, "/products", PRODUCT, key=f"old-{n}")
     await age(engine, timedelta(hours=25))
     await send(api, "/products", PRODUCT, key="new-1")

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import Sessions
+from daybook_platform.postgres.engine import Sessions
 from tests.integration.api.conftest import MakeDay
 from tests.support.schedules import define
 from tests.support.shop import add_order, open_shop

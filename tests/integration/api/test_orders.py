@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.reports.calendar import business_day
+from daybook_domain.reports.business_day import business_day
 from tests.support.rest import ADDRESS, PRODUCT, add, left, open_shop, order
 from tests.support.shop import build, sums
 

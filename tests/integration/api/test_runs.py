@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from daybook_domain.reports.statements import RUNS_CHANNEL
+from daybook_domain.pg_channels import RUNS_CHANNEL
 
 RUNS = "/report/runs"
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from daybook_domain.db import Sessions
-from daybook_domain.schedules import bridge
+from daybook_domain.schedules import taskiq_sync
+from daybook_platform.postgres.engine import Sessions
 from tests.support.schedules import MIDNIGHT, add, change, define, materialise
 
 DAY = timedelta(days=1)
@@ -399,7 +399,7 @@ async def test_what_cannot_be_fired_of_taskiq_is_listed_with_its_problem(
         b'{"task_name": "reports.build", "labels": {}, "args": [], "kwargs": {}, "cron": "@daily"}'
     )
     async with sessions.begin() as session:
-        await bridge.adopt(
+        await taskiq_sync.sync(
             session,
             {"a": good, "b": b"{", "c": good},
             memory="m",

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_api.reports.response import Streamed
-from daybook_api.streams import HELD_BYTES, Reports
-from daybook_domain.db import create_stream_pool
+from daybook_api.reports.responses import StreamedReport
+from daybook_api.reports.streams import MAX_BUFFERED_BYTES, ReportReader
 from daybook_domain.errors import Unavailable
-from daybook_domain.reports.render import SMALL_ROWS, Format
+from daybook_domain.reports.rendering import SMALL_ROWS, Format
+from daybook_platform.postgres.engine import create_stream_pool
 from tests.integration.api.conftest import MakeDay
 from tests.support.waiting import until
 
@@ -32,8 +32,8 @@ async def pool(postgres_url: str) -> AsyncIterator[asyncpg.Pool]:
 
 
 @pytest.fixture
-def reports(pool: asyncpg.Pool) -> Reports:
-    return Reports(pool, patience=timedelta(minutes=1), free_within=timedelta(seconds=0.2))
+def reports(pool: asyncpg.Pool) -> ReportReader:
+    return ReportReader(pool, patience=timedelta(minutes=1), free_within=timedelta(seconds=0.2))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ class Reader:
         self.complete = not message.get("more_body", False)
 
 
-async def test_a_long_day_arrives_whole(many: None, reports: Reports) -> None:
+async def test_a_long_day_arrives_whole(many: None, reports: ReportReader) -> None:
     stream = await reports.open(DAY, Format.JSON)
     rows = json.loads(b"".join([piece async for piece in stream.pieces()]))
     await stream.close()
@@ -87,7 +87,7 @@ async def test_a_long_day_arrives_whole(many: None, reports: Reports) -> None:
 
 
 async def test_a_stream_shows_the_day_before_a_run_though_the_run_commits_meanwhile(
-    many: None, reports: Reports, make_day: MakeDay
+    many: None, reports: ReportReader, make_day: MakeDay
 ) -> None:
     stream = await reports.open(DAY, Format.NDJSON)
     pieces = stream.pieces()
@@ -99,13 +99,13 @@ async def test_a_stream_shows_the_day_before_a_run_though_the_run_commits_meanwh
     assert (await reports.edition(DAY)).revision == 2
 
 
-async def test_who_does_not_read_lets_nothing_grow(many: None, reports: Reports) -> None:
+async def test_who_does_not_read_lets_nothing_grow(many: None, reports: ReportReader) -> None:
     stream = await reports.open(DAY, Format.JSON)
     # The COPY goes on until the pipe is full; other work shows that the loop is not held up.
-    await until(lambda: _is(stream.held_bytes > HELD_BYTES), what="a full pipe")
+    await until(lambda: _is(stream.held_bytes > MAX_BUFFERED_BYTES), what="a full pipe")
     for _ in range(20):
         await reports.edition(DAY)
-    assert stream.held_bytes < HELD_BYTES + 512 * 1024
+    assert stream.held_bytes < MAX_BUFFERED_BYTES + 512 * 1024
     await stream.close()
 
 
@@ -114,7 +114,7 @@ async def _is(value: bool) -> bool:  # noqa: FBT001 # it is what it gives back
 
 
 async def test_a_day_that_fits_into_the_pipe_holds_no_connection_while_it_is_sent(
-    make_day: MakeDay, reports: Reports
+    make_day: MakeDay, reports: ReportReader
 ) -> None:
     await make_day(DAY.isoformat(), rows=1500)
     # There are two connections.
@@ -127,7 +127,7 @@ async def test_a_day_that_fits_into_the_pipe_holds_no_connection_while_it_is_sen
 @pytest.mark.parametrize("rows", [0, 1, 2, SMALL_ROWS])
 @pytest.mark.parametrize("form", [*Format])
 async def test_at_once_and_streamed_the_bytes_are_the_same(
-    make_day: MakeDay, reports: Reports, rows: int, form: Format
+    make_day: MakeDay, reports: ReportReader, rows: int, form: Format
 ) -> None:
     await make_day(DAY.isoformat(), rows=rows)
     small = await reports.small(DAY, form)
@@ -138,19 +138,19 @@ async def test_at_once_and_streamed_the_bytes_are_the_same(
     await stream.close()
 
 
-async def test_a_long_day_is_not_had_at_once(make_day: MakeDay, reports: Reports) -> None:
+async def test_a_long_day_is_not_had_at_once(make_day: MakeDay, reports: ReportReader) -> None:
     await make_day(DAY.isoformat(), rows=SMALL_ROWS + 1)
     assert await reports.small(DAY, Format.JSON) is None
 
 
 async def test_when_the_client_goes_the_copy_ends(
     many: None,
-    reports: Reports,
+    reports: ReportReader,
     pool: asyncpg.Pool,
     no_reader_left: Callable[[], Awaitable[bool]],
 ) -> None:
     reader = Reader()
-    response = Streamed(await reports.open(DAY, Format.JSON), Format.JSON)
+    response = StreamedReport(await reports.open(DAY, Format.JSON), Format.JSON)
     answering = asyncio.create_task(response({"type": "http"}, reader.receive, reader.send))
     reader.gone.set()
     async with asyncio.timeout(10):
@@ -163,9 +163,9 @@ async def test_when_the_client_goes_the_copy_ends(
 async def test_a_reader_who_takes_nothing_is_cut_off(
     many: None, pool: asyncpg.Pool, no_reader_left: Callable[[], Awaitable[bool]]
 ) -> None:
-    hasty = Reports(pool, patience=timedelta(seconds=0.2))
+    hasty = ReportReader(pool, patience=timedelta(seconds=0.2))
     reader = Reader()
-    response = Streamed(await hasty.open(DAY, Format.JSON), Format.JSON)
+    response = StreamedReport(await hasty.open(DAY, Format.JSON), Format.JSON)
     async with asyncio.timeout(10):
         await response({"type": "http"}, reader.receive, reader.send)
     assert not reader.complete
@@ -173,10 +173,10 @@ async def test_a_reader_who_takes_nothing_is_cut_off(
 
 
 async def test_a_stream_that_loses_its_database_is_not_completed(
-    many: None, reports: Reports, engine: AsyncEngine
+    many: None, reports: ReportReader, engine: AsyncEngine
 ) -> None:
     reader = Reader()
-    response = Streamed(await reports.open(DAY, Format.JSON), Format.JSON)
+    response = StreamedReport(await reports.open(DAY, Format.JSON), Format.JSON)
     answering = asyncio.create_task(response({"type": "http"}, reader.receive, reader.send))
     async with engine.begin() as connection:
         await connection.execute(
@@ -194,7 +194,7 @@ async def test_a_stream_that_loses_its_database_is_not_completed(
 
 
 async def test_when_all_streams_are_taken_another_is_refused_for_now(
-    many: None, reports: Reports
+    many: None, reports: ReportReader
 ) -> None:
     taken = [await reports.open(DAY, Format.JSON) for _ in range(2)]
     with pytest.raises(Unavailable, match="Too many reports are being read"):

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from daybook_console.main import app
-from daybook_domain.db import Sessions
-from daybook_domain.reports.models import RunState
+from daybook_domain.runs.models import RunState
+from daybook_platform.postgres.engine import Sessions
 from tests.support import backfills, runs
 from tests.support.processes import Service
 from tests.support.waiting import until

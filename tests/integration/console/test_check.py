@@ -9,9 +9,9 @@ from sqlmodel import select
 from typer.testing import CliRunner
 
 from daybook_console.main import app
-from daybook_domain.db import Sessions
-from daybook_domain.reports.models import ReportRun
+from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules import retention
+from daybook_platform.postgres.engine import Sessions
 from tests.support.schedules import MIDNIGHT, add, change, materialise
 
 
@@ -42,7 +42,7 @@ async def test_it_begins_where_the_ledger_is_complete_and_says_so(
         for run in (await session.exec(select(ReportRun))).all():
             run.finished_at = run.scheduled_for
         await retention.prune(session, before=now - timedelta(days=50), limit=1000)
-        through = await retention.forgotten_through(session)
+        through = await retention.get_pruned_through(session)
     assert through is not None
 
     told = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "90"])

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner, Result
 
 from daybook_console.main import app
-from daybook_domain.db import Sessions
-from daybook_domain.intake.deliveries import examine
-from daybook_domain.intake.service import Outcome
+from daybook_domain.intake.parsing import parse_delivery
+from daybook_domain.intake.service import MessageOutcome
+from daybook_platform.postgres.engine import Sessions
 from tests.support.letters import retry, take
 from tests.support.messages import books, order
 from tests.support.producer import Producer
@@ -38,8 +38,8 @@ async def kept(engine: AsyncEngine, sessions: Sessions) -> None:
     await open_shop(engine)
     await take(
         sessions,
-        *(examine("order", order(quantity=1001 + n)) for n in range(3)),
-        examine("product", b"[red]nonsense"),
+        *(parse_delivery("order", order(quantity=1001 + n)) for n in range(3)),
+        parse_delivery("product", b"[red]nonsense"),
     )
 
 
@@ -62,7 +62,7 @@ async def test_a_letter_is_mended_and_processed(
     assert edited.stdout == "Letter 1 has version 2.\n"
     assert (late.exit_code, "edited meanwhile" in late.stderr) == (1, True)
     assert redriven.stdout == "1 letters are being processed again.\n"
-    assert await retry(sessions) == [Outcome.APPLIED]
+    assert await retry(sessions) == [MessageOutcome.APPLIED]
     assert (await books(engine)).stock == {1: 995}
     shown = json.loads((await run("dead-letters", "show", "1")).stdout)
     assert [action["actor"] for action in shown["actions"]][1:] == ["ada", "worker"]

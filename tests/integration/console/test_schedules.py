@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from daybook_console.main import app
-from daybook_domain.db import Sessions
-from daybook_domain.schedules.definitions import Definition
+from daybook_domain.schedules.definitions import ScheduleDefinition
+from daybook_platform.postgres.engine import Sessions
 from tests.support.schedules import MIDNIGHT, change, define, materialise
 
 Daybook = Callable[..., Awaitable[Result]]
@@ -105,7 +105,7 @@ async def test_tables_are_for_people(daybook: Daybook, sessions: Sessions) -> No
 
     assert "0 0 * * *" in listed.output
     assert [line.split()[0] for line in shown.output.splitlines()] == SHOWN
-    assert {field.name for field in fields(Definition)} <= set(SHOWN)
+    assert {field.name for field in fields(ScheduleDefinition)} <= set(SHOWN)
     assert "buffer_one" in shown.output
     assert "2026-03-02 00:00:00+00:00" in fires.output
     assert "pending" in fires.output

@@ -9,8 +9,9 @@ from alembic.util import CommandError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain import migrate
-from daybook_domain.db import create_engine
+from daybook_domain import advisory_locks
+from daybook_platform.postgres import migrate
+from daybook_platform.postgres.engine import create_engine
 from tests.support.databases import fresh_database
 from tests.support.locks import somebody_waits
 
@@ -102,7 +103,7 @@ async def test_a_difference_between_code_and_database_is_found(
 
 async def test_two_at_once_wait_for_each_other(empty: str, empty_engine: AsyncEngine) -> None:
     async with empty_engine.begin() as connection:
-        await connection.execute(text(f"SELECT pg_advisory_xact_lock({migrate.LOCK_KEY})"))
+        await connection.execute(text(f"SELECT pg_advisory_xact_lock({advisory_locks.MIGRATION})"))
         upgrades = [asyncio.create_task(migrate.upgrade(empty)) for _ in range(2)]
         await somebody_waits(empty_engine, others=1)
 

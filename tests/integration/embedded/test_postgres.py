@@ -16,12 +16,12 @@ import pytest
 from daybook_embedded import processes
 from daybook_embedded.accounts import account_for
 from daybook_embedded.binaries import postgres_programs
-from daybook_embedded.children import Program
+from daybook_embedded.data_directory import Home, open_home
 from daybook_embedded.errors import EmbeddedError
-from daybook_embedded.homes import Home, open_home
 from daybook_embedded.ports import free_port
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.processes import Process
+from daybook_embedded.supervisor import Program
 from tests.support.waiting import until
 
 END_SECONDS = 10

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from daybook_embedded import homes
+from daybook_embedded import data_directory
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.valkey import ValkeyServer
 
@@ -37,7 +37,7 @@ def private(folder: Path) -> Iterator[Path]:
     path.mkdir(mode=0o700)
     yield path
     for note in path.glob("*/ELSEWHERE"):
-        shutil.rmtree(homes.open_home(note.parent).folder)
+        shutil.rmtree(data_directory.open_home(note.parent).folder)
 
 
 def test_servers_do_not_run_as_root(folder: Path) -> None:
@@ -52,7 +52,7 @@ def test_an_unreachable_folder_is_replaced_by_one_that_is_named(
     with caplog.at_level(logging.WARNING), PostgresServer(private / "postgres", durable=False):
         note = private.joinpath("postgres", "ELSEWHERE").read_text()
 
-    assert str(homes.SHARED) in note
+    assert str(data_directory.SHARED) in note
     assert note.strip() in caplog.text
     assert private.stat().st_mode & 0o777 == 0o700
     with PostgresServer(private / "postgres", durable=False) as again:
@@ -62,12 +62,12 @@ def test_an_unreachable_folder_is_replaced_by_one_that_is_named(
 def test_what_stood_for_a_temporary_folder_goes_after_it(private: Path) -> None:
     first, second = private / "first", private / "second"
     with ValkeyServer(first):
-        home = homes.open_home(first).folder
+        home = data_directory.open_home(first).folder
     shutil.rmtree(first)
 
     with ValkeyServer(second):
         assert not home.exists()
-        assert homes.open_home(second).folder.exists()
+        assert data_directory.open_home(second).folder.exists()
 
 
 def test_servers_and_files_belong_to_the_owner_of_the_folder_around_them(folder: Path) -> None:
@@ -100,5 +100,5 @@ def test_programs_out_of_reach_are_copied_to_where_they_are_not(
         check=True,
     ).stdout.strip()
 
-    assert Path(program).is_relative_to(homes.SHARED)
+    assert Path(program).is_relative_to(data_directory.SHARED)
     assert Path(program).read_bytes() == next(private.rglob("valkey-server")).read_bytes()

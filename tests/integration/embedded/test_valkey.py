@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from daybook_embedded.errors import EmbeddedError
-from daybook_embedded.greetings import valkey_answers
+from daybook_embedded.probes import valkey_answers
 from daybook_embedded.valkey import ValkeyServer
 
 

@@ -11,16 +11,16 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import create_sessions
 from daybook_domain.errors import Unavailable
-from daybook_domain.reports.tasks import BuildReport
+from daybook_domain.runs.tasks import BuildReport
 from daybook_domain.tasks import P, Task, TaskQueue
-from daybook_domain.transport.schedules import RedisSchedules
-from daybook_scheduler.loop import Plan, SchedulerLoop
-from daybook_scheduler.metrics import Metrics
+from daybook_platform.postgres.engine import create_sessions
+from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_scheduler.loop import LoopConfig, SchedulerLoop
+from daybook_scheduler.metrics import SchedulerMetrics
 from tests.support.waiting import until
 
-PLAN = Plan(
+PLAN = LoopConfig(
     daily_cron="0 0 * * *",
     timezone="UTC",
     reconcile_days=3,
@@ -82,17 +82,17 @@ class Loops:
         self,
         queue: TaskQueue,
         *,
-        plan: Plan = PLAN,
-        metrics: Metrics | None = None,
+        plan: LoopConfig = PLAN,
+        metrics: SchedulerMetrics | None = None,
         engine: AsyncEngine | None = None,
-        taskiq: RedisSchedules | None = None,
+        taskiq: RedisScheduleSource | None = None,
     ) -> SchedulerLoop:
         """Return a loop that does not run yet."""
         return SchedulerLoop(
             engine=engine or self.engine,
             queue=queue,
             plan=plan,
-            metrics=metrics or Metrics(),
+            metrics=metrics or SchedulerMetrics(),
             taskiq=taskiq,
         )
 
@@ -101,10 +101,10 @@ class Loops:
         self,
         queue: TaskQueue,
         *,
-        plan: Plan = PLAN,
-        metrics: Metrics | None = None,
+        plan: LoopConfig = PLAN,
+        metrics: SchedulerMetrics | None = None,
         engine: AsyncEngine | None = None,
-        taskiq: RedisSchedules | None = None,
+        taskiq: RedisScheduleSource | None = None,
     ) -> AsyncIterator[None]:
         """Run a loop for as long as the block takes."""
         stop = asyncio.Event()
@@ -148,6 +148,6 @@ class Loops:
         return bool(found)
 
 
-def count(metrics: Metrics, name: str, **labels: str) -> float:
+def count(metrics: SchedulerMetrics, name: str, **labels: str) -> float:
     """Return the value of one of the scheduler's counters."""
     return metrics.registry.get_sample_value(f"daybook_scheduler_{name}", labels) or 0

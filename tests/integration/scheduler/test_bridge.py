@@ -14,16 +14,16 @@ from taskiq import InMemoryBroker
 from taskiq.serializers import JSONSerializer
 from taskiq_redis import ListRedisScheduleSource
 
-from daybook_domain.db import Sessions
 from daybook_domain.errors import Unavailable
-from daybook_domain.reports.models import ReportRun, RunState
-from daybook_domain.schedules import bridge, queries, service
-from daybook_domain.schedules.bridge import Adopted
-from daybook_domain.schedules.check import check
-from daybook_domain.schedules.errors import FromTaskiq
+from daybook_domain.runs.models import ReportRun, RunState
+from daybook_domain.schedules import queries, service, taskiq_sync
+from daybook_domain.schedules.audit import find_problems
+from daybook_domain.schedules.errors import ScheduleFromTaskiq
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
-from daybook_domain.transport.schedules import RedisSchedules
-from daybook_scheduler.metrics import Metrics
+from daybook_domain.schedules.taskiq_sync import SyncResult
+from daybook_platform.postgres.engine import Sessions
+from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_scheduler.metrics import SchedulerMetrics
 from tests.integration.scheduler.loops import Loops, RecordingQueue, count
 from tests.support.runs import everything
 from tests.support.schedules import add, materialise
@@ -41,7 +41,7 @@ class Callers:
         self.prefix = f"test-{uuid4()}"
         self.redis: Redis = Redis.from_url(url)
         self.theirs = ListRedisScheduleSource(url, self.prefix, serializer=JSONSerializer())
-        self.ours = RedisSchedules(url, prefix=self.prefix)
+        self.ours = RedisScheduleSource(url, prefix=self.prefix)
         broker = InMemoryBroker()
 
         async def build(report_date: str | None = None) -> None:
@@ -63,11 +63,11 @@ class Callers:
         found = [key.decode() async for key in self.redis.scan_iter(f"{self.prefix}:*")]
         return {key.removeprefix(f"{self.prefix}:") for key in found} - {"daybook:memory"}
 
-    async def adopt(self, *, now: datetime = NOW) -> Adopted:
+    async def adopt(self, *, now: datetime = NOW) -> SyncResult:
         """Do what a scheduler does when it looks."""
         found = await self.ours.look()
         async with self.sessions.begin() as session:
-            return await bridge.adopt(
+            return await taskiq_sync.sync(
                 session, found.entries, memory=found.memory, timezone="UTC", now=now
             )
 
@@ -145,7 +145,9 @@ async def test_a_time_that_stays_in_redis_does_not_fire_again(callers: Callers) 
     assert len(await callers.fires()) == 1
     async with callers.sessions() as session:
         now = NOW + 3 * HOUR
-        assert not await check(session, since=NOW - HOUR, now=now, patience=timedelta(days=1))
+        assert not await find_problems(
+            session, since=NOW - HOUR, now=now, patience=timedelta(days=1)
+        )
 
 
 async def test_a_time_that_has_passed_is_made_up_for_or_missed_with_a_reason(
@@ -209,7 +211,7 @@ async def test_what_is_corrupt_is_reported_once_and_stops_nothing(callers: Calle
     assert (second.begun, second.broken, second.problems) == ((), (), len(corrupt))
     assert [schedule.name for schedule in await callers.schedules()] == ["good", "taken"]
     async with callers.sessions() as session:
-        listed = await queries.taskiq_entries(session, broken=True, limit=100)
+        listed = await queries.list_taskiq_entries(session, broken=True, limit=100)
     problems = {entry.id: entry.problem for entry in listed}
     assert "pickle is never loaded" in str(problems["pickled"])
     assert problems["taken"] == "There is a schedule named taken already."
@@ -258,7 +260,7 @@ async def test_it_is_changed_in_redis_only_but_can_be_removed_here(callers: Call
     assert schedule.id is not None
 
     async with callers.sessions.begin() as session:
-        with pytest.raises(FromTaskiq, match="change it there"):
+        with pytest.raises(ScheduleFromTaskiq, match="change it there"):
             await service.change(
                 session, schedule.id, changes={"cron": "@daily"}, versions=None, now=NOW
             )
@@ -269,7 +271,7 @@ async def test_it_is_changed_in_redis_only_but_can_be_removed_here(callers: Call
 
 
 async def test_a_redis_that_is_away_is_unavailable(callers: Callers) -> None:
-    away = RedisSchedules("redis://127.0.0.1:1/0")
+    away = RedisScheduleSource("redis://127.0.0.1:1/0")
     with pytest.raises(Unavailable):
         await away.look()
     with pytest.raises(Unavailable):
@@ -284,7 +286,7 @@ async def test_the_loop_looks_and_sends_and_takes_out_what_fired_once(
         callers.theirs, datetime.now(UTC) - timedelta(seconds=1)
     )
     await callers.write("broken", b"{")
-    queue, metrics = RecordingQueue(), Metrics()
+    queue, metrics = RecordingQueue(), SchedulerMetrics()
 
     async def is_out() -> bool:
         return await callers.keys() == {"cron", "data:broken"}
@@ -304,8 +306,8 @@ async def test_the_loop_looks_and_sends_and_takes_out_what_fired_once(
 
 
 async def test_the_loop_goes_on_without_redis(loops: Loops) -> None:
-    away = RedisSchedules("redis://127.0.0.1:1/0")
-    queue, metrics = RecordingQueue(), Metrics()
+    away = RedisScheduleSource("redis://127.0.0.1:1/0")
+    queue, metrics = RecordingQueue(), SchedulerMetrics()
     async with loops.running(queue, metrics=metrics, taskiq=away):
         await loops.make_due()
         await queue.was_tried()

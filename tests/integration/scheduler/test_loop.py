@@ -9,15 +9,16 @@ from functools import partial
 import pytest
 import structlog
 
-from daybook_domain.backfills.service import Requested
-from daybook_domain.db import create_engine
-from daybook_domain.reports import service
+from daybook_domain.backfills.service import RequestedBackfill
 from daybook_domain.reports.build import build_day
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
-from daybook_scheduler.database import Database
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.reports.models import ReportDay
+from daybook_domain.runs import claims
+from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
+from daybook_platform.postgres.engine import create_engine
 from daybook_scheduler.dispatch import AT_ONCE, Dispatcher
-from daybook_scheduler.metrics import Metrics
+from daybook_scheduler.metrics import SchedulerMetrics
+from daybook_scheduler.transactions import TransactionFactory
 from tests.integration.scheduler.loops import PATIENT, PLAN, Loops, RecordingQueue, count
 from tests.support import backfills, schedules
 from tests.support.proxy import Proxy
@@ -26,7 +27,7 @@ from tests.support.waiting import until
 
 
 async def test_a_due_fire_is_materialised_and_sent(loops: Loops) -> None:
-    queue, metrics = RecordingQueue(), Metrics()
+    queue, metrics = RecordingQueue(), SchedulerMetrics()
     async with loops.running(queue, metrics=metrics):
         await loops.make_due()
         await until(lambda: everything(loops.sessions), what="a run")
@@ -51,7 +52,7 @@ async def test_what_became_of_a_run_is_written_down_when_nobody_holds_it_any_mor
     loops: Loops, *, away: bool
 ) -> None:
     """Another scheduler holds it for a moment when it finds it pending and comes too late."""
-    queue, metrics = RecordingQueue(), Metrics()
+    queue, metrics = RecordingQueue(), SchedulerMetrics()
     # Nobody takes it back before the test has ended.
     plan = replace(PLAN, dispatch_lease=timedelta(minutes=2))
     queue.away = away
@@ -145,7 +146,7 @@ async def test_a_run_that_was_not_taken_is_pending_again_and_sent_when_it_can_be
     loops: Loops,
 ) -> None:
     run = await pending(loops.sessions)
-    queue, metrics = RecordingQueue(), Metrics()
+    queue, metrics = RecordingQueue(), SchedulerMetrics()
     queue.away = True
 
     async def is_pending() -> bool:
@@ -225,7 +226,7 @@ async def test_a_crash_between_commit_and_publish_is_made_up_for(loops: Loops) -
     assert (await find(loops.sessions, run.id)).state == RunState.QUEUED
 
     await loops.execute("UPDATE report_runs SET lease_until = now() - interval '1 second'")
-    metrics = Metrics()
+    metrics = SchedulerMetrics()
     async with loops.running(queue, metrics=metrics):
         await queue.has(run.id)
 
@@ -240,9 +241,9 @@ async def test_a_stopped_dispatcher_finishes_what_is_under_way_and_gives_the_res
     queue = RecordingQueue()
     queue.free.clear()
     dispatcher = Dispatcher(
-        database=Database(loops.sessions),
+        database=TransactionFactory(loops.sessions),
         queue=queue,
-        metrics=Metrics(),
+        metrics=SchedulerMetrics(),
         lease=PLAN.dispatch_lease,
         queue_lease=PLAN.queue_lease,
     )
@@ -286,7 +287,7 @@ async def test_late_orders_get_in_by_a_rebuild_of_the_latest_days(loops: Loops) 
             )
             for days in (1, 3, 4)
         )
-    queue, metrics = RecordingQueue(), Metrics()
+    queue, metrics = RecordingQueue(), SchedulerMetrics()
 
     async def asked() -> bool:
         return len(queue.sent) == 2
@@ -306,7 +307,7 @@ async def test_late_orders_get_in_by_a_rebuild_of_the_latest_days(loops: Loops) 
 async def test_a_schedule_that_cannot_fire_is_reported_once_and_stops_no_other(
     loops: Loops,
 ) -> None:
-    queue, metrics = RecordingQueue(), Metrics()
+    queue, metrics = RecordingQueue(), SchedulerMetrics()
 
     async def failed_twice() -> bool:
         return count(metrics, "fires_total", outcome="failed") >= 2
@@ -327,7 +328,7 @@ async def test_a_schedule_that_cannot_fire_is_reported_once_and_stops_no_other(
 async def test_a_migration_that_is_missing_is_told_once_whichever_step_needs_it(
     loops: Loops,
 ) -> None:
-    queue, metrics = RecordingQueue(), Metrics()
+    queue, metrics = RecordingQueue(), SchedulerMetrics()
 
     async def failed_twice() -> bool:
         return count(metrics, "ticks_total", step="prune", outcome="failed") >= 2
@@ -391,7 +392,7 @@ async def test_a_queued_run_whose_message_was_lost_is_sent_again(loops: Loops) -
 async def test_a_backfill_goes_on_with_the_end_of_a_build_and_not_with_the_tick(
     loops: Loops,
 ) -> None:
-    queue, metrics = RecordingQueue(), Metrics()
+    queue, metrics = RecordingQueue(), SchedulerMetrics()
     today = datetime.now(UTC).date()
     first, last = today - timedelta(days=3), today - timedelta(days=1)
     asked = await backfills.ask(loops.sessions, first, last, now=datetime.now(UTC), concurrency=1)
@@ -400,7 +401,7 @@ async def test_a_backfill_goes_on_with_the_end_of_a_build_and_not_with_the_tick(
             await queue.was_tried(count_sent)
             run_id = queue.sent[-1]
             async with loops.sessions.begin() as session:
-                run = await service.claim(
+                run = await claims.claim_next(
                     session, run_id, worker="w", now=datetime.now(UTC), lease=LEASE
                 )
             assert run is not None
@@ -414,7 +415,7 @@ async def test_a_backfill_goes_on_with_the_end_of_a_build_and_not_with_the_tick(
     assert count(metrics, "backfilled_total") == 3
 
 
-async def _has_finished(loops: Loops, asked: Requested) -> bool:
+async def _has_finished(loops: Loops, asked: RequestedBackfill) -> bool:
     return (await backfills.find(loops.sessions, asked)).finished_at is not None
 
 

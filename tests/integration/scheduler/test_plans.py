@@ -14,13 +14,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain import migrate
-from daybook_domain.db import create_engine, create_sessions
-from daybook_domain.reports import outbox, service
-from daybook_domain.schedules.materialise import materialise
-from daybook_scheduler.database import Database
+from daybook_domain.runs import claims
+from daybook_domain.schedules.materialization import materialize
+from daybook_platform.postgres import migrate
+from daybook_platform.postgres.engine import create_engine, create_sessions
+from daybook_scheduler.transactions import TransactionFactory
 from tests.support.databases import fresh_database
 from tests.support.plans import Plan, Work, explain, listening
+from tests.support.runs import claim_due
 from tests.support.zones import some_zones
 
 SCHEDULES, ZONES, NIGHTS = 10_000, 40, 30
@@ -93,7 +94,7 @@ async def crowded(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
 async def test_due_schedules_are_found_by_index(
     crowded: AsyncEngine, *, due: int, analyzed: bool
 ) -> None:
-    work = partial(materialise, now=NOW, limit=AT_ONCE)
+    work = partial(materialize, now=NOW, limit=AT_ONCE)
     plans = await explained(crowded, work, arrange=DUE_SCHEDULES, due=due, analyzed=analyzed)
 
     finding = plans[0]
@@ -110,7 +111,7 @@ async def test_due_schedules_are_found_by_index(
 async def test_runs_to_send_are_found_by_index(
     crowded: AsyncEngine, *, due: int, analyzed: bool
 ) -> None:
-    work = partial(outbox.take, now=NOW, lease=timedelta(seconds=30), limit=AT_ONCE)
+    work = partial(claim_due, now=NOW, lease=timedelta(seconds=30), limit=AT_ONCE)
     (plan,) = await explained(crowded, work, arrange=DUE_RUNS, due=due, analyzed=analyzed)
 
     assert plan.rows == min(due, AT_ONCE)
@@ -132,7 +133,7 @@ async def test_a_worker_finds_by_index_what_was_sent(
         some = (await session.execute(text(ONE_OF_THEM))).scalar_one()
         before = await session.begin_nested()
         with listening(crowded) as sent:
-            await service.claim(session, some, worker="w", now=NOW, lease=timedelta(seconds=30))
+            await claims.claim_next(session, some, worker="w", now=NOW, lease=timedelta(seconds=30))
         await before.rollback()
         plans = [await explain(session, statement) for statement in sent]
         await session.rollback()
@@ -147,7 +148,7 @@ async def explained(
     engine: AsyncEngine, work: Work, *, arrange: str, due: int, analyzed: bool
 ) -> list[Plan]:
     """Do some of the scheduler's work, and return how Postgres runs each of its statements."""
-    async with Database(create_sessions(engine)).transaction() as session:
+    async with TransactionFactory(create_sessions(engine)).transaction() as session:
         await session.execute(text(arrange), {"now": NOW, "due": due})
         if analyzed:
             await session.execute(text("ANALYZE schedules, report_runs"))

@@ -13,9 +13,9 @@ import aio_pika
 import httpx
 import pytest
 
-from daybook_domain import migrate
-from daybook_domain.reports.models import RunState
-from daybook_domain.transport.rabbitmq import RUNS, declare
+from daybook_domain.runs.models import RunState
+from daybook_platform.postgres import migrate
+from daybook_platform.rabbitmq.run_broker import RUNS, declare_queues
 from tests.integration.scheduler.loops import Loops
 from tests.integration.worker.rabbit import sending
 from tests.support.databases import fresh_database
@@ -56,7 +56,7 @@ async def messages(rabbitmq_url: str) -> AsyncIterator[Messages]:
     """Return RabbitMQ with an empty queue of runs."""
     connection = await aio_pika.connect(rabbitmq_url)
     channel = await connection.channel()
-    await (await declare(channel)).purge()
+    await (await declare_queues(channel)).purge()
     yield Messages(channel)
     await connection.close()
 

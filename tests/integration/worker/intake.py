@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from daybook_domain.db import create_engine, create_sessions
 from daybook_domain.errors import Unavailable
-from daybook_worker.intake import Intake
-from daybook_worker.letters import LetterRounds
-from daybook_worker.metrics import Metrics
+from daybook_platform.postgres.engine import create_engine, create_sessions
+from daybook_worker.dead_letter_retries import DeadLetterRetrier
+from daybook_worker.intake import IntakeProcessor
+from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
 from tests.support.waiting import until
 
@@ -24,13 +24,13 @@ def settings(*, database_url: str, broker_url: str, **more: Any) -> WorkerSettin
 @asynccontextmanager
 async def taking_in(
     database_url: str, broker_url: str, *, ready: bool = True, **more: Any
-) -> AsyncIterator[Intake]:
+) -> AsyncIterator[IntakeProcessor]:
     """Run the intake and its rounds; in the end they drain."""
     given = settings(database_url=database_url, broker_url=broker_url, **more)
     engine = create_engine(database_url, application="tests intake")
     sessions = create_sessions(engine)
-    intake = Intake(engine, given, sessions=sessions, metrics=Metrics())
-    rounds = LetterRounds(given, sessions=sessions, metrics=Metrics())
+    intake = IntakeProcessor(engine, given, sessions=sessions, metrics=WorkerMetrics())
+    rounds = DeadLetterRetrier(given, sessions=sessions, metrics=WorkerMetrics())
     running = [asyncio.create_task(each.run()) for each in (intake, rounds)]
     try:
         if ready:
@@ -43,7 +43,7 @@ async def taking_in(
         await engine.dispose()
 
 
-async def consuming(intake: Intake) -> bool:
+async def consuming(intake: IntakeProcessor) -> bool:
     """Tell whether the intake is ready."""
     try:
         await intake.ping()

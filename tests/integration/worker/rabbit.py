@@ -14,9 +14,9 @@ from aiormq.abc import FieldTable
 from pydantic import BaseModel
 from taskiq.receiver import Receiver as TaskiqReceiver
 
-from daybook_domain.broker import Broker, TaskIQQueue, create_broker, register
 from daybook_domain.tasks import Task
-from daybook_domain.transport.rabbitmq import DEAD, RUNS, declare
+from daybook_platform.rabbitmq.run_broker import DEAD_LETTERS, RUNS, declare_queues
+from daybook_platform.taskiq_broker import Broker, TaskIQQueue, create_broker, register
 from daybook_worker.receiver import Receiver
 from tests.support.waiting import until
 
@@ -47,14 +47,14 @@ class Rabbit:
         connection = await aio_pika.connect(url)
         try:
             channel = await connection.channel()
-            await declare(channel)
+            await declare_queues(channel)
             yield cls(url=url, channel=channel)
         finally:
             await connection.close()
 
     async def purge(self) -> None:
         """Empty both queues."""
-        for name in (RUNS, DEAD):
+        for name in (RUNS, DEAD_LETTERS):
             queue = await self.channel.get_queue(name)
             await queue.purge()
 
@@ -94,11 +94,11 @@ class Rabbit:
             yield
         finally:
             await self.channel.queue_delete(RUNS)
-            await declare(self.channel)
+            await declare_queues(self.channel)
 
     async def dead_letter(self) -> AbstractIncomingMessage:
         """Wait for a dead letter, and take it."""
-        queue = await self.channel.get_queue(DEAD)
+        queue = await self.channel.get_queue(DEAD_LETTERS)
         letters: list[AbstractIncomingMessage] = []
 
         async def came() -> bool:

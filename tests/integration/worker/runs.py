@@ -9,11 +9,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import clock
-from daybook_domain.db import Sessions
-from daybook_domain.reports import outbox, queries, service
-from daybook_domain.reports.build import DAY_LOCK_CLASS, EPOCH
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import ReportDay, ReportRun, RunTrigger
+from daybook_domain.advisory_locks import REPORT_DATE, date_key
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.reports.models import ReportDay
+from daybook_domain.runs import queries, requests
+from daybook_domain.runs.models import ReportRun, RunTrigger
+from daybook_platform.postgres.engine import Sessions
+from tests.support.runs import claim_due
 
 DAY = date(2026, 3, 1)
 
@@ -24,10 +26,10 @@ async def queued_run(
     """Return a run of `day` that the scheduler would have sent just now."""
     async with sessions.begin() as session:
         now = await clock.now(session)
-        await service.request(
+        await requests.request(
             session, day=business_day(day, timezone="UTC"), trigger=trigger, now=now
         )
-        (run,) = await outbox.take(session, now=now, lease=timedelta(minutes=5), limit=1)
+        (run,) = await claim_due(session, now=now, lease=timedelta(minutes=5), limit=1)
         return run.id
 
 
@@ -49,7 +51,7 @@ async def held_up(engine: AsyncEngine, *, day: date = DAY) -> AsyncIterator[None
     async with engine.begin() as connection:
         await connection.execute(
             text("SELECT pg_advisory_xact_lock(:lock_class, :lock_day)"),
-            {"lock_class": DAY_LOCK_CLASS, "lock_day": (day - EPOCH).days},
+            {"lock_class": REPORT_DATE, "lock_day": date_key(day)},
         )
         yield
 

@@ -13,10 +13,10 @@ import structlog
 from redis.asyncio import Redis
 from taskiq import TaskiqMessage, TaskiqMiddleware
 
-from daybook_domain.broker import TaskIQQueue
 from daybook_domain.errors import Unavailable
-from daybook_domain.transport.rabbitmq import RUNS
 from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
+from daybook_platform.rabbitmq.run_broker import RUNS
+from daybook_platform.taskiq_broker import TaskIQQueue
 from tests.integration.worker.rabbit import NOTE, Note, Notes, Rabbit, deaths, sending, working
 from tests.support.proxy import Proxy
 from tests.support.waiting import until

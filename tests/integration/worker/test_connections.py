@@ -5,8 +5,8 @@ import gc
 import aio_pika
 import pytest
 
-from daybook_domain.transport.connections import close_later, connect
 from daybook_embedded.ports import free_port
+from daybook_platform.rabbitmq.connections import close_later, connect
 from tests.integration.worker.rabbit import Rabbit
 from tests.support.proxy import Proxy
 from tests.support.waiting import until

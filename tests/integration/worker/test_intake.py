@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.intake.deliveries import DEAD
 from daybook_domain.intake.messages import Queue
-from daybook_domain.transport.queues import DELIVERY_LIMIT
+from daybook_domain.intake.parsing import DEAD_LETTER_QUEUE
+from daybook_platform.rabbitmq.queue_arguments import DELIVERY_LIMIT
 from tests.integration.worker.intake import consuming, taking_in
 from tests.support.locks import somebody_waits
 from tests.support.messages import Books, books, order, order_update, product, product_update
@@ -202,7 +202,7 @@ async def test_what_ends_every_consumer_lands_in_the_table(
         await message.nack(requeue=True)
 
     async def buried() -> bool:
-        return await producer.depth(DEAD) == 1
+        return await producer.depth(DEAD_LETTER_QUEUE) == 1
 
     await until(buried)
     async with taking_in(postgres_url, rabbitmq_url):

@@ -14,11 +14,11 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.broker import TaskIQQueue
-from daybook_domain.db import Sessions
-from daybook_domain.reports.models import RunState, RunTrigger
-from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
-from daybook_domain.transport.rabbitmq import DEAD, RUNS
+from daybook_domain.runs.models import RunState, RunTrigger
+from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
+from daybook_platform.postgres.engine import Sessions
+from daybook_platform.rabbitmq.run_broker import DEAD_LETTERS, RUNS
+from daybook_platform.taskiq_broker import TaskIQQueue
 from tests.integration.worker.rabbit import Rabbit, deaths, sending
 from tests.integration.worker.runs import (
     DAY,
@@ -232,7 +232,7 @@ async def test_both_commands_build_and_keep_what_they_cannot(
     await until(lambda: _is(sessions, good, RunState.SUCCEEDED))
     worker.send(signal.SIGTERM)
     assert await stopped(worker) == 0
-    assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD)) == (0, 0)
+    assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD_LETTERS)) == (0, 0)
 
 
 async def test_it_is_alive_but_not_ready_without_its_servers(start: Start) -> None:

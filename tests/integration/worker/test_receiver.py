@@ -12,7 +12,7 @@ import structlog
 from taskiq.receiver import Receiver as TaskiqReceiver
 
 from daybook_domain.tasks import Interrupted
-from daybook_domain.transport.rabbitmq import DEAD, RUNS
+from daybook_platform.rabbitmq.run_broker import DEAD_LETTERS, RUNS
 from daybook_worker.receiver import Receiver
 from tests.integration.worker.rabbit import (
     NOTE,
@@ -68,7 +68,7 @@ async def test_what_cannot_be_processed_becomes_a_dead_letter_once_with_its_reas
     assert letter.body == body
     assert deaths(letter) == [(RUNS, "rejected", 1)]
     assert len(notes.seen) <= 1
-    assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD)) == (0, 0)
+    assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD_LETTERS)) == (0, 0)
     (line,) = [line for line in logged if line["event"] == "message is dead"]
     # A missing argument is found by Python before our wrapper runs.
     assert line["reason"].startswith((reason, "it did not reach its handler"))
@@ -126,7 +126,7 @@ async def test_a_handler_that_gives_up_its_task_leaves_it_to_another_worker(
         await queue.send(NOTE, Note(number=1))
         await asyncio.wait_for(handled.wait(), timeout=5)
 
-    assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD)) == (0, 0)
+    assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD_LETTERS)) == (0, 0)
 
 
 async def test_a_message_that_nobody_finishes_does_not_come_round_for_ever(

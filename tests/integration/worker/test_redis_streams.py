@@ -10,10 +10,10 @@ import pytest
 from redis.asyncio import Redis
 from taskiq.receiver import Receiver as TaskiqReceiver
 
-from daybook_domain.broker import create_broker
 from daybook_domain.errors import Unavailable
 from daybook_domain.tasks import Interrupted
-from daybook_domain.transport.redis_streams import DEAD, GROUP, RUNS, StreamBroker
+from daybook_platform.redis.stream_broker import DEAD_LETTERS, GROUP, RUNS, StreamBroker
+from daybook_platform.taskiq_broker import create_broker
 from daybook_worker.receiver import Receiver
 from tests.integration.worker.rabbit import NOTE, Note, Notes, envelope, sending, working
 from tests.support.proxy import Proxy
@@ -24,7 +24,7 @@ from tests.support.waiting import until
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """Return a client, with both streams gone."""
     async with Redis.from_url(redis_url) as redis:
-        await redis.delete(RUNS, DEAD)
+        await redis.delete(RUNS, DEAD_LETTERS)
         yield redis
 
 
@@ -34,7 +34,7 @@ async def is_empty(redis: Redis) -> bool:
 
 async def dead_letter(redis: Redis) -> dict[bytes, bytes]:
     async def came() -> Any:
-        return await redis.xrange(DEAD)
+        return await redis.xrange(DEAD_LETTERS)
 
     ((_, fields),) = await until(came, what="a dead letter")
     return cast("dict[bytes, bytes]", fields)

@@ -13,12 +13,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import clock
-from daybook_domain.db import Sessions, create_engine
-from daybook_domain.reports import service
-from daybook_domain.reports.models import ReportRun, RunState, RunTrigger
-from daybook_domain.reports.tasks import BuildReport
+from daybook_domain.runs import leases
+from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
+from daybook_domain.runs.tasks import BuildReport
 from daybook_domain.tasks import Interrupted
-from daybook_worker.metrics import Metrics
+from daybook_platform.postgres.engine import Sessions, create_engine
+from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.reports import ReportBuilder
 from tests.integration.worker.runs import (
     DAY,
@@ -40,7 +40,7 @@ def builder(
     *,
     lease: float = 30,
     name: str = "w1",
-    metrics: Metrics | None = None,
+    metrics: WorkerMetrics | None = None,
     at_once: int = 1,
 ) -> ReportBuilder:
     return ReportBuilder(
@@ -48,7 +48,7 @@ def builder(
         timezone="UTC",
         lease=timedelta(seconds=lease),
         worker=name,
-        metrics=metrics or Metrics(),
+        metrics=metrics or WorkerMetrics(),
         at_once=at_once,
     )
 
@@ -80,7 +80,7 @@ def outcomes(registry: CollectorRegistry) -> dict[str, float]:
 async def test_a_run_is_built_and_ends_as_succeeded(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
-    run_id, metrics = await queued_run(sessions), Metrics()
+    run_id, metrics = await queued_run(sessions), WorkerMetrics()
 
     await builder(engine, metrics=metrics).build(BuildReport(run_id=run_id))
 
@@ -104,7 +104,7 @@ async def test_a_second_delivery_changes_nothing(engine: AsyncEngine, sessions: 
 async def test_of_two_workers_with_the_same_message_one_builds(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
-    run_id, metrics = await queued_run(sessions), Metrics()
+    run_id, metrics = await queued_run(sessions), WorkerMetrics()
     workers = [builder(engine, name=f"w{number}", metrics=metrics) for number in range(8)]
 
     await asyncio.gather(*(worker.build(BuildReport(run_id=run_id)) for worker in workers))
@@ -266,13 +266,13 @@ async def test_a_long_build_keeps_its_lease_and_says_how_long_it_goes_on(
 async def test_a_worker_that_lost_its_run_breaks_off_on_the_server_too(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
-    run_id, metrics = await queued_run(sessions), Metrics()
+    run_id, metrics = await queued_run(sessions), WorkerMetrics()
     worker = builder(engine, lease=0.6, metrics=metrics)
 
     async with held_up(engine), building(engine, worker, BuildReport(run_id=run_id)) as work:
         async with sessions.begin() as session:
             later = await clock.now(session) + timedelta(hours=1)
-            assert len(await service.reap(session, now=later, limit=1)) == 1
+            assert len(await leases.reap(session, now=later, limit=1)) == 1
         await work
         assert await builds_waiting(engine) == 0
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daybook_api.reports import cursors
+from daybook_api import cursors
 from daybook_domain.errors import Invalid
 
 

@@ -9,8 +9,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from daybook_api import errors
 from daybook_domain.errors import Conflict, DaybookError, Invalid, NotFound, Unavailable
-from daybook_domain.outages import is_outage
-from daybook_domain.reports.errors import FutureDay, RunNotFound
+from daybook_domain.postgres_errors import is_outage
+from daybook_domain.runs.errors import FutureDay, RunNotFound
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 
 from daybook_api.errors import NotAcceptable
-from daybook_api.reports import formats
-from daybook_domain.reports.render import Format
+from daybook_api.reports import content_negotiation
+from daybook_domain.reports.rendering import Format
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,16 @@ from daybook_domain.reports.render import Format
     ],
 )
 def test_the_format_liked_best_is_chosen(accept: str | None, expected: Format) -> None:
-    assert formats.choose(asked=None, accept=accept) is expected
+    assert content_negotiation.choose(asked=None, accept=accept) is expected
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "text/csv;q=many", ","])
 def test_what_cannot_be_had_is_refused(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="application/x-ndjson"):
-        formats.choose(asked=None, accept=accept)
+        content_negotiation.choose(asked=None, accept=accept)
 
 
 def test_format_decides_instead_of_accept() -> None:
-    assert formats.choose(asked="csv", accept="text/html") is Format.CSV
+    assert content_negotiation.choose(asked="csv", accept="text/html") is Format.CSV
     with pytest.raises(NotAcceptable, match="no format 'parquet'"):
-        formats.choose(asked="parquet", accept="*/*")
+        content_negotiation.choose(asked="parquet", accept="*/*")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from daybook_api.streams import HELD_BYTES, Pipe
+from daybook_api.reports.streams import MAX_BUFFERED_BYTES, Pipe
 
 PIECE = b"x" * 100_000
 
@@ -26,7 +26,7 @@ async def test_the_writer_waits_for_the_reader() -> None:
         total += len(piece)
     await writing
     assert total == 100 * len(PIECE)
-    assert HELD_BYTES < largest <= HELD_BYTES + len(PIECE)
+    assert MAX_BUFFERED_BYTES < largest <= MAX_BUFFERED_BYTES + len(PIECE)
 
 
 async def test_a_failure_reaches_the_reader_behind_what_was_written() -> None:

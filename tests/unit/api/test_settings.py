@@ -6,7 +6,7 @@ import pytest
 
 from daybook_api.main import create_app
 from daybook_api.settings import ApiSettings
-from daybook_domain.settings import load
+from daybook_platform.settings import load
 from tests.support.settings import refusal
 
 URL = "postgresql://u@localhost/d"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daybook_domain.reports import render
+from daybook_domain.reports import rendering
 from daybook_domain.reports.models import DayState
-from daybook_domain.reports.render import Edition, Format, Framing
+from daybook_domain.reports.rendering import Edition, Format, Framing
 
 DAY = date(2026, 3, 1)
 
@@ -41,10 +41,10 @@ def test_a_day_without_rows_is_a_document_too(format: Format, empty: bytes) -> N
 
 def test_the_first_line_tells_the_edition() -> None:
     line = '{"revision" : 2, "sealed" : false, "run" : null, "digest" : "ab"}'
-    assert render.parse_edition(DAY, line) == Edition(
+    assert rendering.parse_edition(DAY, line) == Edition(
         DAY, DayState.PROVISIONAL, revision=2, digest="ab"
     )
-    assert render.parse_edition(DAY, b"null") == Edition(DAY, DayState.ABSENT)
+    assert rendering.parse_edition(DAY, b"null") == Edition(DAY, DayState.ABSENT)
 
 
 def test_the_tag_differs_wherever_the_bytes_may() -> None:

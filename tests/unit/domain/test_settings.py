@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from daybook_domain.settings import (
+from daybook_platform.settings import (
     BrokerSettings,
     DatabaseSettings,
     RedisSettings,

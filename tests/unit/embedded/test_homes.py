@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from daybook_embedded.data_directory import Home
 from daybook_embedded.errors import EmbeddedError, with_log
-from daybook_embedded.homes import Home
 from daybook_embedded.locks import Lock
 from daybook_embedded.processes import Process
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from daybook_domain.settings import load
+from daybook_platform.settings import load
 from daybook_scheduler.settings import SchedulerSettings
 from tests.support.settings import refusal
 

@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_console import asking, following, telling
+from daybook_console import database, output, progress
 from daybook_console.settings import SchedulesSettings
 from daybook_domain import clock
 from daybook_domain.backfills import queries, service
-from daybook_domain.backfills.models import Backfill, Mode
-from daybook_domain.backfills.service import AT_ONCE, Range, Requested
-from daybook_domain.settings import load
+from daybook_domain.backfills.models import Backfill, BackfillMode
+from daybook_domain.backfills.service import DEFAULT_CONCURRENCY, BackfillRange, RequestedBackfill
+from daybook_platform.settings import load
 
 app = typer.Typer(help="Build the reports of a range of dates.")
 
@@ -38,9 +38,10 @@ def backfill(
         typer.Option("--to", formats=["%Y-%m-%d"], help="The last date, included."),
     ] = None,
     mode: Annotated[
-        Mode, typer.Option(help="Dates without a sealed report, whose latest run failed, or all.")
-    ] = Mode.ABSENT,
-    concurrency: Annotated[int, typer.Option(help="How many dates at once.")] = AT_ONCE,
+        BackfillMode,
+        typer.Option(help="Dates without a sealed report, whose latest run failed, or all."),
+    ] = BackfillMode.ABSENT,
+    concurrency: Annotated[int, typer.Option(help="How many dates at once.")] = DEFAULT_CONCURRENCY,
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what would become of each date.")
@@ -54,11 +55,11 @@ def backfill(
     if first is None or last is None:
         sys.stderr.write("expected --from and --to, or a command; see --help\n")
         raise typer.Exit(2)
-    wanted = Range(first=first.date(), last=last.date(), mode=mode)
+    wanted = BackfillRange(first=first.date(), last=last.date(), mode=mode)
     if dry_run:
         _preview(wanted, as_json=as_json)
         return
-    requested = asking.with_database(
+    requested = database.with_database(
         lambda session: _request(session, wanted, concurrency=concurrency, reason=reason)
     )
     if wait:
@@ -74,18 +75,20 @@ def list_(
     """List backfills, newest first."""
 
     async def ask(session: AsyncSession) -> list[dict[str, Any]]:
-        found = await queries.backfills(session, limit=limit)
-        progress = await queries.progress(session, found, now=await clock.now(session))
+        found = await queries.list_backfills(session, limit=limit)
+        progress = await queries.get_progress(session, found, now=await clock.now(session))
         return [_told(backfill, progress[backfill.id]) for backfill in found]
 
     columns = ("id", "from_date", "to_date", "mode", "state", "done", "total", "reason")
-    telling.tell_all(asking.with_database(ask), columns, as_json=as_json)
+    output.tell_all(database.with_database(ask), columns, as_json=as_json)
 
 
 @app.command()
 def show(backfill_id: Id, *, as_json: AsJson = False) -> None:
     """Show a backfill, and how far it has come."""
-    telling.tell(asking.with_database(lambda session: _look(session, backfill_id)), as_json=as_json)
+    output.tell(
+        database.with_database(lambda session: _look(session, backfill_id)), as_json=as_json
+    )
 
 
 @app.command()
@@ -99,12 +102,14 @@ def days(
     """List what became of the dates that a backfill has come to."""
 
     async def ask(session: AsyncSession) -> list[dict[str, Any]]:
-        await queries.get(session, backfill_id)
-        found = await queries.days(session, backfill_id, outcomes=outcome or (), limit=limit)
+        await queries.get_backfill(session, backfill_id)
+        found = await queries.list_backfill_days(
+            session, backfill_id, outcomes=outcome or (), limit=limit
+        )
         return [vars(line) for line in found]
 
     columns = ("report_date", "outcome", "joined", "revision", "run_id", "error_detail")
-    telling.tell_all(asking.with_database(ask), columns, as_json=as_json)
+    output.tell_all(database.with_database(ask), columns, as_json=as_json)
 
 
 @app.command()
@@ -115,7 +120,7 @@ def pause(backfill_id: Id, *, as_json: AsJson = False) -> None:
         await service.pause(session, backfill_id)
         return await _look(session, backfill_id)
 
-    telling.tell(asking.with_database(act), as_json=as_json)
+    output.tell(database.with_database(act), as_json=as_json)
 
 
 @app.command()
@@ -126,7 +131,7 @@ def resume(backfill_id: Id, *, as_json: AsJson = False) -> None:
         await service.resume(session, backfill_id)
         return await _look(session, backfill_id)
 
-    telling.tell(asking.with_database(act), as_json=as_json)
+    output.tell(database.with_database(act), as_json=as_json)
 
 
 @app.command()
@@ -137,10 +142,10 @@ def cancel(backfill_id: Id, *, as_json: AsJson = False) -> None:
         await service.cancel(session, backfill_id, now=await clock.now(session))
         return await _look(session, backfill_id)
 
-    telling.tell(asking.with_database(act), as_json=as_json)
+    output.tell(database.with_database(act), as_json=as_json)
 
 
-def _preview(wanted: Range, *, as_json: bool) -> None:
+def _preview(wanted: BackfillRange, *, as_json: bool) -> None:
     timezone = load(SchedulesSettings).timezone
 
     async def ask(session: AsyncSession) -> list[dict[str, Any]]:
@@ -152,12 +157,12 @@ def _preview(wanted: Range, *, as_json: bool) -> None:
         ]
 
     columns = ("report_date", "verdict", "run_id")
-    telling.tell_all(asking.with_database(ask), columns, as_json=as_json)
+    output.tell_all(database.with_database(ask), columns, as_json=as_json)
 
 
 async def _request(
-    session: AsyncSession, wanted: Range, *, concurrency: int, reason: str | None
-) -> Requested:
+    session: AsyncSession, wanted: BackfillRange, *, concurrency: int, reason: str | None
+) -> RequestedBackfill:
     return await service.request(
         session,
         wanted=wanted,
@@ -169,7 +174,7 @@ async def _request(
     )
 
 
-def _follow(requested: Requested, *, as_json: bool) -> None:
+def _follow(requested: RequestedBackfill, *, as_json: bool) -> None:
     backfill_id = requested.backfill.id
     # Where JSON is asked for, the bar must not be in its way.
     console = Console(stderr=True, highlight=False)
@@ -188,21 +193,21 @@ def _follow(requested: Requested, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-async def _until_the_end(backfill_id: UUID, console: Console) -> queries.Progress:
+async def _until_the_end(backfill_id: UUID, console: Console) -> queries.BackfillProgress:
     url = load(SchedulesSettings).database_url.get_secret_value()
-    async with asking.opened(url, application="daybook backfill") as sessions:
-        return await following.follow(
+    async with database.opened(url, application="daybook backfill") as sessions:
+        return await progress.follow(
             sessions, backfill_id, console=console, title="Building reports"
         )
 
 
 async def _look(session: AsyncSession, backfill_id: UUID) -> dict[str, Any]:
-    backfill = await queries.get(session, backfill_id)
-    progress = await queries.progress(session, [backfill], now=await clock.now(session))
+    backfill = await queries.get_backfill(session, backfill_id)
+    progress = await queries.get_progress(session, [backfill], now=await clock.now(session))
     return _told(backfill, progress[backfill.id])
 
 
-def _told(backfill: Backfill, progress: queries.Progress) -> dict[str, Any]:
+def _told(backfill: Backfill, progress: queries.BackfillProgress) -> dict[str, Any]:
     return {
         "id": backfill.id,
         "from_date": backfill.from_date,

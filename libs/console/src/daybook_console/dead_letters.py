@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_console import asking, telling
-from daybook_domain.intake import mending, queries
-from daybook_domain.intake.deliveries import shown
-from daybook_domain.intake.models import DeadLetter, LetterState
-from daybook_domain.intake.queries import LetterFilter
+from daybook_console import database, output
+from daybook_domain.intake import dead_letter_admin, queries
+from daybook_domain.intake.models import DeadLetter, DeadLetterState
+from daybook_domain.intake.parsing import decode_body
+from daybook_domain.intake.queries import DeadLetterFilter
 
 app = typer.Typer(help="Messages that could not be processed.", no_args_is_help=True)
 
@@ -32,17 +32,19 @@ Actor = Annotated[str, typer.Option(default_factory=getpass.getuser, help="Who d
 def list_(
     *,
     queue: Queue = None,
-    state: LetterState | None = None,
+    state: DeadLetterState | None = None,
     reason: Reason = None,
     text: Text = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, newest first."""
-    wanted = LetterFilter(queue=queue, state=state, reason_code=reason, text=text)
-    found = asking.with_database(lambda session: queries.letters(session, wanted, limit=limit))
+    wanted = DeadLetterFilter(queue=queue, state=state, reason_code=reason, text=text)
+    found = database.with_database(
+        lambda session: queries.list_dead_letters(session, wanted, limit=limit)
+    )
     if as_json:
-        telling.tell_json([_told(letter) for letter, _ in found])
+        output.tell_json([_told(letter) for letter, _ in found])
         return
     table = Table("id", "queue", "state", "reason", "attempts", "last failed", "body")
     for letter, excerpt in found:
@@ -63,16 +65,16 @@ def show(letter_id: Id) -> None:
     """Show a letter, with its body and what was done with it, as JSON."""
 
     async def ask(session: AsyncSession) -> dict[str, Any]:
-        letter = await queries.get(session, letter_id)
-        actions = await queries.actions(session, letter_id)
-        body, encoding = shown(letter.body)
+        letter = await queries.get_dead_letter(session, letter_id)
+        actions = await queries.list_actions(session, letter_id)
+        body, encoding = decode_body(letter.body)
         return _told(letter) | {
             "body": body,
             "encoding": encoding,
             "actions": [action.model_dump(mode="json") for action in actions],
         }
 
-    telling.tell_json(asking.with_database(ask))
+    output.tell_json(database.with_database(ask))
 
 
 @app.command()
@@ -86,8 +88,8 @@ def edit(
 ) -> None:
     """Replace the body of a letter."""
     body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    letter = asking.with_database(
-        lambda session: mending.edit(
+    letter = database.with_database(
+        lambda session: dead_letter_admin.edit(
             session, letter_id, body=body, version=version, actor=actor, note=note
         )
     )
@@ -109,24 +111,24 @@ def redrive(
     actor: Actor,
 ) -> None:
     """Have one letter, or the kept ones that fit, processed again by a worker."""
-    wanted = LetterFilter(queue=queue, reason_code=reason, text=text)
-    chosen = [letter_id is not None, every, wanted != LetterFilter()]
+    wanted = DeadLetterFilter(queue=queue, reason_code=reason, text=text)
+    chosen = [letter_id is not None, every, wanted != DeadLetterFilter()]
     if sum(chosen) != 1:
         raise typer.BadParameter("expected the number of a letter, a filter, or --all")
 
     async def decide(session: AsyncSession) -> int:
         if letter_id is not None:
             if not dry_run:
-                await mending.redrive(session, letter_id, actor=actor, note=note)
+                await dead_letter_admin.redrive(session, letter_id, actor=actor, note=note)
             return 1
         if dry_run:
-            return len(await mending.would_redrive(session, wanted, limit=limit))
-        ids = await mending.redrive_all(
+            return len(await dead_letter_admin.preview_redrive(session, wanted, limit=limit))
+        ids = await dead_letter_admin.redrive_all(
             session, wanted, rate=rate, limit=limit, actor=actor, note=note
         )
         return len(ids)
 
-    count = asking.with_database(decide)
+    count = database.with_database(decide)
     typer.echo(f"{count} letters {'would be' if dry_run else 'are being'} processed again.")
 
 
@@ -138,8 +140,8 @@ def discard(
     actor: Actor,
 ) -> None:
     """Decide that a letter is not to be processed; it stays, with the note."""
-    asking.with_database(
-        lambda session: mending.discard(session, letter_id, actor=actor, note=note)
+    database.with_database(
+        lambda session: dead_letter_admin.discard(session, letter_id, actor=actor, note=note)
     )
     typer.echo(f"Letter {letter_id} is discarded.")
 

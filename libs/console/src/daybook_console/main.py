@@ -10,21 +10,22 @@ import typer
 from rich.console import Console
 
 from daybook_console import (
-    asking,
+    audit,
     backfills,
-    checking,
+    database,
     dead_letters,
+    output,
     publish,
     schedules,
     shop,
-    telling,
 )
 from daybook_console import run as running
 from daybook_console.settings import CheckSettings, DemoSettings, MigrateSettings, RunSettings
-from daybook_domain import clock, migrate
+from daybook_domain import clock
 from daybook_domain.intake import asyncapi
-from daybook_domain.settings import load
 from daybook_embedded.errors import EmbeddedError
+from daybook_platform.postgres import migrate
+from daybook_platform.settings import load
 
 app = typer.Typer(
     help="Daybook: a daily report of orders that its readers can trust.",
@@ -73,10 +74,10 @@ def check_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prove from the ledger that no fire was lost or doubled; exit code 1 where it cannot be."""
-    checked = asyncio.run(checking.check(load(CheckSettings), days=days))
+    checked = asyncio.run(audit.check(load(CheckSettings), days=days))
     findings = checked.findings
     if as_json:
-        telling.tell_json(
+        output.tell_json(
             {"since": checked.since, "findings": [asdict(finding) for finding in findings]}
         )
     else:
@@ -102,7 +103,7 @@ def demo_load(
 
 async def _load_shop(settings: DemoSettings, *, days: int, seed: int) -> int:
     url = settings.database_url.get_secret_value()
-    opened = asking.opened(url, application="daybook demo")
+    opened = database.opened(url, application="daybook demo")
     async with opened as sessions, sessions.begin() as session:
         return await shop.load(
             session,

@@ -16,12 +16,12 @@ from aio_pika.exceptions import CONNECTION_EXCEPTIONS, PublishError
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from daybook_console import asking, shop
+from daybook_console import database, shop
 from daybook_console.settings import PublishSettings
 from daybook_domain.errors import DaybookError, Unavailable
 from daybook_domain.intake.messages import Queue
-from daybook_domain.settings import load
-from daybook_domain.transport.connections import close, connect, within
+from daybook_platform.rabbitmq.connections import close, connect, within
+from daybook_platform.settings import load
 
 AT_ONCE = 200
 """So many messages are on their way without having been confirmed."""
@@ -80,7 +80,7 @@ def publish(
 
 
 async def _shop(url: str, *, seed: int) -> shop.Shop:
-    opened = asking.opened(url, application="daybook demo")
+    opened = database.opened(url, application="daybook demo")
     async with opened as sessions, sessions.begin() as session:
         return await shop.ensure(session, seed)
 

@@ -14,19 +14,20 @@ from typing import NoReturn
 from dotenv import dotenv_values
 from rich.console import Console
 
-from daybook_console import asking, following, preview, servers, shells, shop
+from daybook_console import database, env_file, preview, progress, servers, shop
 from daybook_console.servers import Servers
 from daybook_console.services import Service, Services, script
 from daybook_console.settings import RunSettings
-from daybook_domain import clock, migrate
+from daybook_domain import clock
 from daybook_domain.backfills import queries
 from daybook_domain.backfills import service as backfills
-from daybook_domain.backfills.service import Range
-from daybook_domain.db import Sessions
-from daybook_domain.reports.calendar import local_date
+from daybook_domain.backfills.service import BackfillRange
+from daybook_domain.reports.business_day import local_date
 from daybook_embedded.errors import EmbeddedError
 from daybook_embedded.locks import Lock
 from daybook_embedded.ports import candidates
+from daybook_platform.postgres import migrate
+from daybook_platform.postgres.engine import Sessions
 
 DAYS = 30
 WATCH_SECONDS = 1.0
@@ -90,7 +91,7 @@ def _live(this: Run, stack: ExitStack) -> None:
 def _remember(this: Run, url: str, found: Servers, stack: ExitStack) -> None:
     note, environment = this.folder / "run.json", this.folder / "env"
     note.write_text(json.dumps({"pid": os.getpid(), "url": url}))
-    shells.write(environment, _shared(this, found))
+    env_file.write(environment, _shared(this, found))
     for path in (note, environment):
         stack.callback(path.unlink, missing_ok=True)
 
@@ -154,7 +155,7 @@ def _shared(this: Run, found: Servers) -> dict[str, str]:
 
 
 def _opened(found: Servers) -> AbstractAsyncContextManager[Sessions]:
-    return asking.opened(found.database_url, application="daybook run")
+    return database.opened(found.database_url, application="daybook run")
 
 
 async def _load_shop(this: Run, found: Servers) -> None:
@@ -182,18 +183,20 @@ async def _build_missing(this: Run, found: Servers) -> None:
             yesterday = local_date(now, timezone=this.settings.timezone) - timedelta(days=1)
             requested = await backfills.request(
                 session,
-                wanted=Range(first=yesterday - timedelta(days=DAYS - 1), last=yesterday),
+                wanted=BackfillRange(first=yesterday - timedelta(days=DAYS - 1), last=yesterday),
                 timezone=this.settings.timezone,
                 now=now,
                 reason="the report was missing",
                 requested_by="daybook run",
             )
         backfill_id = requested.backfill.id
-        await following.follow(
+        await progress.follow(
             sessions, backfill_id, console=this.console, title="Building missing reports"
         )
         async with sessions() as session:
-            failed = await queries.days(session, backfill_id, outcomes=["failed"], limit=DAYS)
+            failed = await queries.list_backfill_days(
+                session, backfill_id, outcomes=["failed"], limit=DAYS
+            )
         for day in failed:
             this.console.print(f"[red]{day.report_date} failed[/]: {day.error_detail}")
 

@@ -9,15 +9,16 @@ from zoneinfo import ZoneInfo
 import typer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_console import asking, telling
+from daybook_console import database, output
 from daybook_console.settings import SchedulesSettings
 from daybook_domain import clock
-from daybook_domain.schedules import cron, definitions, preview, queries, service
-from daybook_domain.schedules.definitions import Definition
+from daybook_domain.schedules import definitions, preview, queries, service
+from daybook_domain.schedules.cron import due_times
+from daybook_domain.schedules.definitions import ScheduleDefinition
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
-from daybook_domain.schedules.queries import Outcome
-from daybook_domain.schedules.service import Resume
-from daybook_domain.settings import load
+from daybook_domain.schedules.queries import FireOutcome
+from daybook_domain.schedules.service import ResumeMode
+from daybook_platform.settings import load
 
 app = typer.Typer(help="When reports are due.", no_args_is_help=True)
 
@@ -43,18 +44,18 @@ def list_(*, as_json: AsJson = False) -> None:
     """List all schedules."""
 
     async def ask(session: AsyncSession) -> Sequence[Schedule]:
-        return await queries.schedules(session, limit=100_000)
+        return await queries.list_schedules(session, limit=100_000)
 
-    found = asking.with_database(ask)
+    found = database.with_database(ask)
     rows = [_told(schedule) for schedule in found]
     columns = ("id", "name", "cron", "timezone", "enabled", "next_fire_at", "note", "error")
-    telling.tell_all(rows, columns, as_json=as_json)
+    output.tell_all(rows, columns, as_json=as_json)
 
 
 @app.command()
 def show(name: Name, *, as_json: AsJson = False) -> None:
     """Show all that is in effect of one schedule."""
-    _tell(asking.with_database(lambda session: _get(session, name)), as_json=as_json)
+    _tell(database.with_database(lambda session: _get(session, name)), as_json=as_json)
 
 
 @app.command()
@@ -72,7 +73,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a schedule, which fires from now on."""
-    definition = Definition(
+    definition = ScheduleDefinition(
         name=name,
         cron=cron,
         timezone=timezone or load(SchedulesSettings).timezone,
@@ -87,7 +88,7 @@ def add(
     async def create(session: AsyncSession) -> Schedule:
         return await service.create(session, definition=definition, now=await clock.now(session))
 
-    _tell(asking.with_database(create), as_json=as_json)
+    _tell(database.with_database(create), as_json=as_json)
 
 
 @app.command()
@@ -122,14 +123,14 @@ def edit(
     async def change(session: AsyncSession) -> Schedule:
         return await service.change(
             session,
-            await queries.id_of(session, name),
+            await queries.get_schedule_id(session, name),
             changes=changes,
             # Nobody has read it before this very transaction.
             versions=None,
             now=await clock.now(session),
         )
 
-    _tell(asking.with_database(change), as_json=as_json)
+    _tell(database.with_database(change), as_json=as_json)
 
 
 @app.command()
@@ -139,12 +140,12 @@ def remove(name: Name) -> None:
     async def remove(session: AsyncSession) -> None:
         await service.remove(
             session,
-            await queries.id_of(session, name),
+            await queries.get_schedule_id(session, name),
             versions=None,
             now=await clock.now(session),
         )
 
-    asking.with_database(remove)
+    database.with_database(remove)
     typer.echo(f"{name} is removed.")
 
 
@@ -160,12 +161,12 @@ def pause(
     async def pause(session: AsyncSession) -> Schedule:
         return await service.pause(
             session,
-            await queries.id_of(session, name),
+            await queries.get_schedule_id(session, name),
             note=note,
             now=await clock.now(session),
         )
 
-    _tell(asking.with_database(pause), as_json=as_json)
+    _tell(database.with_database(pause), as_json=as_json)
 
 
 @app.command()
@@ -173,8 +174,8 @@ def resume(
     name: Name,
     *,
     mode: Annotated[
-        Resume, typer.Option(help="Whether to make up for what was skipped meanwhile.")
-    ] = Resume.FROM_NOW,
+        ResumeMode, typer.Option(help="Whether to make up for what was skipped meanwhile.")
+    ] = ResumeMode.FROM_NOW,
     as_json: AsJson = False,
 ) -> None:
     """Let a paused schedule do work again."""
@@ -182,12 +183,12 @@ def resume(
     async def resume(session: AsyncSession) -> Schedule:
         return await service.resume(
             session,
-            await queries.id_of(session, name),
+            await queries.get_schedule_id(session, name),
             mode=mode,
             now=await clock.now(session),
         )
 
-    _tell(asking.with_database(resume), as_json=as_json)
+    _tell(database.with_database(resume), as_json=as_json)
 
 
 @app.command()
@@ -198,14 +199,14 @@ def trigger(name: Name, *, as_json: AsJson = False) -> None:
     async def ask(session: AsyncSession) -> dict[str, Any]:
         requested = await service.trigger(
             session,
-            await queries.id_of(session, name),
+            await queries.get_schedule_id(session, name),
             timezone=business_zone,
             now=await clock.now(session),
         )
         return requested.run.model_dump() | {"joined": requested.joined}
 
-    run = asking.with_database(ask)
-    telling.tell_all([run], ("id", "report_date", "state", "joined"), as_json=as_json)
+    run = database.with_database(ask)
+    output.tell_all([run], ("id", "report_date", "state", "joined"), as_json=as_json)
 
 
 @app.command(name="preview")
@@ -220,11 +221,11 @@ def preview_(
     """Tell when a schedule would fire within a century, and what it would report."""
     zone = timezone or load(SchedulesSettings).timezone
 
-    async def ask(session: AsyncSession) -> list[preview.Upcoming]:
-        cron.validate(expression)
-        definitions.check_zone(zone)
-        definitions.check_offset(report_offset_days)
-        return preview.upcoming(
+    async def ask(session: AsyncSession) -> list[preview.UpcomingFire]:
+        due_times.validate(expression)
+        definitions.validate_zone(zone)
+        definitions.validate_offset(report_offset_days)
+        return preview.list_upcoming(
             expression,
             timezone=zone,
             report_offset_days=report_offset_days,
@@ -232,15 +233,15 @@ def preview_(
             count=count,
         )
 
-    rows = [asdict(fire) for fire in asking.with_database(ask)]
-    telling.tell_all(rows, ("at", "local", "report_date", "mark"), as_json=as_json)
+    rows = [asdict(fire) for fire in database.with_database(ask)]
+    output.tell_all(rows, ("at", "local", "report_date", "mark"), as_json=as_json)
 
 
 @app.command()
 def fires(
     name: Name,
     *,
-    outcome: Annotated[list[Outcome] | None, typer.Option(help="One or more.")] = None,
+    outcome: Annotated[list[FireOutcome] | None, typer.Option(help="One or more.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000)] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -249,7 +250,7 @@ def fires(
     async def ask(session: AsyncSession) -> list[dict[str, Any]]:
         schedule = await _get(session, name)
         assert schedule.id is not None
-        found = await queries.fires(session, schedule.id, outcomes=outcome or (), limit=limit)
+        found = await queries.list_fires(session, schedule.id, outcomes=outcome or (), limit=limit)
         zone = ZoneInfo(schedule.timezone)
         return [
             {
@@ -262,11 +263,11 @@ def fires(
         ]
 
     columns = ("scheduled_for", "local", "report_date", "outcome", "reason")
-    telling.tell_all(asking.with_database(ask), columns, as_json=as_json)
+    output.tell_all(database.with_database(ask), columns, as_json=as_json)
 
 
 async def _get(session: AsyncSession, name: str) -> Schedule:
-    return await queries.get(session, await queries.id_of(session, name))
+    return await queries.get_schedule(session, await queries.get_schedule_id(session, name))
 
 
 def _duration(seconds: int | None) -> timedelta | None:
@@ -278,4 +279,4 @@ def _told(schedule: Schedule) -> dict[str, Any]:
 
 
 def _tell(schedule: Schedule, *, as_json: bool) -> None:
-    telling.tell(_told(schedule), as_json=as_json)
+    output.tell(_told(schedule), as_json=as_json)

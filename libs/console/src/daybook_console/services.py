@@ -11,9 +11,9 @@ from signal import SIGKILL, SIGTERM
 import httpx
 
 from daybook_embedded import processes
-from daybook_embedded.children import Child, Program
+from daybook_embedded.data_directory import Home
 from daybook_embedded.errors import with_log
-from daybook_embedded.homes import Home
+from daybook_embedded.supervisor import Child, Program
 
 PATIENCE_SECONDS = 30.0
 READY_SECONDS = 60.0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import SecretStr, field_validator
 
-from daybook_domain.settings import (
+from daybook_platform.settings import (
     BrokerSettings,
     BrokerUrl,
     CalendarSettings,

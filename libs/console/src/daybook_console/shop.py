@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.catalog.models import Address, Product, User
 from daybook_domain.orders.models import Order, OrderItem, OrderStatus
-from daybook_domain.reports.calendar import BusinessDay, business_day, local_date
+from daybook_domain.reports.business_day import BusinessDay, business_day, local_date
 
 FIRST_NAMES = ("Ada", "Bela", "Chloe", "Dmitri", "Emil", "Farah", "Goran", "Hanna", "Ines", "Kaya")
 LAST_NAMES = ("Aydin", "Berg", "Costa", "Duarte", "Evans", "Fischer", "Garcia", "Haddad", "Ivanova")

@@ -6,6 +6,7 @@ from daybook_domain.idempotency import models as idempotency
 from daybook_domain.intake import models as intake
 from daybook_domain.orders import models as orders
 from daybook_domain.reports import models as reports
+from daybook_domain.runs import models as runs
 from daybook_domain.schedules import models as schedules
 from daybook_domain.types import Table
 
@@ -19,5 +20,6 @@ __all__ = [
     "metadata",
     "orders",
     "reports",
+    "runs",
     "schedules",
 ]

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from daybook_embedded.accounts import Account, can_use
+from daybook_embedded.data_directory import shared_folder
 from daybook_embedded.errors import EmbeddedError
-from daybook_embedded.homes import shared_folder
 
 
 def postgres_programs(account: Account | None) -> Path:

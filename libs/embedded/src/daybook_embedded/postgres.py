@@ -16,11 +16,11 @@ from typing import ClassVar
 
 from daybook_embedded import processes
 from daybook_embedded.binaries import postgres_programs
-from daybook_embedded.children import Program
+from daybook_embedded.data_directory import Home
 from daybook_embedded.errors import EmbeddedError
-from daybook_embedded.greetings import postgres_answers
-from daybook_embedded.homes import Home
+from daybook_embedded.probes import postgres_answers
 from daybook_embedded.servers import POLL_SECONDS, STOP_PATIENCE_SECONDS, Server
+from daybook_embedded.supervisor import Program
 
 USER = DATABASE = "daybook"
 UNFINISHED = "data.new-"

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from daybook_embedded.children import PATH, Program
+from daybook_embedded.data_directory import Home, open_home
 from daybook_embedded.errors import EmbeddedError
-from daybook_embedded.greetings import accepts, rabbitmq_answers
-from daybook_embedded.homes import Home, open_home
 from daybook_embedded.ports import free_port
+from daybook_embedded.probes import accepts, rabbitmq_answers
 from daybook_embedded.servers import Server
+from daybook_embedded.supervisor import PATH, Program
 
 USER = "daybook"
 DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")

@@ -15,11 +15,11 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from daybook_embedded import processes
-from daybook_embedded.children import Child, Program
+from daybook_embedded.data_directory import Home, open_home
 from daybook_embedded.errors import EmbeddedError, with_log
-from daybook_embedded.homes import Home, open_home
 from daybook_embedded.locks import Lock
 from daybook_embedded.ports import candidates
+from daybook_embedded.supervisor import Child, Program
 
 ATTEMPTS = 10
 POLL_SECONDS = 0.02

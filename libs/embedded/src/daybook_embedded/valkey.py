@@ -5,10 +5,10 @@ from pathlib import Path
 from signal import SIGTERM
 
 from daybook_embedded.binaries import valkey_program
-from daybook_embedded.children import Program
-from daybook_embedded.greetings import valkey_answers
-from daybook_embedded.homes import Home
+from daybook_embedded.data_directory import Home
+from daybook_embedded.probes import valkey_answers
 from daybook_embedded.servers import Server
+from daybook_embedded.supervisor import Program
 
 
 class ValkeyServer(Server):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from daybook_domain.reports.calendar import FIRST_DATE, LAST_DATE
+from daybook_domain.reports.business_day import FIRST_DATE, LAST_DATE
 
 EXAMPLE = "2026-11-23"
 _FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

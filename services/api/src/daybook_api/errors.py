@@ -21,7 +21,7 @@ from daybook_domain.errors import (
     Outdated,
     Unavailable,
 )
-from daybook_domain.outages import is_outage
+from daybook_domain.postgres_errors import is_outage
 
 log = structlog.stdlib.get_logger(__name__)
 

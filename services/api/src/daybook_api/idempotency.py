@@ -20,11 +20,11 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_api.deps import App
+from daybook_api.dependencies import App
 from daybook_domain.idempotency import service
-from daybook_domain.idempotency.service import Answer
+from daybook_domain.idempotency.service import StoredResponse
 
-Key = Annotated[
+IdempotencyKeyHeader = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
@@ -39,7 +39,7 @@ Key = Annotated[
 REPLAYED = "Idempotency-Replayed"
 
 
-class Once:
+class IdempotentRequest:
     """The key of one request, if it has one."""
 
     def __init__(self, *, operation: str, key: str | None, retention: timedelta) -> None:
@@ -56,7 +56,7 @@ class Once:
             return None
         said = b"" if body is None else body.model_dump_json().encode()
         digest = hashlib.sha256(said).hexdigest()
-        answer = await service.claim(
+        answer = await service.claim_key(
             session,
             operation=self._operation,
             key=self._key,
@@ -70,13 +70,13 @@ class Once:
     ) -> Response:
         """Return the answer that tells what was created, and remember it."""
         body = created.model_dump_json(by_alias=True).encode()
-        answer = Answer(status=status, location=location, body=body)
+        answer = StoredResponse(status=status, location=location, body=body)
         if self._key is not None:
-            await service.keep(session, answer, operation=self._operation, key=self._key)
+            await service.store_response(session, answer, operation=self._operation, key=self._key)
         return _response(answer, headers={})
 
 
-def _response(answer: Answer, *, headers: dict[str, str]) -> Response:
+def _response(answer: StoredResponse, *, headers: dict[str, str]) -> Response:
     if answer.location is not None:
         headers = {"Location": answer.location, **headers}
     return Response(
@@ -84,13 +84,13 @@ def _response(answer: Answer, *, headers: dict[str, str]) -> Response:
     )
 
 
-async def _once(request: Request, app: App, key: Key = None) -> Once:
+async def _once(request: Request, app: App, key: IdempotencyKeyHeader = None) -> IdempotentRequest:
     # Not a plain function: FastAPI would send it to a thread for each request.
     operation = f"{request.method} {request.scope['path']}"
-    return Once(operation=operation, key=key, retention=app.idempotency_retention)
+    return IdempotentRequest(operation=operation, key=key, retention=app.idempotency_retention)
 
 
-Idempotent = Annotated[Once, Depends(_once)]
+Idempotent = Annotated[IdempotentRequest, Depends(_once)]
 
 CREATED = {
     "headers": {

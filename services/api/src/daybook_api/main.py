@@ -19,22 +19,34 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_api import asyncapi, dead_letters, deps, errors, events, health, index
-from daybook_api.catalog import addresses, products, users
-from daybook_api.middleware import Edge
-from daybook_api.news import Events
-from daybook_api.orders import routes as orders
-from daybook_api.reports import backfills, days, document, runs
-from daybook_api.schedules import fires, resource
+from daybook_api import dependencies, errors
+from daybook_api.addresses import endpoints as addresses
+from daybook_api.asyncapi import endpoints as asyncapi
+from daybook_api.backfills import endpoints as backfills
+from daybook_api.dead_letters import endpoints as dead_letters
+from daybook_api.event_hub import EventHub
+from daybook_api.events import endpoints as events
+from daybook_api.health import endpoints as health
+from daybook_api.middleware import RequestMiddleware
+from daybook_api.orders import endpoints as orders
+from daybook_api.products import endpoints as products
+from daybook_api.report_days import endpoints as days
+from daybook_api.reports import endpoints as document
+from daybook_api.reports.streams import ReportReader
+from daybook_api.root import endpoints as index
+from daybook_api.runs import endpoints as runs
+from daybook_api.schedule_fires import endpoints as fires
+from daybook_api.schedules import endpoints as resource
 from daybook_api.settings import ApiSettings
-from daybook_api.stopping import before_the_server_stops
-from daybook_api.streams import Reports
-from daybook_domain import logs
-from daybook_domain.cache import commits
-from daybook_domain.db import create_engine, create_sessions, create_stream_pool
-from daybook_domain.notifications import EVENTS_CHANNEL, listen
-from daybook_domain.settings import load
-from daybook_domain.watch import LatenessWatch
+from daybook_api.shutdown import call_before_shutdown
+from daybook_api.users import endpoints as users
+from daybook_domain.pg_channels import EVENTS_CHANNEL
+from daybook_platform import logging_setup
+from daybook_platform.cache import invalidation
+from daybook_platform.lateness_monitor import LatenessMonitor
+from daybook_platform.postgres.engine import create_engine, create_sessions, create_stream_pool
+from daybook_platform.postgres.pg_listen import listen
+from daybook_platform.settings import load
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -66,7 +78,7 @@ def build_app(settings: ApiSettings) -> FastAPI:
         responses=errors.DOCUMENTED,
         redirect_slashes=False,
     )
-    app.add_middleware(Edge, registry=registry)
+    app.add_middleware(RequestMiddleware, registry=registry)
     errors.install(app)
     # The document of the whole API needs the shape of a problem, which no endpoint returns.
     app.openapi = partial(errors.document, app)  # type: ignore[method-assign]
@@ -92,9 +104,9 @@ def _lifespan(
             statement_timeout=settings.query_timeout,
             idle_timeout=IDLE,
         )
-        news = Events(readers=settings.event_readers)
+        news = EventHub(readers=settings.event_readers)
         sessions = create_sessions(engine)
-        watch = LatenessWatch(
+        watch = LatenessMonitor(
             sessions=sessions,
             registry=registry,
             timezone=settings.timezone,
@@ -103,14 +115,14 @@ def _lifespan(
         pool = create_stream_pool(
             url, application="daybook-api reports", size=settings.stream_limit
         )
-        caching = commits.told_to_a_cache(
+        caching = invalidation.cache_lifespan(
             sessions, settings.cache_url, registry=registry, patience=settings.cache_timeout
         )
         async with pool, caching as cache, _listening(engine, news):
-            app.state.wiring = deps.Wiring(
+            app.state.wiring = dependencies.AppState(
                 sessions=sessions,
                 cache=cache,
-                reports=Reports(pool, patience=settings.stream_timeout),
+                reports=ReportReader(pool, patience=settings.stream_timeout),
                 events=news,
                 timezone=settings.timezone,
                 idempotency_retention=settings.idempotency_retention,
@@ -120,7 +132,7 @@ def _lifespan(
             )
             watching = asyncio.create_task(watch.run())
             log.info("ready")
-            with before_the_server_stops(news.close):
+            with call_before_shutdown(news.close):
                 yield
             log.info("stopping")
             watching.cancel()
@@ -132,7 +144,7 @@ def _lifespan(
 
 
 @asynccontextmanager
-async def _listening(engine: AsyncEngine, news: Events) -> AsyncIterator[None]:
+async def _listening(engine: AsyncEngine, news: EventHub) -> AsyncIterator[None]:
     """Pass on what the database tells, for as long as the block takes."""
 
     def begin() -> None:
@@ -174,7 +186,7 @@ def main() -> None:
 
 def _configure() -> ApiSettings:
     settings = load(ApiSettings)
-    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    logging_setup.configure(log_format=settings.log_format, level=settings.log_level)
     # It tells at length what `starting`, `ready` and `stopping` tell.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     return settings

@@ -14,11 +14,11 @@ from daybook_api import errors
 log = structlog.stdlib.get_logger(__name__)
 
 SLOW_SECONDS = 1.0
-LARGEST_BODY_BYTES = 1_000_000
+MAX_BODY_BYTES = 1_000_000
 _ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
-class Edge:
+class RequestMiddleware:
     """The outermost layer of the application."""
 
     def __init__(self, app: ASGIApp, *, registry: CollectorRegistry) -> None:
@@ -59,9 +59,9 @@ class Edge:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > LARGEST_BODY_BYTES:
+            if received > MAX_BODY_BYTES:
                 # FastAPI takes any other error here for a body that cannot be understood.
-                raise HTTPException(413, f"The body is larger than {LARGEST_BODY_BYTES:,} bytes.")
+                raise HTTPException(413, f"The body is larger than {MAX_BODY_BYTES:,} bytes.")
             return message
 
         # Never unbound: a request has a task, and with it a context, of its own.

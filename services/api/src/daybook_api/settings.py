@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from daybook_domain.settings import (
+from daybook_platform.settings import (
     CacheSettings,
     CalendarSettings,
     DatabaseSettings,

@@ -10,13 +10,14 @@ import structlog
 
 from daybook_domain import clock
 from daybook_domain.errors import Unavailable
-from daybook_domain.reports import outbox
-from daybook_domain.reports.models import RunTrigger
-from daybook_domain.reports.outbox import Taken
-from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
+from daybook_domain.runs import dispatch_queue
+from daybook_domain.runs.dispatch_queue import DispatchItem
+from daybook_domain.runs.models import RunTrigger
+from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
+from daybook_domain.schedules import overlap
 from daybook_domain.tasks import TaskQueue
-from daybook_scheduler.database import Database, Outage
-from daybook_scheduler.metrics import Metrics
+from daybook_scheduler.metrics import SchedulerMetrics
+from daybook_scheduler.transactions import OutageLog, TransactionFactory
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,9 +43,9 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        database: Database,
+        database: TransactionFactory,
         queue: TaskQueue,
-        metrics: Metrics,
+        metrics: SchedulerMetrics,
         lease: timedelta,
         queue_lease: timedelta,
     ) -> None:
@@ -53,11 +54,11 @@ class Dispatcher:
         self._metrics = metrics
         self._lease = lease
         self._queue_lease = queue_lease
-        self._broker = Outage("RabbitMQ")
+        self._broker = OutageLog("RabbitMQ")
         self._failures = 0
         self._paused_until = 0.0
-        self._sent = list[Taken]()
-        self._unsent = list[Taken]()
+        self._sent = list[DispatchItem]()
+        self._unsent = list[DispatchItem]()
         self._stopping = False
 
     def stop(self) -> None:
@@ -84,17 +85,23 @@ class Dispatcher:
         await self._mark()
         return len(taken) == BATCH and not unsent
 
-    async def _take(self) -> Sequence[Taken]:
+    async def _take(self) -> Sequence[DispatchItem]:
         async with self._database.transaction() as session:
             now = await clock.now(session)
-            taken = await outbox.take(session, now=now, lease=self._lease, limit=BATCH)
+            taken = await dispatch_queue.claim_due(
+                session,
+                now=now,
+                lease=self._lease,
+                limit=BATCH,
+                has_to_wait=overlap.has_earlier_work(),
+            )
         for run in taken:
             self._metrics.lag.observe((now - _due_at(run)).total_seconds())
         return taken
 
-    async def _publish(self, runs: Sequence[Taken]) -> list[Taken]:
+    async def _publish(self, runs: Sequence[DispatchItem]) -> list[DispatchItem]:
         """Return those that the broker has taken; gives up well before the lease runs out."""
-        waiting, sent = deque(runs), list[Taken]()
+        waiting, sent = deque(runs), list[DispatchItem]()
         errors: list[BaseException] = []
 
         async def send_in_turn() -> None:
@@ -130,7 +137,7 @@ class Dispatcher:
         pause = longest * random.uniform(0.75, 1)
         self._paused_until = asyncio.get_running_loop().time() + pause
 
-    def _tell(self, sent: Sequence[Taken], unsent: Sequence[Taken]) -> None:
+    def _tell(self, sent: Sequence[DispatchItem], unsent: Sequence[DispatchItem]) -> None:
         self._metrics.dispatched.labels("sent").inc(len(sent))
         self._metrics.dispatched.labels("unsent").inc(len(unsent))
         for run in sent:
@@ -153,8 +160,8 @@ class Dispatcher:
                 now = await clock.now(session)
                 # Nothing keeps another scheduler, which may reach the broker, from trying sooner.
                 soon, late = now + timedelta(seconds=1), now + self._queue_lease
-                held_sent = await outbox.mark_sent(session, sent, until=late)
-                held_unsent = await outbox.mark_unsent(session, unsent, until=soon)
+                held_sent = await dispatch_queue.mark_sent(session, sent, until=late)
+                held_unsent = await dispatch_queue.mark_unsent(session, unsent, until=soon)
         except BaseException:
             self._sent += sent
             self._unsent += unsent
@@ -163,7 +170,7 @@ class Dispatcher:
         self._unsent += held_unsent
 
 
-def _due_at(run: Taken) -> datetime:
+def _due_at(run: DispatchItem) -> datetime:
     if run.trigger == RunTrigger.SCHEDULE and run.attempt == 0 and run.scheduled_for is not None:
         return run.scheduled_for
     return run.available_at

@@ -8,32 +8,33 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import clock
-from daybook_domain.backfills import advance as backfills
+from daybook_domain.backfills import progression as backfills
 from daybook_domain.backfills import service as backfill_service
-from daybook_domain.db import create_sessions
 from daybook_domain.errors import Unavailable
-from daybook_domain.notifications import listen
-from daybook_domain.outages import is_outage
-from daybook_domain.pauses import pause
-from daybook_domain.reports import ledger
-from daybook_domain.reports import service as reports
-from daybook_domain.reports.calendar import local_date
-from daybook_domain.reports.statements import RUNS_CHANNEL
+from daybook_domain.pg_channels import RUNS_CHANNEL
+from daybook_domain.postgres_errors import is_lock_conflict, is_outage, is_schema_missing
+from daybook_domain.reports.business_day import local_date
+from daybook_domain.runs import fire_ledger, leases, reconciliation
 from daybook_domain.schedules import queries, retention
 from daybook_domain.schedules import service as schedules
-from daybook_domain.schedules.definitions import Definition
-from daybook_domain.schedules.materialise import materialise
+from daybook_domain.schedules.definitions import ScheduleDefinition
+from daybook_domain.schedules.failure_pauses import pause_after_failure
+from daybook_domain.schedules.materialization import materialize
 from daybook_domain.tasks import TaskQueue
-from daybook_domain.transport.schedules import RedisSchedules
-from daybook_scheduler.bridge import Bridge
-from daybook_scheduler.database import Database, is_held_up, is_not_migrated
+from daybook_platform.postgres.engine import create_sessions
+from daybook_platform.postgres.pg_listen import listen
+from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_platform.wait import wait
 from daybook_scheduler.dispatch import Dispatcher
-from daybook_scheduler.metrics import Metrics
+from daybook_scheduler.metrics import SchedulerMetrics
+from daybook_scheduler.taskiq_sync import TaskiqSync
+from daybook_scheduler.transactions import TransactionFactory
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -58,7 +59,7 @@ DRAIN_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoopConfig:
     """What the settings say about which reports are due, and how long runs may wait."""
 
     daily_cron: str
@@ -89,12 +90,12 @@ class SchedulerLoop:
         *,
         engine: AsyncEngine,
         queue: TaskQueue,
-        plan: Plan,
-        metrics: Metrics,
-        taskiq: RedisSchedules | None = None,
+        plan: LoopConfig,
+        metrics: SchedulerMetrics,
+        taskiq: RedisScheduleSource | None = None,
     ) -> None:
         self._engine = engine
-        self._database = Database(create_sessions(engine))
+        self._database = TransactionFactory(create_sessions(engine))
         self._plan = plan
         self._metrics = metrics
         self._stopping = asyncio.Event()
@@ -122,7 +123,7 @@ class SchedulerLoop:
             _Step("prune", self.prune),
         ]
         if taskiq is not None:
-            bridge = Bridge(
+            bridge = TaskiqSync(
                 database=self._database, source=taskiq, timezone=plan.timezone, metrics=metrics
             )
             self._steps.append(_Step("bridge", bridge.look))
@@ -189,18 +190,18 @@ class SchedulerLoop:
             if failures:
                 # A wake-up is no reason to hurry back to what has just failed.
                 longer = min(seconds * 2 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
-                await pause(longer, unless=self._stopping)
+                await wait(longer, unless=self._stopping)
             elif not again:
                 if step.due_in is not None:
                     seconds = min(seconds, step.due_in.total_seconds())
-                await pause(seconds, unless=step.wake)
+                await wait(seconds, unless=step.wake)
 
     def _report(self, step: _Step, error: Exception, *, failures: int) -> None:
-        if is_held_up(error):
+        if is_lock_conflict(error):
             log.warning("a step was held up", step=step.name, reason=str(error).splitlines()[0])
         elif is_outage(error):
             self._database.outage.noticed(error)
-        elif is_not_migrated(error):
+        elif is_schema_missing(error):
             if not self._unmigrated:  # Once for all of them.
                 log.error(
                     "the database lacks a table or column; run `daybook migrate`",
@@ -216,8 +217,8 @@ class SchedulerLoop:
         if self._defined:
             return False
         async with self._database.transaction() as session:
-            daily = Definition(
-                name=schedules.DAILY, cron=self._plan.daily_cron, timezone=self._plan.timezone
+            daily = ScheduleDefinition(
+                name=schedules.DAILY_NAME, cron=self._plan.daily_cron, timezone=self._plan.timezone
             )
             schedule = await schedules.define_from_settings(
                 session, definition=daily, now=await clock.now(session)
@@ -235,8 +236,8 @@ class SchedulerLoop:
         """Turn due fires into runs, or into the reason why not."""
         async with self._database.transaction() as session:
             now = await clock.now(session)
-            fires = await materialise(session, now=now, limit=SCHEDULES_AT_ONCE)
-            due_at = await queries.next_due(session, after=now)
+            fires = await materialize(session, now=now, limit=SCHEDULES_AT_ONCE)
+            due_at = await queries.get_next_due_at(session, after=now)
         # A fire need not wait for the tick. Whoever wakes a moment too early looks once more.
         self._materialise.due_in = None if due_at is None else due_at - now + A_MOMENT
         for outcome, count in (
@@ -270,8 +271,13 @@ class SchedulerLoop:
         """Take back runs whose lease has run out."""
         async with self._database.transaction() as session:
             now = await clock.now(session)
-            reaped = await reports.reap(session, now=now, limit=REAPED_AT_ONCE)
-            await ledger.end_joined(session, now=now, within=CANCELLED_LATELY)
+            reaped = await leases.reap(
+                session,
+                now=now,
+                limit=REAPED_AT_ONCE,
+                on_reaped=partial(pause_after_failure, session, now=now),
+            )
+            await fire_ledger.cancel_joined_fires(session, now=now, within=CANCELLED_LATELY)
         for run in reaped:
             log.warning(
                 "run taken back",
@@ -292,7 +298,7 @@ class SchedulerLoop:
         async with self._database.transaction() as session:
             now = await clock.now(session)
             today = local_date(now, timezone=self._plan.timezone)
-            outcome = await reports.reconcile(
+            outcome = await reconciliation.reconcile(
                 session,
                 first=today - timedelta(days=self._plan.reconcile_days),
                 timezone=self._plan.timezone,

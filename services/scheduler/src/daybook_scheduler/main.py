@@ -9,17 +9,17 @@ import structlog
 import uvloop
 from taskiq import TaskiqScheduler
 
-from daybook_domain import logs
-from daybook_domain.broker import Broker, TaskIQQueue, create_broker
-from daybook_domain.db import create_engine, create_sessions, ping
-from daybook_domain.health import HealthServer
-from daybook_domain.settings import load
-from daybook_domain.transport.schedules import RedisSchedules
-from daybook_domain.watch import LatenessWatch
-from daybook_scheduler.loop import Plan, SchedulerLoop
-from daybook_scheduler.metrics import Metrics
+from daybook_platform import logging_setup
+from daybook_platform.health import HealthServer
+from daybook_platform.lateness_monitor import LatenessMonitor
+from daybook_platform.postgres.engine import create_engine, create_sessions, ping
+from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_platform.settings import load
+from daybook_platform.taskiq_broker import Broker, TaskIQQueue, create_broker
+from daybook_scheduler.loop import LoopConfig, SchedulerLoop
+from daybook_scheduler.metrics import SchedulerMetrics
 from daybook_scheduler.settings import SchedulerSettings
-from daybook_scheduler.source import RunSource
+from daybook_scheduler.taskiq_source import RunSource
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -59,8 +59,8 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         pool_size=CONNECTIONS,
         idle_timeout=IDLE,
     )
-    broker, metrics = _create_broker(settings), Metrics()
-    watch = LatenessWatch(
+    broker, metrics = _create_broker(settings), SchedulerMetrics()
+    watch = LatenessMonitor(
         sessions=create_sessions(engine),
         registry=metrics.registry,
         timezone=settings.timezone,
@@ -102,7 +102,7 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
 
 def _configure() -> SchedulerSettings:
     settings = load(SchedulerSettings)
-    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    logging_setup.configure(log_format=settings.log_format, level=settings.log_level)
     return settings
 
 
@@ -114,17 +114,17 @@ async def _until_signalled(settings: SchedulerSettings) -> None:
     await serve(settings, stop)
 
 
-def _schedules_of_taskiq(settings: SchedulerSettings) -> RedisSchedules | None:
+def _schedules_of_taskiq(settings: SchedulerSettings) -> RedisScheduleSource | None:
     url = settings.redis_url.get_secret_value()
-    return RedisSchedules(url, prefix=settings.taskiq_prefix) if url else None
+    return RedisScheduleSource(url, prefix=settings.taskiq_prefix) if url else None
 
 
 def _create_broker(settings: SchedulerSettings) -> Broker:
     return create_broker(settings.broker_url.get_secret_value(), application=NAME)
 
 
-def _plan(settings: SchedulerSettings) -> Plan:
-    return Plan(
+def _plan(settings: SchedulerSettings) -> LoopConfig:
+    return LoopConfig(
         daily_cron=settings.daily_cron,
         timezone=settings.timezone,
         reconcile_days=settings.reconcile_days,

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 LAG_BUCKETS = (0.1, 0.25, 0.5, 1, 1.5, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
 
 
-class Metrics:
+class SchedulerMetrics:
     """The scheduler's counters, in a registry of their own."""
 
     def __init__(self) -> None:

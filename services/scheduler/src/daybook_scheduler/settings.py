@@ -4,10 +4,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from daybook_domain.schedules import cron
-from daybook_domain.schedules.definitions import LONGEST_WINDOW, check_cron_in_zone
+from daybook_domain.schedules.cron import due_times
+from daybook_domain.schedules.definitions import MAX_CATCHUP_WINDOW, validate_cron_in_zone
 from daybook_domain.schedules.errors import InvalidCron
-from daybook_domain.settings import (
+from daybook_platform.redis.schedule_source import PREFIX
+from daybook_platform.settings import (
     BrokerSettings,
     CalendarSettings,
     DatabaseSettings,
@@ -16,24 +17,23 @@ from daybook_domain.settings import (
     LogSettings,
     RedisSettings,
 )
-from daybook_domain.transport.schedules import PREFIX
 
 
 def _cron(value: str, info: ValidationInfo) -> str:
     try:
-        cron.validate(value)
+        due_times.validate(value)
         if zone := info.data.get("timezone"):  # It is missing where it is wrong itself.
-            check_cron_in_zone(value, timezone=zone)
+            validate_cron_in_zone(value, timezone=zone)
     except InvalidCron as error:
         raise ValueError(error.detail) from error
     return value
 
 
 def _long_enough(days: int) -> int:
-    if 0 < days <= LONGEST_WINDOW.days:
+    if 0 < days <= MAX_CATCHUP_WINDOW.days:
         raise ValueError(
-            f"expected 0, to keep everything, or more than the {LONGEST_WINDOW.days} days for which"
-            " schedules may make up for missed fires"
+            "expected 0, to keep everything, or more than the"
+            f" {MAX_CATCHUP_WINDOW.days} days for which schedules may catch up"
         )
     return days
 

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import Sessions, ping
 from daybook_domain.errors import Unavailable
-from daybook_domain.intake import memory, service
-from daybook_domain.intake.errors import NotOurs
-from daybook_domain.intake.letters import Patience
-from daybook_domain.intake.service import Batch, Settled
-from daybook_domain.outages import is_outage
-from daybook_domain.pauses import pause
+from daybook_domain.intake import deduplication, service
+from daybook_domain.intake.dead_letters import RetryPolicy
+from daybook_domain.intake.errors import DeliveriesLost
+from daybook_domain.intake.service import Batch, MessageResult
+from daybook_domain.postgres_errors import is_outage
 from daybook_domain.tasks import Interrupted
-from daybook_domain.transport import backoff
-from daybook_domain.transport.intake import Consumption
-from daybook_worker.metrics import Metrics
+from daybook_platform import backoff
+from daybook_platform.postgres.engine import Sessions, ping
+from daybook_platform.rabbitmq.intake_consumer import IntakeConsumer
+from daybook_platform.wait import wait
+from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -29,7 +29,7 @@ _IDLE_SECONDS = 1.0
 _BATCHES_IN_ADVANCE = 2
 
 
-class Intake:
+class IntakeProcessor:
     """Takes messages in, until told to stop.
 
     One batch at a time: while its transaction runs, the next one arrives. Neither RabbitMQ nor
@@ -42,7 +42,7 @@ class Intake:
         settings: WorkerSettings,
         *,
         sessions: Sessions,
-        metrics: Metrics,
+        metrics: WorkerMetrics,
     ) -> None:
         """Connects to nothing yet; see `run`."""
         self._engine = engine
@@ -50,10 +50,10 @@ class Intake:
         self._url = settings.broker_url.get_secret_value()
         self._most = settings.intake_batch
         self._linger = settings.intake_linger.total_seconds()
-        self._patience = Patience(total=settings.intake_patience)
+        self._patience = RetryPolicy(total=settings.intake_patience)
         self._metrics = metrics
         self._stopping = asyncio.Event()
-        self._consumption: Consumption | None = None
+        self._consumption: IntakeConsumer | None = None
         self._trouble = "not consuming from RabbitMQ"
 
     def stop(self) -> None:
@@ -79,7 +79,7 @@ class Intake:
                 continue
             except Exception as error:
                 self._note(error)
-            await pause(next(pauses), unless=self._stopping)
+            await wait(next(pauses), unless=self._stopping)
 
     def _note(self, error: Exception) -> None:
         if isinstance(error, Unavailable):
@@ -94,7 +94,7 @@ class Intake:
             log.error("the intake met a bug; trying again", exc_info=error)
 
     async def _consume_until_it_ends(self) -> None:
-        consumption = await Consumption.begin(
+        consumption = await IntakeConsumer.begin(
             self._url,
             application="daybook-worker",
             prefetch=_BATCHES_IN_ADVANCE * self._most,
@@ -110,7 +110,7 @@ class Intake:
             self._consumption, self._trouble = None, "not consuming from RabbitMQ"
             await consumption.close()
 
-    async def _consume(self, consumption: Consumption) -> None:
+    async def _consume(self, consumption: IntakeConsumer) -> None:
         number = 0
         while not self._stopping.is_set():
             arrivals = await consumption.gather(
@@ -128,13 +128,13 @@ class Intake:
             await consumption.acknowledge(arrivals)
             await self._forget(batch)
 
-    async def _settle(self, consumption: Consumption, batch: Batch) -> None:
+    async def _settle(self, consumption: IntakeConsumer, batch: Batch) -> None:
         """Commit a batch, waiting for a database that is away; raises `Interrupted` on leaving."""
         began = time.monotonic()
         for seconds in backoff.delays():
             try:
                 async with self._sessions.begin() as session:
-                    settled = await service.take(
+                    settled = await service.consume_batch(
                         session,
                         batch,
                         patience=self._patience,
@@ -142,13 +142,13 @@ class Intake:
                     )
                 self._count(batch, settled, seconds=time.monotonic() - began)
                 return
-            except NotOurs:
+            except DeliveriesLost:
                 raise
             except Exception as error:
                 if not is_outage(error):
                     raise
                 log.warning("cannot commit; trying again", reason=repr(error)[:200])
-            if await pause(seconds, unless=self._stopping):
+            if await wait(seconds, unless=self._stopping):
                 raise Interrupted
             # In the meantime the deliveries may have gone to another worker.
             await consumption.require()
@@ -157,14 +157,16 @@ class Intake:
         """Take back the receipt of a batch that RabbitMQ knows to be acknowledged."""
         try:
             async with self._sessions.begin() as session:
-                await memory.forget(session, batch.consumer, number=batch.number)
+                await deduplication.delete_receipt(session, batch.consumer, number=batch.number)
         except Exception as error:
             if not is_outage(error):
                 raise
             # It is left behind until it is expired.
             log.warning("a receipt could not be taken back", reason=repr(error)[:200])
 
-    def _count(self, batch: Batch, settled: Sequence[Settled] | None, *, seconds: float) -> None:
+    def _count(
+        self, batch: Batch, settled: Sequence[MessageResult] | None, *, seconds: float
+    ) -> None:
         self._metrics.batch_seconds.observe(seconds)
         if settled is None:
             log.info("the batch was committed already", messages=len(batch.deliveries))

@@ -25,16 +25,16 @@ import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq import AsyncBroker, TaskiqEvents, TaskiqState
 
-from daybook_domain import logs
-from daybook_domain.broker import Broker, create_broker, register
-from daybook_domain.cache import commits
-from daybook_domain.db import create_engine, create_sessions, ping
-from daybook_domain.health import Check, HealthServer
-from daybook_domain.reports.tasks import BUILD_REPORT
-from daybook_domain.settings import load
-from daybook_worker.metrics import Metrics
+from daybook_domain.runs.tasks import BUILD_REPORT
+from daybook_platform import logging_setup
+from daybook_platform.cache import invalidation
+from daybook_platform.health import Check, HealthServer
+from daybook_platform.postgres.engine import create_engine, create_sessions, ping
+from daybook_platform.settings import load
+from daybook_platform.taskiq_broker import Broker, create_broker, register
+from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.reports import ReportBuilder
-from daybook_worker.roles import IntakeWork, ReportWork, Work
+from daybook_worker.roles import IntakeRole, ReportsRole, WorkerRole
 from daybook_worker.settings import WorkerSettings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -44,7 +44,7 @@ ROLES = ("reports", "intake")
 
 
 @dataclass(frozen=True)
-class Reports:
+class ReportComponents:
     """What builds reports, wired."""
 
     broker: Broker
@@ -68,7 +68,7 @@ def create_worker() -> AsyncBroker:
     """Wire one worker process of TaskIQ's command line; see the head of this module."""
     settings = _configure()
     engine = _create_engine(settings, roles=["reports"])
-    reports = wire_reports(settings, engine, Metrics())
+    reports = wire_reports(settings, engine, WorkerMetrics())
 
     async def dispose(_: TaskiqState) -> None:
         await engine.dispose()
@@ -79,7 +79,7 @@ def create_worker() -> AsyncBroker:
 
 def _configure() -> WorkerSettings:
     settings = load(WorkerSettings)
-    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    logging_setup.configure(log_format=settings.log_format, level=settings.log_level)
     return settings
 
 
@@ -109,7 +109,9 @@ def _create_engine(settings: WorkerSettings, *, roles: Sequence[str]) -> AsyncEn
     )
 
 
-def wire_reports(settings: WorkerSettings, engine: AsyncEngine, metrics: Metrics) -> Reports:
+def wire_reports(
+    settings: WorkerSettings, engine: AsyncEngine, metrics: WorkerMetrics
+) -> ReportComponents:
     """Return what builds reports; nothing is connected yet."""
     broker = create_broker(
         settings.broker_url.get_secret_value(),
@@ -131,20 +133,20 @@ def wire_reports(settings: WorkerSettings, engine: AsyncEngine, metrics: Metrics
         await builder.leave()
 
     broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, leave)
-    return Reports(broker=broker, builder=builder)
+    return ReportComponents(broker=broker, builder=builder)
 
 
 async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
     """Work until a signal comes, then drain."""
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     engine = _create_engine(settings, roles=roles)
     sessions = create_sessions(engine)
-    work: list[Work] = []
+    work: list[WorkerRole] = []
     if "reports" in roles:
         reports = wire_reports(settings, engine, metrics)
-        work.append(ReportWork(reports.broker, reports.builder, at_once=settings.concurrency))
+        work.append(ReportsRole(reports.broker, reports.builder, at_once=settings.concurrency))
     if "intake" in roles:
-        work.append(IntakeWork(engine, settings, sessions=sessions, metrics=metrics))
+        work.append(IntakeRole(engine, settings, sessions=sessions, metrics=metrics))
     checks: dict[str, Check] = {"database": partial(ping, engine)}
     for each in work:
         checks |= each.checks
@@ -155,7 +157,7 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
         registry=metrics.registry,
     )
     stopping = _stop_on_signals(work)
-    caching = commits.told_to_a_cache(
+    caching = invalidation.cache_lifespan(
         sessions,
         # The intake changes what copies are kept of; building a report does not.
         settings.cache_url if "intake" in roles else "",
@@ -176,7 +178,7 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
     log.info("stopped")
 
 
-def _stop_on_signals(work: Sequence[Work]) -> asyncio.Event:
+def _stop_on_signals(work: Sequence[WorkerRole]) -> asyncio.Event:
     """Return an event that the first signal sets; a second one breaks off what is under way."""
     stopping = asyncio.Event()
 
@@ -198,7 +200,7 @@ async def _first_of(*tasks: asyncio.Task[object]) -> None:
 
 
 async def _drain(
-    work: Sequence[Work], working: Sequence[asyncio.Task[None]], *, seconds: float
+    work: Sequence[WorkerRole], working: Sequence[asyncio.Task[None]], *, seconds: float
 ) -> None:
     """Let what is under way finish within `seconds`, then give it back."""
     log.info("draining", seconds=seconds)

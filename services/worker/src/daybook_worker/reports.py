@@ -14,21 +14,23 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain import clock
-from daybook_domain.db import create_sessions
 from daybook_domain.errors import DaybookError, Unavailable
-from daybook_domain.outages import is_outage
-from daybook_domain.pauses import pause
-from daybook_domain.reports import service
-from daybook_domain.reports.build import Built, build_day
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.errors import LeaseLost, RunHeld
-from daybook_domain.reports.models import ReportRun, RunTrigger
-from daybook_domain.reports.service import PRIORITY
-from daybook_domain.reports.tasks import BUILD_REPORT, BuildReport
+from daybook_domain.postgres_errors import is_outage
+from daybook_domain.reports.build import BuildResult, build_day
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.reports.errors import LeaseLost
+from daybook_domain.runs import claims, leases, retries
+from daybook_domain.runs.errors import RunsLocked
+from daybook_domain.runs.models import ReportRun, RunTrigger
+from daybook_domain.runs.requests import PRIORITY
+from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
+from daybook_domain.schedules.failure_pauses import pause_after_failure
 from daybook_domain.tasks import Interrupted
-from daybook_domain.transport import backoff
-from daybook_worker.metrics import Metrics
-from daybook_worker.places import Places, Turn
+from daybook_platform import backoff
+from daybook_platform.postgres.engine import create_sessions
+from daybook_platform.wait import wait
+from daybook_worker.concurrency import ConcurrencyLimiter, Slot
+from daybook_worker.metrics import WorkerMetrics
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -46,14 +48,14 @@ _LOOK_SECONDS = 0.5
 T = TypeVar("T")
 
 
-class Overdue(Unavailable):
+class BuildTimeout(Unavailable):
     """A build took longer than its contract allows; another time the server may be less busy."""
 
     code = "timeout"
 
 
 @dataclass(frozen=True)
-class Failure:
+class BuildFailure:
     """Why a build failed, and what that means for the run and for the message."""
 
     code: str
@@ -73,7 +75,7 @@ class ReportBuilder:
         timezone: str,
         lease: timedelta,
         worker: str,
-        metrics: Metrics,
+        metrics: WorkerMetrics,
         at_once: int = 1,
     ) -> None:
         self._engine = engine
@@ -82,7 +84,7 @@ class ReportBuilder:
         self._lease = lease
         self._worker = worker
         self._metrics = metrics
-        self._for_backfills = Places(at_once=at_once)
+        self._for_backfills = ConcurrencyLimiter(at_once=at_once)
         self._stopping = asyncio.Event()
         self._abandoning = asyncio.Event()
         self._handling: set[asyncio.Task[Any]] = set()
@@ -123,7 +125,7 @@ class ReportBuilder:
                     turn.give_up()
                 await self._work_on(run)
 
-    async def _take(self, run_id: UUID, turn: Turn) -> ReportRun | None:
+    async def _take(self, run_id: UUID, turn: Slot) -> ReportRun | None:
         """Claim the run, or a more urgent one; such a one only, until the turn has come.
 
         Meanwhile the message waits here, and not in the queue, so that it can stand for the
@@ -152,7 +154,7 @@ class ReportBuilder:
             await self._release(run)
             raise
         except Exception as error:
-            failure = explain(error)
+            failure = classify_failure(error)
             # The traceback of a bug is logged by the receiver, which it is raised to.
             log.warning("build failed", code=failure.code, detail=failure.detail[:200])
             await self._record(run, failure)
@@ -169,7 +171,7 @@ class ReportBuilder:
         while not self._stopping.is_set():
             try:
                 async with self._sessions.begin() as session:
-                    return await service.claim(
+                    return await claims.claim_next(
                         session,
                         run_id,
                         worker=self._worker,
@@ -177,7 +179,7 @@ class ReportBuilder:
                         lease=self._lease,
                         before=before,
                     )
-            except RunHeld:
+            except RunsLocked:
                 if before is not None:
                     return None
                 seconds = _HELD_SECONDS
@@ -186,10 +188,10 @@ class ReportBuilder:
                     raise
                 log.warning("cannot claim; trying again", reason=repr(error)[:200])
                 seconds = next(pauses)
-            await pause(seconds, unless=self._stopping)
+            await wait(seconds, unless=self._stopping)
         raise Interrupted
 
-    async def _build_under_lease(self, run: ReportRun) -> Built:
+    async def _build_under_lease(self, run: ReportRun) -> BuildResult:
         async with (
             _running(self._build(run)) as building,
             _running(self._hold(run)) as holding,
@@ -206,7 +208,7 @@ class ReportBuilder:
                 raise LeaseLost(f"the lease of run {run.id} could not be kept")
             raise Interrupted
 
-    async def _build(self, run: ReportRun) -> Built:
+    async def _build(self, run: ReportRun) -> BuildResult:
         day = business_day(run.report_date, timezone=self._timezone)
         try:
             async with asyncio.timeout(BUILD_REPORT.timeout.total_seconds()) as limit:
@@ -221,7 +223,7 @@ class ReportBuilder:
                     )
         except TimeoutError:
             if limit.expired():
-                raise Overdue(f"not finished within {BUILD_REPORT.timeout}") from None
+                raise BuildTimeout(f"not finished within {BUILD_REPORT.timeout}") from None
             raise
 
     async def _hold(self, run: ReportRun) -> None:
@@ -244,27 +246,28 @@ class ReportBuilder:
     async def _extend(self, run: ReportRun, *, progress: str) -> bool:
         async with self._sessions.begin() as session:
             until = await clock.now(session) + self._lease
-            return await service.extend(
+            return await leases.extend(
                 session, run.id, fence=run.fence, until=until, progress=progress
             )
 
-    async def _record(self, run: ReportRun, failure: Failure) -> None:
+    async def _record(self, run: ReportRun, failure: BuildFailure) -> None:
         async with self._bookkeeping("failure"), self._sessions.begin() as session:
-            recorded = await service.record_failure(
+            recorded = await retries.record_failure(
                 session,
                 run.id,
                 fence=run.fence,
                 error_code=failure.code,
                 error_detail=failure.detail,
                 retryable=failure.retryable,
-                now=await clock.now(session),
+                now=(now := await clock.now(session)),
             )
             if recorded is not None:
+                await pause_after_failure(session, recorded, now=now)
                 log.info("failure recorded", state=recorded.state, next=str(recorded.available_at))
 
     async def _release(self, run: ReportRun) -> None:
         async with self._bookkeeping("release"), self._sessions.begin() as session:
-            await service.release(session, run.id, fence=run.fence, now=await clock.now(session))
+            await leases.release(session, run.id, fence=run.fence, now=await clock.now(session))
             log.info("run released")
 
     @asynccontextmanager
@@ -279,14 +282,16 @@ class ReportBuilder:
             log.warning(f"{what} not recorded; the lease runs out", reason=repr(error)[:200])
 
 
-def explain(error: Exception) -> Failure:
+def classify_failure(error: Exception) -> BuildFailure:
     """Return what the failure of a build means."""
     if is_outage(error):
-        return Failure(Unavailable.code, _text(error), retryable=True, is_bug=False)
+        return BuildFailure(Unavailable.code, _text(error), retryable=True, is_bug=False)
     if isinstance(error, DaybookError):
         retryable = isinstance(error, Unavailable)
-        return Failure(error.code, _text(error), retryable=retryable, is_bug=False)
-    return Failure(type(error).__name__[:_LONGEST_CODE], _text(error), retryable=True, is_bug=True)
+        return BuildFailure(error.code, _text(error), retryable=retryable, is_bug=False)
+    return BuildFailure(
+        type(error).__name__[:_LONGEST_CODE], _text(error), retryable=True, is_bug=True
+    )
 
 
 def _text(error: Exception) -> str:
@@ -295,7 +300,7 @@ def _text(error: Exception) -> str:
     return (str(cause) or repr(cause))[:_LONGEST_DETAIL]
 
 
-def _log_built(built: Built, *, seconds: float) -> None:
+def _log_built(built: BuildResult, *, seconds: float) -> None:
     log.info(
         "report built",
         report_date=str(built.report_date),

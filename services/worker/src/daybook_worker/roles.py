@@ -7,18 +7,18 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq.acks import AcknowledgeType
 
-from daybook_domain.broker import Broker
-from daybook_domain.db import Sessions
-from daybook_domain.health import Check
-from daybook_worker.intake import Intake
-from daybook_worker.letters import LetterRounds
-from daybook_worker.metrics import Metrics
+from daybook_platform.health import Check
+from daybook_platform.postgres.engine import Sessions
+from daybook_platform.taskiq_broker import Broker
+from daybook_worker.dead_letter_retries import DeadLetterRetrier
+from daybook_worker.intake import IntakeProcessor
+from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.receiver import Receiver
 from daybook_worker.reports import ReportBuilder
 from daybook_worker.settings import WorkerSettings
 
 
-class Work(Protocol):
+class WorkerRole(Protocol):
     """One role; told to stop, it finishes what is under way."""
 
     checks: Mapping[str, Check]
@@ -39,7 +39,7 @@ class Work(Protocol):
         """Hang up."""
 
 
-class ReportWork:
+class ReportsRole:
     """Builds the reports that run messages ask for."""
 
     def __init__(self, broker: Broker, builder: ReportBuilder, *, at_once: int) -> None:
@@ -76,7 +76,7 @@ class ReportWork:
         await self._broker.shutdown()
 
 
-class IntakeWork:
+class IntakeRole:
     """Takes messages in, and tries dead letters again."""
 
     def __init__(
@@ -85,11 +85,11 @@ class IntakeWork:
         settings: WorkerSettings,
         *,
         sessions: Sessions,
-        metrics: Metrics,
+        metrics: WorkerMetrics,
     ) -> None:
         """Wire the parts; nothing is connected yet."""
-        self._intake = Intake(engine, settings, sessions=sessions, metrics=metrics)
-        self._rounds = LetterRounds(settings, sessions=sessions, metrics=metrics)
+        self._intake = IntakeProcessor(engine, settings, sessions=sessions, metrics=metrics)
+        self._rounds = DeadLetterRetrier(settings, sessions=sessions, metrics=metrics)
         self._running: list[asyncio.Task[None]] = []
         self.checks: Mapping[str, Check] = {"intake": self._intake.ping}
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from daybook_domain.backfills.models import Mode
-from daybook_domain.db import Sessions
-from daybook_domain.reports.models import RunState
+from daybook_domain.backfills.models import BackfillMode
+from daybook_domain.runs.models import RunState
+from daybook_platform.postgres.engine import Sessions
 from tests.support import runs
 from tests.support.backfills import NOW, advance, ask, march, to_its_end, work
 
@@ -32,10 +32,10 @@ class Was(StrEnum):
     FAILED_THEN_WAITING = "failed, then waiting"
 
 
-WANTED: Mapping[Mode, frozenset[Was]] = {
-    Mode.ABSENT: frozenset(Was) - {Was.SEALED, Was.SEALED_THEN_FAILED},
-    Mode.FAILED: frozenset({Was.FAILED, Was.SEALED_THEN_FAILED, Was.FAILED_THEN_WAITING}),
-    Mode.ALL: frozenset(Was),
+WANTED: Mapping[BackfillMode, frozenset[Was]] = {
+    BackfillMode.ABSENT: frozenset(Was) - {Was.SEALED, Was.SEALED_THEN_FAILED},
+    BackfillMode.FAILED: frozenset({Was.FAILED, Was.SEALED_THEN_FAILED, Was.FAILED_THEN_WAITING}),
+    BackfillMode.ALL: frozenset(Was),
 }
 WAITING = {Was.WAITING, Was.FAILED_THEN_WAITING}
 
@@ -88,7 +88,7 @@ async def bring_about(sessions: Sessions, past: list[Was]) -> None:
 
 
 async def built(
-    sessions: Sessions, past: list[Was], mode: Mode, parts: list[Part]
+    sessions: Sessions, past: list[Was], mode: BackfillMode, parts: list[Part]
 ) -> Counter[date]:
     """Return how often each date is built when the range is asked for in these parts."""
     async with sessions.begin() as session:
@@ -119,11 +119,11 @@ async def built(
 )
 @given(
     past=st.lists(st.sampled_from(Was), min_size=len(DAYS), max_size=len(DAYS)),
-    mode=st.sampled_from(Mode),
+    mode=st.sampled_from(BackfillMode),
     parts=partitions(),
 )
 async def test_the_parts_build_what_the_whole_builds(
-    sessions: Sessions, past: list[Was], mode: Mode, parts: list[Part]
+    sessions: Sessions, past: list[Was], mode: BackfillMode, parts: list[Part]
 ) -> None:
     whole = [Part(first=0, last=len(DAYS) - 1, concurrency=2, head_start=0)]
 

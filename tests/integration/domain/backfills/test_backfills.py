@@ -10,12 +10,12 @@ from sqlalchemy import text
 
 from daybook_domain.backfills import service
 from daybook_domain.backfills.errors import BackfillEnded, BackfillNotFound, InvalidRange
-from daybook_domain.backfills.models import BackfillState, Mode
-from daybook_domain.backfills.service import Range
-from daybook_domain.db import Sessions
+from daybook_domain.backfills.models import BackfillMode, BackfillState
+from daybook_domain.backfills.service import BackfillRange
 from daybook_domain.errors import Invalid
-from daybook_domain.reports import service as reports
-from daybook_domain.reports.models import RunState, RunTrigger
+from daybook_domain.runs import cancellation
+from daybook_domain.runs.models import RunState, RunTrigger
+from daybook_platform.postgres.engine import Sessions
 from tests.support import runs
 from tests.support.backfills import (
     NOW,
@@ -36,17 +36,17 @@ pytestmark = pytest.mark.usefixtures("no_runs")
 HOUR = timedelta(hours=1)
 
 
-async def pause(sessions: Sessions, requested: service.Requested) -> None:
+async def pause(sessions: Sessions, requested: service.RequestedBackfill) -> None:
     async with sessions.begin() as session:
         await service.pause(session, requested.backfill.id)
 
 
-async def resume(sessions: Sessions, requested: service.Requested) -> None:
+async def resume(sessions: Sessions, requested: service.RequestedBackfill) -> None:
     async with sessions.begin() as session:
         await service.resume(session, requested.backfill.id)
 
 
-async def cancel(sessions: Sessions, requested: service.Requested) -> None:
+async def cancel(sessions: Sessions, requested: service.RequestedBackfill) -> None:
     async with sessions.begin() as session:
         await service.cancel(session, requested.backfill.id, now=NOW)
 
@@ -109,7 +109,7 @@ async def test_repeating_one_that_is_going_on_joins_it(sessions: Sessions) -> No
     await pause(sessions, asked)
 
     many = await asyncio.gather(*(ask(sessions, now=NOW + HOUR) for _ in range(5)))
-    other = await ask(sessions, mode=Mode.ALL)
+    other = await ask(sessions, mode=BackfillMode.ALL)
 
     assert {again.backfill.id for again in many} == {asked.backfill.id}
     assert all(again.joined for again in many)
@@ -117,9 +117,9 @@ async def test_repeating_one_that_is_going_on_joins_it(sessions: Sessions) -> No
     assert other.backfill.id != asked.backfill.id
 
 
-@pytest.mark.parametrize("mode", Mode)
-async def test_overlapping_ones_build_no_date_twice(sessions: Sessions, mode: Mode) -> None:
-    if mode is Mode.FAILED:
+@pytest.mark.parametrize("mode", BackfillMode)
+async def test_overlapping_ones_build_no_date_twice(sessions: Sessions, mode: BackfillMode) -> None:
+    if mode is BackfillMode.FAILED:
         async with sessions.begin() as session:
             for day in range(1, 8):
                 await runs.request(session, day=march(day), now=NOW - HOUR)
@@ -157,7 +157,7 @@ async def test_where_what_was_joined_is_cancelled_the_date_is_asked_for_again(
     asked = await ask(sessions, march(1), march(1))
     await advance(sessions)
     async with sessions.begin() as session:
-        await reports.cancel(session, waiting.id, now=NOW)
+        await cancellation.cancel(session, waiting.id, now=NOW)
 
     assert await to_its_end(sessions) == Counter([march(1)])
 
@@ -171,7 +171,7 @@ async def test_a_run_of_its_own_that_a_person_cancels_stays_cancelled(sessions: 
     await advance(sessions)
     (run,) = await runs.everything(sessions)
     async with sessions.begin() as session:
-        await reports.cancel(session, run.id, now=NOW)
+        await cancellation.cancel(session, run.id, now=NOW)
 
     assert await to_its_end(sessions) == Counter([march(2)])
 
@@ -186,7 +186,7 @@ async def test_failures_are_counted_and_stop_nothing(sessions: Sessions) -> None
     await to_its_end(sessions)
 
     assert (await progress(sessions, asked)).outcomes == {"failed": 1, "succeeded": 2}
-    again = await ask(sessions, march(1), march(3), mode=Mode.FAILED)
+    again = await ask(sessions, march(1), march(3), mode=BackfillMode.FAILED)
     assert await to_its_end(sessions) == Counter([march(1)])
     assert (await progress(sessions, again)).outcomes == {
         "succeeded": 1,
@@ -290,11 +290,11 @@ async def test_a_clock_that_is_put_back_over_midnight_delays_one_and_stops_no_ot
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        (Range(first=march(2), last=march(1)), "turned round"),
-        (Range(first=march(2) - timedelta(days=3_661), last=march(2)), "at most 3,660"),
+        (BackfillRange(first=march(2), last=march(1)), "turned round"),
+        (BackfillRange(first=march(2) - timedelta(days=3_661), last=march(2)), "at most 3,660"),
     ],
 )
-def test_a_range_that_cannot_be_is_refused(wanted: Range, said: str) -> None:
+def test_a_range_that_cannot_be_is_refused(wanted: BackfillRange, said: str) -> None:
     with pytest.raises(InvalidRange, match=said):
         wanted.check(today=NOW.date())
 
@@ -328,7 +328,7 @@ async def test_a_preview_says_what_would_become_of_each_date_and_changes_nothing
     async with sessions.begin() as session:
         await seal(session, march(2))
         found = await service.preview(
-            session, wanted=Range(first=march(1), last=march(3)), timezone="UTC", now=NOW
+            session, wanted=BackfillRange(first=march(1), last=march(3)), timezone="UTC", now=NOW
         )
 
     assert [(day, decision.verdict, decision.run_id) for day, decision in found] == [

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from daybook_embedded.homes import scratch_folder
+from daybook_embedded.data_directory import scratch_folder
 from daybook_embedded.valkey import ValkeyServer
 
 

@@ -10,10 +10,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.cache import commits
-from daybook_domain.cache.store import Cache
-from daybook_domain.changes import Kind, note
-from daybook_domain.db import Sessions, create_sessions
+from daybook_domain.cache_invalidation import EntityKind, mark_changed
+from daybook_platform.cache import invalidation
+from daybook_platform.cache.client import Cache
+from daybook_platform.postgres.engine import Sessions, create_sessions
 
 KEY = "daybook:product:1"
 
@@ -24,7 +24,7 @@ async def telling(engine: AsyncEngine, copies: Redis, copies_url: str) -> AsyncI
     sessions = create_sessions(engine)
     patience = timedelta(seconds=10)
     async with Cache(copies_url, registry=CollectorRegistry(), patience=patience) as cache:
-        commits.tell(cache, sessions)
+        invalidation.invalidate_on_commit(cache, sessions)
         yield sessions
 
 
@@ -35,7 +35,7 @@ async def _a_copy(telling: Sessions, copies: Redis) -> None:
 
 async def test_a_commit_removes_what_was_noted(telling: Sessions, copies: Redis) -> None:
     async with telling.begin() as session:
-        note(session, Kind.PRODUCT, 1)
+        mark_changed(session, EntityKind.PRODUCT, 1)
         assert await copies.get(KEY) == b"=copy"
     assert await copies.get(KEY) is None
 
@@ -44,7 +44,7 @@ async def test_a_commit_by_hand_does_too_and_notes_do_not_outlive_it(
     telling: Sessions, copies: Redis
 ) -> None:
     async with telling() as session:
-        note(session, Kind.PRODUCT, 1)
+        mark_changed(session, EntityKind.PRODUCT, 1)
         await session.execute(text("SELECT 1"))
         await session.commit()
         assert await copies.get(KEY) is None
@@ -57,7 +57,7 @@ async def test_a_commit_by_hand_does_too_and_notes_do_not_outlive_it(
 async def test_a_savepoint_is_no_commit(telling: Sessions, copies: Redis) -> None:
     async with telling.begin() as session:
         async with session.begin_nested():
-            note(session, Kind.PRODUCT, 1)
+            mark_changed(session, EntityKind.PRODUCT, 1)
         with pytest.raises(LookupError):
             async with session.begin_nested():
                 raise LookupError
@@ -67,7 +67,7 @@ async def test_a_savepoint_is_no_commit(telling: Sessions, copies: Redis) -> Non
 
 async def test_a_rollback_leaves_the_copy(telling: Sessions, copies: Redis) -> None:
     async with telling() as session:
-        note(session, Kind.PRODUCT, 1)
+        mark_changed(session, EntityKind.PRODUCT, 1)
         await session.execute(text("SELECT 1"))
         await session.rollback()
         await session.execute(text("SELECT 1"))
@@ -80,7 +80,7 @@ PICKY = "CREATE TEMPORARY TABLE picky (id int UNIQUE DEFERRABLE INITIALLY DEFERR
 
 async def test_a_commit_that_fails_leaves_no_mark(telling: Sessions, copies: Redis) -> None:
     async with telling() as session:
-        note(session, Kind.PRODUCT, 1)
+        mark_changed(session, EntityKind.PRODUCT, 1)
         await session.execute(text(PICKY))
         await session.execute(text("INSERT INTO picky VALUES (1), (1)"))
         with pytest.raises(IntegrityError):
@@ -92,5 +92,5 @@ async def test_sessions_of_before_tell_nothing(
     telling: Sessions, sessions: Sessions, copies: Redis
 ) -> None:
     async with sessions.begin() as session:
-        note(session, Kind.PRODUCT, 1)
+        mark_changed(session, EntityKind.PRODUCT, 1)
     assert await copies.get(KEY) == b"=copy"

@@ -7,8 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from daybook_domain.cache.link import Away, Link
 from daybook_embedded.valkey import ValkeyServer
+from daybook_platform.cache.connection import CacheConnection, CacheUnavailable
 from tests.support.copies import in_use
 from tests.support.waiting import until
 
@@ -26,10 +26,10 @@ async def test_what_redis_misses_while_it_is_welcomed_is_made_good(copies_url: s
             link.owe()
         welcomed.set()
 
-    link = Link(copies_url, registry=registry, patience=PATIENCE, welcome=welcome)
+    link = CacheConnection(copies_url, registry=registry, patience=PATIENCE, welcome=welcome)
     await link.open()
     assert welcomed.is_set()
-    with pytest.raises(Away):
+    with pytest.raises(CacheUnavailable):
         await link.ask(lambda redis: redis.ping())
 
     async def up() -> bool:
@@ -44,7 +44,7 @@ async def test_a_redis_that_was_restarted_between_two_commands_is_welcomed_anew(
     private: ValkeyServer,
 ) -> None:
     registry = CollectorRegistry()
-    link = Link(
+    link = CacheConnection(
         private.url, registry=registry, patience=PATIENCE, welcome=lambda redis: redis.ping()
     )
     await link.open()
@@ -52,7 +52,7 @@ async def test_a_redis_that_was_restarted_between_two_commands_is_welcomed_anew(
     await link.ask(lambda redis: redis.connection_pool.disconnect())
     await asyncio.to_thread(private.stop)
     await asyncio.to_thread(private.start)
-    with pytest.raises(Away):
+    with pytest.raises(CacheUnavailable):
         await link.ask(lambda redis: redis.ping())
 
     async def up() -> bool:

@@ -15,14 +15,14 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from daybook_domain.cache.store import COMMIT, KEEP, Cache
-from daybook_domain.changes import Kind, Thing
+from daybook_domain.cache_invalidation import EntityKey, EntityKind
 from daybook_embedded.valkey import ValkeyServer
+from daybook_platform.cache.client import COMMIT_MARK_TTL, ENTRY_TTL, Cache
 from tests.support.copies import counted, failures, forget_all, in_use, is_kept
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
-TEA = Thing(Kind.PRODUCT, 1)
+TEA = EntityKey(EntityKind.PRODUCT, 1)
 KEY = "daybook:product:1"
 
 
@@ -101,8 +101,8 @@ async def test_what_was_read_once_is_kept_for_all(
     assert row.asked == 1
     assert (counted(ours.registry, "miss"), counted(ours.registry, "hit")) == (1, 1)
     assert counted(theirs.registry, "hit") == 1
-    for kind, time in KEEP.items():
-        await ours.cache.read(Thing(kind, 1), row.fetch, shape=b"1")
+    for kind, time in ENTRY_TTL.items():
+        await ours.cache.read(EntityKey(kind, 1), row.fetch, shape=b"1")
         assert 0 < await copies.pttl(f"daybook:{kind}:1") <= time.total_seconds() * 1000
 
 
@@ -166,7 +166,7 @@ async def test_a_process_that_dies_in_the_middle_leaves_a_mark_that_lapses(
     await theirs.cache.committing([TEA])
     row.value = 1
     assert [await ours.read(), await ours.read()] == [1, 1]
-    assert 0 < await copies.pttl(KEY) <= COMMIT.total_seconds() * 1000
+    assert 0 < await copies.pttl(KEY) <= COMMIT_MARK_TTL.total_seconds() * 1000
     await copies.delete(KEY)  # As if it had lapsed.
     assert [await ours.read(), await ours.read()] == [1, 1]
     assert row.asked == 4
@@ -198,7 +198,7 @@ async def test_a_transaction_does_not_remove_the_mark_of_the_next(
 
 
 async def test_many_changes_take_one_turn(ours: Process, copies: Redis) -> None:
-    things = [Thing(Kind.PRODUCT, number) for number in range(1, 20_001)]
+    things = [EntityKey(EntityKind.PRODUCT, number) for number in range(1, 20_001)]
     commit = await ours.cache.committing(things)
     assert await copies.exists("daybook:product:20000")
     await ours.cache.committed(commit)
@@ -224,7 +224,7 @@ async def test_something_else_than_a_text_under_the_key_is_replaced(
 
 
 async def test_a_copy_of_another_is_not_taken_for_ours(copies: Redis, ours: Process) -> None:
-    await ours.cache.read(Thing(Kind.PRODUCT, 2), _seven, shape=b"1")
+    await ours.cache.read(EntityKey(EntityKind.PRODUCT, 2), _seven, shape=b"1")
     await copies.rename("daybook:product:2", KEY)
     assert await ours.read() == 0
 
@@ -286,7 +286,7 @@ async def test_a_redis_that_goes_away_costs_one_attempt_and_comes_back_without_o
     assert await cut_off.read() == 200
     # Not of the same row: what was swallowed, the first mark, arrives now, and stays for a minute.
     for _ in range(2):
-        await cut_off.cache.read(Thing(Kind.PRODUCT, 2), row.fetch, shape=b"1")
+        await cut_off.cache.read(EntityKey(EntityKind.PRODUCT, 2), row.fetch, shape=b"1")
     assert counted(cut_off.registry, "hit") == 1
     assert [line["event"] for line in logs] == [
         "the cache is away; doing without it",

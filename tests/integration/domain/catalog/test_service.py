@@ -10,15 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.catalog import queries, service
 from daybook_domain.catalog.errors import (
     AddressNotFound,
-    InUse,
+    AlreadyTaken,
     ProductNotFound,
-    Taken,
+    StillReferenced,
     UserNotFound,
 )
 from daybook_domain.catalog.service import NewAddress, NewProduct, NewUser, UserChanges
-from daybook_domain.db import Sessions
-from daybook_domain.orders.allotment import NewItem, NewOrder
-from daybook_domain.orders.placing import place
+from daybook_domain.orders.order_placement import place_orders
+from daybook_domain.orders.order_validation import NewItem, NewOrder
+from daybook_platform.postgres.engine import Sessions
 from tests.support.locks import somebody_waits
 from tests.support.shop import open_shop, stock_left
 
@@ -34,7 +34,7 @@ async def shop(engine: AsyncEngine) -> None:
 
 async def order_tea(sessions: Sessions, quantity: int = 1) -> None:
     async with sessions.begin() as session:
-        await place(session, [NewOrder(1, 1, (NewItem(1, quantity),))])
+        await place_orders(session, [NewOrder(1, 1, (NewItem(1, quantity),))])
 
 
 async def primaries(engine: AsyncEngine) -> list[int]:
@@ -65,7 +65,7 @@ async def test_a_name_or_email_that_is_taken_is_refused_by_name(
     sessions: Sessions, new: NewUser, field: str
 ) -> None:
     async with sessions.begin() as session:
-        with pytest.raises(Taken) as refusal:
+        with pytest.raises(AlreadyTaken) as refusal:
             await service.add_user(session, new)
         # The transaction can go on: a batch does.
         bob = await service.add_user(session, NewUser("bob", "bob@example.com"))
@@ -73,7 +73,7 @@ async def test_a_name_or_email_that_is_taken_is_refused_by_name(
 
     changes: UserChanges = {"username": new.username, "email": new.email}
     async with sessions.begin() as session:
-        with pytest.raises(Taken):
+        with pytest.raises(AlreadyTaken):
             await service.change_user(session, bob.id or 0, changes=changes)
 
 
@@ -92,17 +92,17 @@ async def test_one_of_many_gets_a_name(sessions: Sessions) -> None:
 
     outcomes = await asyncio.gather(*(add(n) for n in range(8)), return_exceptions=True)
     assert sum(outcome is None for outcome in outcomes) == 1
-    assert sum(isinstance(outcome, Taken) for outcome in outcomes) == 7
+    assert sum(isinstance(outcome, AlreadyTaken) for outcome in outcomes) == 7
 
 
 async def test_what_orders_refer_to_stays(sessions: Sessions) -> None:
     await order_tea(sessions)
     async with sessions.begin() as session:
-        with pytest.raises(InUse, match="has orders"):
+        with pytest.raises(StillReferenced, match="has orders"):
             await service.delete_user(session, 1)
-        with pytest.raises(InUse, match="Orders are delivered to"):
+        with pytest.raises(StillReferenced, match="Orders are delivered to"):
             await service.delete_address(session, 1, user_id=1)
-        with pytest.raises(InUse, match="Orders contain product 1"):
+        with pytest.raises(StillReferenced, match="Orders contain product 1"):
             await service.delete_product(session, 1)
     async with sessions() as session:
         await queries.get_address(session, 1, user_id=1)
@@ -114,7 +114,7 @@ async def test_a_user_without_orders_goes_with_the_addresses(sessions: Sessions)
         await service.delete_user(session, 1)
     async with sessions() as session:
         with pytest.raises(UserNotFound):
-            await queries.addresses(session, user_id=1, limit=10, offset=0)
+            await queries.list_addresses(session, user_id=1, limit=10, offset=0)
         with pytest.raises(ProductNotFound):
             await queries.get_product(session, 1)
 
@@ -171,7 +171,7 @@ async def test_a_new_stock_waits_for_the_order_that_takes_of_it_and_is_what_is_l
             await service.change_product(session, 1, changes={"stock_quantity": 50})
 
     async with sessions.begin() as session:
-        await place(session, [NewOrder(1, 1, (NewItem(1, 5),))])
+        await place_orders(session, [NewOrder(1, 1, (NewItem(1, 5),))])
         restocking = asyncio.create_task(restock())
         await somebody_waits(engine)
     await restocking
@@ -212,7 +212,7 @@ async def test_products_are_found_by_a_part_of_their_name(
             session, [NewProduct(one, None, Decimal("1.00"), 1) for one in names]
         )
     async with sessions() as session:
-        page, total = await queries.products(session, name=name, limit=10, offset=0)
+        page, total = await queries.list_products(session, name=name, limit=10, offset=0)
     assert ([product.id for product in page], total) == (found, len(found))
 
 
@@ -222,7 +222,7 @@ async def test_products_are_found_by_price(sessions: Sessions) -> None:
             session, [NewProduct("pot", None, Decimal(n), 1) for n in range(1, 9)]
         )
     async with sessions() as session:
-        page, total = await queries.products(
+        page, total = await queries.list_products(
             session, min_price=Decimal("3.50"), max_price=Decimal(5), limit=2, offset=0
         )
     assert ([product.price for product in page], total) == ([Decimal(5), Decimal(4)], 3)
@@ -236,7 +236,7 @@ async def test_pages_repeat_no_row(sessions: Sessions) -> None:
     seen: list[int | None] = []
     async with sessions() as session:
         for offset in range(0, 30, 7):
-            page, total = await queries.products(session, limit=7, offset=offset)
+            page, total = await queries.list_products(session, limit=7, offset=offset)
             seen += [product.id for product in page]
             assert total == 26
     assert seen == list(range(26, 0, -1))

@@ -8,17 +8,17 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import Sessions
 from daybook_domain.intake import service
-from daybook_domain.intake.deliveries import Delivery
-from daybook_domain.intake.letters import Patience
-from daybook_domain.intake.service import Batch, Outcome, Settled
+from daybook_domain.intake.dead_letters import RetryPolicy
+from daybook_domain.intake.parsing import Delivery
+from daybook_domain.intake.service import Batch, MessageOutcome, MessageResult
+from daybook_platform.postgres.engine import Sessions
 from tests.support import letters
 from tests.support.letters import AT_ONCE
 from tests.support.shop import open_shop
 
-Take = Callable[..., Coroutine[Any, Any, list[Outcome] | None]]
-Retry = Callable[..., Coroutine[Any, Any, Sequence[Outcome]]]
+Take = Callable[..., Coroutine[Any, Any, list[MessageOutcome] | None]]
+Retry = Callable[..., Coroutine[Any, Any, Sequence[MessageOutcome]]]
 
 
 @pytest.fixture
@@ -35,11 +35,13 @@ def take(sessions: Sessions, shop: None) -> Take:
         *deliveries: Delivery,
         consumer: UUID | None = None,
         number: int = 1,
-        patience: Patience = AT_ONCE,
-    ) -> list[Outcome] | None:
+        patience: RetryPolicy = AT_ONCE,
+    ) -> list[MessageOutcome] | None:
         batch = Batch(consumer or uuid4(), number, deliveries)
         async with sessions.begin() as session:
-            settled = await service.take(session, batch, patience=patience, ours=lambda: True)
+            settled = await service.consume_batch(
+                session, batch, patience=patience, ours=lambda: True
+            )
         return None if settled is None else _outcomes(settled)
 
     return take
@@ -52,5 +54,5 @@ def retry(sessions: Sessions) -> Retry:
     return partial(letters.retry, sessions)
 
 
-def _outcomes(settled: Sequence[Settled]) -> list[Outcome]:
+def _outcomes(settled: Sequence[MessageResult]) -> list[MessageOutcome]:
     return [each.outcome for each in settled]

@@ -10,28 +10,28 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import Sessions
-from daybook_domain.intake import memory, service
-from daybook_domain.intake.deliveries import DEAD, examine
-from daybook_domain.intake.errors import NotOurs
-from daybook_domain.intake.service import Batch, Outcome
+from daybook_domain.intake import deduplication, service
+from daybook_domain.intake.errors import DeliveriesLost
+from daybook_domain.intake.parsing import DEAD_LETTER_QUEUE, parse_delivery
+from daybook_domain.intake.service import Batch, MessageOutcome
+from daybook_platform.postgres.engine import Sessions
 from tests.integration.domain.intake.conftest import Take
 from tests.support.letters import AT_ONCE
 from tests.support.locks import somebody_waits
 from tests.support.messages import books, order, order_update, product, product_update
 
-APPLIED, DUPLICATE = Outcome.APPLIED, Outcome.DUPLICATE
-WAITING, KEPT = Outcome.WAITING, Outcome.KEPT
+APPLIED, DUPLICATE = MessageOutcome.APPLIED, MessageOutcome.DUPLICATE
+WAITING, KEPT = MessageOutcome.WAITING, MessageOutcome.KEPT
 
 
 async def test_a_batch_of_all_kinds_takes_effect_in_the_order_of_kinds(
     take: Take, engine: AsyncEngine
 ) -> None:
     outcomes = await take(
-        examine("order_update", order_update(1, status="paid")),
-        examine("order", order(product=2, quantity=3)),
-        examine("product_update", product_update(2, stock_quantity=5)),
-        examine("product", product(stock=1)),
+        parse_delivery("order_update", order_update(1, status="paid")),
+        parse_delivery("order", order(product=2, quantity=3)),
+        parse_delivery("product_update", product_update(2, stock_quantity=5)),
+        parse_delivery("product", product(stock=1)),
     )
 
     assert outcomes == [APPLIED] * 4
@@ -48,11 +48,11 @@ async def test_what_breaks_a_rule_is_kept_and_costs_no_other_its_place(
         )
 
     outcomes = await take(
-        examine("order", b"nonsense"),
-        examine("order", order(quantity=1001)),
-        examine("order", order(user=2)),
-        examine("order_update", order_update(1, status="delivered")),
-        examine("order", order()),
+        parse_delivery("order", b"nonsense"),
+        parse_delivery("order", order(quantity=1001)),
+        parse_delivery("order", order(user=2)),
+        parse_delivery("order_update", order_update(1, status="delivered")),
+        parse_delivery("order", order()),
     )
 
     assert outcomes == [KEPT, KEPT, KEPT, KEPT, APPLIED]
@@ -72,7 +72,7 @@ async def test_every_letter_has_the_body_the_headers_and_a_reason(
     body = b"\x00\xff not JSON"
     headers = {"n\0te": b"\xff", "when": [1, None, float("nan"), {"deep": "\0"}]}
 
-    await take(examine("product", body, message_id="m\0", headers=headers))
+    await take(parse_delivery("product", body, message_id="m\0", headers=headers))
 
     async with engine.connect() as connection:
         (letter,) = (await connection.execute(text("SELECT * FROM dead_letters"))).all()
@@ -84,11 +84,15 @@ async def test_every_letter_has_the_body_the_headers_and_a_reason(
 
 
 async def test_one_order_of_many_deliveries_exists_once(take: Take, engine: AsyncEngine) -> None:
-    again = examine("order", order(external_id="a", quantity=2))
+    again = parse_delivery("order", order(external_id="a", quantity=2))
 
-    assert await take(again, examine("order", order()), again) == [APPLIED, APPLIED, DUPLICATE]
+    assert await take(again, parse_delivery("order", order()), again) == [
+        APPLIED,
+        APPLIED,
+        DUPLICATE,
+    ]
     assert await take(again) == [DUPLICATE]
-    other = examine("order", order(external_id="a", quantity=3))
+    other = parse_delivery("order", order(external_id="a", quantity=3))
     assert await take(other) == [KEPT]
 
     found = await books(engine)
@@ -96,12 +100,12 @@ async def test_one_order_of_many_deliveries_exists_once(take: Take, engine: Asyn
 
 
 async def test_a_message_id_counts_once_in_its_queue(take: Take, engine: AsyncEngine) -> None:
-    first = examine("product", product(), message_id="7")
+    first = parse_delivery("product", product(), message_id="7")
 
     assert await take(first, first) == [APPLIED, DUPLICATE]
     assert await take(first) == [DUPLICATE]
-    assert await take(examine("product", product(stock=11), message_id="7")) == [KEPT]
-    assert await take(examine("order", order(), message_id="7")) == [APPLIED]
+    assert await take(parse_delivery("product", product(stock=11), message_id="7")) == [KEPT]
+    assert await take(parse_delivery("order", order(), message_id="7")) == [APPLIED]
 
     found = await books(engine)
     assert len(found.stock) == 2
@@ -111,15 +115,18 @@ async def test_a_message_id_counts_once_in_its_queue(take: Take, engine: AsyncEn
 async def test_two_plain_messages_of_one_body_are_both_meant(
     take: Take, engine: AsyncEngine
 ) -> None:
-    assert await take(examine("order", order()), examine("order", order())) == [APPLIED] * 2
+    assert (
+        await take(parse_delivery("order", order()), parse_delivery("order", order()))
+        == [APPLIED] * 2
+    )
     assert (await books(engine)).orders == 2
 
 
 async def test_a_plain_message_that_comes_again_counts_as_often_as_it_was_not_committed(
     take: Take, engine: AsyncEngine
 ) -> None:
-    fresh = examine("order", order())
-    again = examine("order", order(), again=True)
+    fresh = parse_delivery("order", order())
+    again = parse_delivery("order", order(), again=True)
     await take(fresh, fresh)  # Its acknowledgement is never proven: the worker was killed.
 
     assert await take(again, again, again) == [DUPLICATE, DUPLICATE, APPLIED]
@@ -131,9 +138,9 @@ async def test_a_plain_message_that_comes_again_counts_as_often_as_it_was_not_co
 async def test_a_dead_letter_that_comes_again_is_not_written_twice(
     take: Take, engine: AsyncEngine
 ) -> None:
-    await take(examine("order", b"nonsense"))
+    await take(parse_delivery("order", b"nonsense"))
 
-    assert await take(examine("order", b"nonsense", again=True)) == [DUPLICATE]
+    assert await take(parse_delivery("order", b"nonsense", again=True)) == [DUPLICATE]
     assert len((await books(engine)).letters["kept"]) == 1
 
 
@@ -141,32 +148,32 @@ async def test_a_proven_batch_leaves_nothing_behind(
     take: Take, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     consumer = uuid4()
-    await take(examine("order", order()), consumer=consumer, number=1)
-    await take(examine("order", order(quantity=2)), consumer=consumer, number=2)
+    await take(parse_delivery("order", order()), consumer=consumer, number=1)
+    await take(parse_delivery("order", order(quantity=2)), consumer=consumer, number=2)
     async with sessions.begin() as session:
-        await memory.forget(session, consumer, number=1)
+        await deduplication.delete_receipt(session, consumer, number=1)
 
-    assert await take(examine("order", order(), again=True)) == [APPLIED]
-    assert await take(examine("order", order(quantity=2), again=True)) == [DUPLICATE]
+    assert await take(parse_delivery("order", order(), again=True)) == [APPLIED]
+    assert await take(parse_delivery("order", order(quantity=2), again=True)) == [DUPLICATE]
 
 
 async def test_a_batch_whose_commit_was_not_answered_is_not_committed_twice(
     take: Take, engine: AsyncEngine
 ) -> None:
     consumer = uuid4()
-    assert await take(examine("order", order()), consumer=consumer, number=1) == [APPLIED]
+    assert await take(parse_delivery("order", order()), consumer=consumer, number=1) == [APPLIED]
 
-    assert await take(examine("order", order()), consumer=consumer, number=1) is None
+    assert await take(parse_delivery("order", order()), consumer=consumer, number=1) is None
     assert (await books(engine)).orders == 1
 
 
 async def test_what_comes_again_waits_for_whoever_may_be_committing_it(
     take: Take, sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    batch = Batch(uuid4(), 1, [examine("order", order())])
+    batch = Batch(uuid4(), 1, [parse_delivery("order", order())])
     async with sessions.begin() as session:
-        await service.take(session, batch, patience=AT_ONCE, ours=lambda: True)
-        second = asyncio.create_task(take(examine("order", order(), again=True)))
+        await service.consume_batch(session, batch, patience=AT_ONCE, ours=lambda: True)
+        second = asyncio.create_task(take(parse_delivery("order", order(), again=True)))
         await somebody_waits(engine)
 
     assert await second == [DUPLICATE]
@@ -176,11 +183,11 @@ async def test_what_comes_again_waits_for_whoever_may_be_committing_it(
 async def test_a_worker_that_may_have_lost_its_deliveries_commits_nothing(
     sessions: Sessions, shop: None, engine: AsyncEngine
 ) -> None:
-    batch = Batch(uuid4(), 1, [examine("order", order())])
+    batch = Batch(uuid4(), 1, [parse_delivery("order", order())])
 
-    with pytest.raises(NotOurs):
+    with pytest.raises(DeliveriesLost):
         async with sessions.begin() as session:
-            await service.take(session, batch, patience=AT_ONCE, ours=lambda: False)
+            await service.consume_batch(session, batch, patience=AT_ONCE, ours=lambda: False)
 
     assert (await books(engine)).orders == 0
 
@@ -190,9 +197,9 @@ async def test_a_failure_that_nobody_has_foreseen_costs_only_its_message(
 ) -> None:
     async with _refusing(engine, "products", "NEW.name = 'cursed'"):
         outcomes = await take(
-            *[examine("product", product(name=f"p{n}")) for n in range(7)],
-            examine("product", product(name="cursed")),
-            *[examine("order", order()) for _ in range(5)],
+            *[parse_delivery("product", product(name=f"p{n}")) for n in range(7)],
+            parse_delivery("product", product(name="cursed")),
+            *[parse_delivery("order", order()) for _ in range(5)],
         )
 
     assert outcomes == [APPLIED] * 7 + [KEPT] + [APPLIED] * 5
@@ -204,14 +211,14 @@ async def test_a_failure_that_nobody_has_foreseen_costs_only_its_message(
 async def test_an_outage_is_nobodys_fault(take: Take, engine: AsyncEngine) -> None:
     async with _refusing(engine, "products", "true", sqlstate="57P01"):
         with pytest.raises(DBAPIError):
-            await take(examine("product", product()))
+            await take(parse_delivery("product", product()))
 
     assert (await books(engine)).letters == {}
 
 
 async def test_what_rabbitmq_gave_up_is_written_down_once(take: Take, engine: AsyncEngine) -> None:
     death = {"queue": "order", "reason": "delivery_limit", "count": 1, "time": None}
-    letter = examine(DEAD, order(), headers={"x-death": [death]})
+    letter = parse_delivery(DEAD_LETTER_QUEUE, order(), headers={"x-death": [death]})
 
     assert await take(letter) == [KEPT]
     assert await take(letter) == [DUPLICATE]
@@ -222,11 +229,11 @@ async def test_what_was_committed_before_rabbitmq_gave_it_up_is_no_letter(
     take: Take, engine: AsyncEngine
 ) -> None:
     death = {"queue": "order", "reason": "delivery_limit", "count": 1, "time": None}
-    await take(examine("order", order()), examine("order", order(), message_id="7"))
+    await take(parse_delivery("order", order()), parse_delivery("order", order(), message_id="7"))
 
     outcomes = await take(
-        examine(DEAD, order(), headers={"x-death": [death]}),
-        examine(DEAD, order(), headers={"x-death": [death]}, message_id="7"),
+        parse_delivery(DEAD_LETTER_QUEUE, order(), headers={"x-death": [death]}),
+        parse_delivery(DEAD_LETTER_QUEUE, order(), headers={"x-death": [death]}, message_id="7"),
     )
 
     assert outcomes == [DUPLICATE, DUPLICATE]
@@ -237,17 +244,17 @@ async def test_what_was_committed_before_rabbitmq_gave_it_up_is_no_letter(
 async def test_a_stranger_in_the_queue_of_the_dead_is_a_letter(
     take: Take, engine: AsyncEngine, headers: dict[str, object]
 ) -> None:
-    assert await take(examine(DEAD, b"?", headers=headers)) == [KEPT]
-    assert (await books(engine)).letters == {"kept": [(DEAD, "delivery_limit")]}
+    assert await take(parse_delivery(DEAD_LETTER_QUEUE, b"?", headers=headers)) == [KEPT]
+    assert (await books(engine)).letters == {"kept": [(DEAD_LETTER_QUEUE, "delivery_limit")]}
 
 
 async def test_concurrent_batches_of_the_same_ids_and_products_lose_nothing(
     take: Take, engine: AsyncEngine
 ) -> None:
     deliveries = [
-        *(examine("order", order(quantity=1), message_id=str(n)) for n in range(20)),
-        *(examine("order", order(quantity=1, external_id=str(n))) for n in range(20)),
-        *(examine("product_update", product_update(1, name=str(n))) for n in range(3)),
+        *(parse_delivery("order", order(quantity=1), message_id=str(n)) for n in range(20)),
+        *(parse_delivery("order", order(quantity=1, external_id=str(n))) for n in range(20)),
+        *(parse_delivery("product_update", product_update(1, name=str(n))) for n in range(3)),
     ]
 
     outcomes = await asyncio.gather(

@@ -7,16 +7,18 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import Sessions
-from daybook_domain.intake import letters
-from daybook_domain.intake.deliveries import examine
-from daybook_domain.intake.letters import Patience
-from daybook_domain.intake.service import Outcome
+from daybook_domain.intake import dead_letters
+from daybook_domain.intake.dead_letters import RetryPolicy
+from daybook_domain.intake.parsing import parse_delivery
+from daybook_domain.intake.service import MessageOutcome
+from daybook_platform.postgres.engine import Sessions
 from tests.integration.domain.intake.conftest import Retry, Take
 from tests.support.messages import books, order, order_update, product, product_update
 
-PATIENT = Patience(first=timedelta(hours=1), longest=timedelta(hours=1), total=timedelta(hours=9))
-IMPATIENT = Patience(first=timedelta(0), longest=timedelta(0), total=timedelta(0))
+PATIENT = RetryPolicy(
+    first=timedelta(hours=1), longest=timedelta(hours=1), total=timedelta(hours=9)
+)
+IMPATIENT = RetryPolicy(first=timedelta(0), longest=timedelta(0), total=timedelta(0))
 
 
 async def status(engine: AsyncEngine, order_id: int) -> str:
@@ -40,14 +42,14 @@ async def status(engine: AsyncEngine, order_id: int) -> str:
 async def test_what_comes_too_early_takes_effect_later(
     take: Take, retry: Retry, engine: AsyncEngine, queue: str, body: bytes, cure: str
 ) -> None:
-    assert await take(examine(queue, body)) == [Outcome.WAITING]
-    assert await retry() == [Outcome.WAITING]
+    assert await take(parse_delivery(queue, body)) == [MessageOutcome.WAITING]
+    assert await retry() == [MessageOutcome.WAITING]
 
     if cure in {"product", "order"}:
-        await take(examine(cure, product() if cure == "product" else order()))
+        await take(parse_delivery(cure, product() if cure == "product" else order()))
     else:
         await _add_user_or_address(engine, cure)
-    assert await retry() == [Outcome.APPLIED]
+    assert await retry() == [MessageOutcome.APPLIED]
 
     assert list((await books(engine)).letters) == ["redriven"]
     assert await retry() == []
@@ -57,22 +59,24 @@ async def test_an_arrival_wakes_those_that_wait_for_it(
     take: Take, retry: Retry, engine: AsyncEngine
 ) -> None:
     await take(
-        examine("order", order(product=2)), examine("order", order(product=3)), patience=PATIENT
+        parse_delivery("order", order(product=2)),
+        parse_delivery("order", order(product=3)),
+        patience=PATIENT,
     )
     assert await retry() == []
 
-    await take(examine("product", product()))
+    await take(parse_delivery("product", product()))
 
-    assert await retry() == [Outcome.APPLIED]
+    assert await retry() == [MessageOutcome.APPLIED]
     assert (await books(engine)).letters.keys() == {"redriven", "waiting"}
 
 
 async def test_what_never_comes_is_given_up_with_the_reason(
     take: Take, retry: Retry, engine: AsyncEngine
 ) -> None:
-    await take(examine("order", order(product=99)), patience=IMPATIENT)
+    await take(parse_delivery("order", order(product=99)), patience=IMPATIENT)
 
-    assert await retry() == [Outcome.KEPT]
+    assert await retry() == [MessageOutcome.KEPT]
     assert (await books(engine)).letters == {"kept": [("order", "unknown_reference")]}
     assert await retry() == []
 
@@ -81,15 +85,17 @@ async def test_updates_of_one_order_keep_their_order_while_they_wait(
     take: Take, retry: Retry, engine: AsyncEngine
 ) -> None:
     paid, shipped = (
-        examine("order_update", order_update(1, status=name)) for name in ("paid", "shipped")
+        parse_delivery("order_update", order_update(1, status=name)) for name in ("paid", "shipped")
     )
-    assert await take(paid, shipped, patience=PATIENT) == [Outcome.WAITING] * 2
-    await take(examine("order", order()))
-    delivered = examine("order_update", order_update(1, status="delivered"))
+    assert await take(paid, shipped, patience=PATIENT) == [MessageOutcome.WAITING] * 2
+    await take(parse_delivery("order", order()))
+    delivered = parse_delivery("order_update", order_update(1, status="delivered"))
 
-    assert await take(delivered) == [Outcome.WAITING], "it must not overtake the two before it"
+    assert await take(delivered) == [MessageOutcome.WAITING], (
+        "it must not overtake the two before it"
+    )
     for _ in range(3):
-        assert await retry() == [Outcome.APPLIED]
+        assert await retry() == [MessageOutcome.APPLIED]
 
     assert await status(engine, 1) == "delivered"
 
@@ -97,29 +103,29 @@ async def test_updates_of_one_order_keep_their_order_while_they_wait(
 async def test_two_workers_try_each_letter_once(
     take: Take, retry: Retry, engine: AsyncEngine
 ) -> None:
-    await take(*(examine("order", order(product=2)) for _ in range(20)))
-    await take(examine("product", product(stock=100)))
+    await take(*(parse_delivery("order", order(product=2)) for _ in range(20)))
+    await take(parse_delivery("product", product(stock=100)))
 
     outcomes = await asyncio.gather(retry(), retry(), retry())
 
-    assert [outcome for each in outcomes for outcome in each] == [Outcome.APPLIED] * 20
+    assert [outcome for each in outcomes for outcome in each] == [MessageOutcome.APPLIED] * 20
     assert (await books(engine)).sold == {2: 20}
 
 
 async def test_a_letter_that_ends_workers_is_left_alone_and_then_kept(
     take: Take, retry: Retry, sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    await take(examine("order", order(product=2)))
-    for _ in range(letters.MOST_BEGUN):
+    await take(parse_delivery("order", order(product=2)))
+    for _ in range(dead_letters.MAX_STARTED_ATTEMPTS):
         async with sessions.begin() as session:
-            assert await letters.take_up(session, limit=1) == [1]
+            assert await dead_letters.claim_due(session, limit=1) == [1]
         await _let_the_lease_run_out(engine)  # The worker was killed while it was at it.
 
-    await take(examine("order", order(product=2)))
-    await take(examine("product", product()))
+    await take(parse_delivery("order", order(product=2)))
+    await take(parse_delivery("product", product()))
 
-    assert await retry() == [Outcome.APPLIED], "the innocent one goes first, and alone"
-    assert await retry() == [Outcome.KEPT]
+    assert await retry() == [MessageOutcome.APPLIED], "the innocent one goes first, and alone"
+    assert await retry() == [MessageOutcome.KEPT]
 
     found = (await books(engine)).letters
     assert found["kept"] == [("order", "delivery_limit")]

@@ -9,17 +9,17 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from daybook_domain.db import Sessions
-from daybook_domain.reports.build import DAY_LOCK_CLASS, EPOCH
-from daybook_domain.reports.models import ReportRun, RunState, RunTrigger
-from daybook_domain.reports.outbox import Taken
+from daybook_domain.advisory_locks import REPORT_DATE, date_key
+from daybook_domain.runs.dispatch_queue import DispatchItem
+from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
+from daybook_platform.postgres.engine import Sessions
 from tests.support.locks import somebody_waits
 from tests.support.runs import DAY, everything, pending, queued
 from tests.support.shop import add_order, open_shop
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 REBUILD = text("SET LOCAL daybook.delete_reported_orders = 'rebuild'")
-LOCK = text(f"SELECT pg_advisory_xact_lock({DAY_LOCK_CLASS}, {(DAY - EPOCH).days})")
+LOCK = text(f"SELECT pg_advisory_xact_lock({REPORT_DATE}, {date_key(DAY)})")
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +127,7 @@ async def test_the_permission_ends_with_its_transaction(engine: AsyncEngine) -> 
 async def test_a_deletion_joins_the_run_that_waits(
     engine: AsyncEngine,
     sessions: Sessions,
-    make: Callable[[Sessions], Awaitable[ReportRun | Taken]],
+    make: Callable[[Sessions], Awaitable[ReportRun | DispatchItem]],
     state: RunState,
 ) -> None:
     run = await make(sessions)

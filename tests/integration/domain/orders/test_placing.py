@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import Sessions
 from daybook_domain.errors import DaybookError
 from daybook_domain.orders.errors import ExternalIdTaken, OutOfStock, UnknownReference
-from daybook_domain.orders.placing import NewItem, NewOrder, Placed, place
+from daybook_domain.orders.order_placement import NewItem, NewOrder, PlacedOrder, place_orders
+from daybook_platform.postgres.engine import Sessions
 from tests.support.locks import somebody_waits
 from tests.support.shop import open_shop, set_stock, stock_left
 
@@ -26,9 +26,11 @@ def tea(quantity: int = 1, *, external_id: str | None = None, user_id: int = 1) 
     return NewOrder(user_id, 1, (NewItem(1, quantity),), external_id)
 
 
-async def placed(sessions: Sessions, orders: Sequence[NewOrder]) -> list[Placed | DaybookError]:
+async def placed(
+    sessions: Sessions, orders: Sequence[NewOrder]
+) -> list[PlacedOrder | DaybookError]:
     async with sessions.begin() as session:
-        return await place(session, orders)
+        return await place_orders(session, orders)
 
 
 async def rows(engine: AsyncEngine, query: str) -> list[tuple[object, ...]]:
@@ -42,7 +44,7 @@ async def test_an_order_has_its_items_its_total_and_its_stock_taken(
     order = NewOrder(1, 1, (NewItem(1, 2), NewItem(1, 3)), "shop-17")
     outcomes = await placed(sessions, [order])
 
-    assert outcomes == [Placed(1, Decimal("17.50"), duplicate=False)]
+    assert outcomes == [PlacedOrder(1, Decimal("17.50"), duplicate=False)]
     assert await rows(engine, "SELECT external_id, total_price, status FROM orders") == [
         ("shop-17", Decimal("17.50"), "pending")
     ]
@@ -71,16 +73,16 @@ async def test_the_outcomes_of_a_batch_come_in_its_order(
     )
 
     assert [type(outcome) for outcome in outcomes] == [
-        Placed,
+        PlacedOrder,
         UnknownReference,
         OutOfStock,
-        Placed,
-        Placed,
+        PlacedOrder,
+        PlacedOrder,
         ExternalIdTaken,
-        Placed,
+        PlacedOrder,
         OutOfStock,
     ]
-    ids = [one.order_id for one in outcomes if isinstance(one, Placed)]
+    ids = [one.order_id for one in outcomes if isinstance(one, PlacedOrder)]
     assert ids == [1, 2, 1, 3]
     assert await stock_left(engine) == 0
     assert await rows(engine, "SELECT id, external_id FROM orders ORDER BY id") == [
@@ -99,8 +101,8 @@ async def test_a_later_delivery_of_the_same_order_changes_nothing(
     (again,) = await placed(sessions, [tea(5, external_id="shop-17")])
     (other,) = await placed(sessions, [tea(6, external_id="shop-17")])
 
-    assert isinstance(first, Placed)
-    assert again == Placed(first.order_id, first.total_price, duplicate=True)
+    assert isinstance(first, PlacedOrder)
+    assert again == PlacedOrder(first.order_id, first.total_price, duplicate=True)
     assert isinstance(other, ExternalIdTaken)
     assert other.field == "external_id"
     assert await rows(engine, "SELECT count(*) FROM orders") == [(1,)]
@@ -117,14 +119,14 @@ async def test_an_order_that_another_transaction_places_meanwhile_is_found(
         )
     pot = NewOrder(1, 1, (NewItem(2, 1),), "shop-17")
     async with sessions.begin() as session:
-        await place(session, [pot])
+        await place_orders(session, [pot])
         second = asyncio.create_task(
             placed(sessions, [tea(3), tea(2, external_id="shop-17"), tea(4)])
         )
         await somebody_waits(engine)
 
     outcomes = await second
-    assert [type(outcome) for outcome in outcomes] == [Placed, ExternalIdTaken, Placed]
+    assert [type(outcome) for outcome in outcomes] == [PlacedOrder, ExternalIdTaken, PlacedOrder]
     assert await stock_left(engine) == 993
     assert await rows(engine, "SELECT count(*), count(external_id) FROM orders") == [(3, 1)]
     assert await rows(engine, "SELECT count(*) FROM order_items") == [(3,)]
@@ -138,9 +140,11 @@ async def test_the_same_order_delivered_by_many_at_once_exists_once(
     )
 
     outcomes = [outcome for _, outcome in batches]
-    assert len({outcome.order_id for outcome in outcomes if isinstance(outcome, Placed)}) == 1
-    assert [outcome for outcome in outcomes if not isinstance(outcome, Placed)] == []
-    assert sorted(outcome.duplicate for outcome in outcomes if isinstance(outcome, Placed)) == [
+    assert len({outcome.order_id for outcome in outcomes if isinstance(outcome, PlacedOrder)}) == 1
+    assert [outcome for outcome in outcomes if not isinstance(outcome, PlacedOrder)] == []
+    assert sorted(
+        outcome.duplicate for outcome in outcomes if isinstance(outcome, PlacedOrder)
+    ) == [
         False,
         *[True] * 11,
     ]
@@ -173,7 +177,7 @@ async def test_batches_that_share_external_ids_crosswise_do_not_lock_each_other_
     )
 
     outcomes = [one for batch in batches for one in batch]
-    assert sum(isinstance(one, Placed) for one in outcomes) == 200
+    assert sum(isinstance(one, PlacedOrder) for one in outcomes) == 200
     assert sum(isinstance(one, ExternalIdTaken) for one in outcomes) == 1800
     assert await rows(engine, "SELECT 10000 - sum(stock_quantity) FROM products") == [(200,)]
 
@@ -182,7 +186,7 @@ async def test_nothing_is_placed_when_the_transaction_is_not_committed(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     async with sessions() as session:
-        await place(session, [tea(5)])
+        await place_orders(session, [tea(5)])
         await session.rollback()
 
     assert await rows(engine, "SELECT count(*) FROM orders") == [(0,)]

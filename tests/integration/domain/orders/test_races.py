@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.catalog import service as catalog
-from daybook_domain.db import Sessions
 from daybook_domain.errors import DaybookError
 from daybook_domain.orders import service
-from daybook_domain.orders.allotment import NewItem, NewOrder
 from daybook_domain.orders.models import OrderStatus
-from daybook_domain.orders.placing import place
+from daybook_domain.orders.order_placement import place_orders
+from daybook_domain.orders.order_validation import NewItem, NewOrder
+from daybook_platform.postgres.engine import Sessions
 from tests.support.shop import open_shop
 
 PRODUCTS = 6
@@ -80,7 +80,7 @@ class Writer:
             NewOrder(1, 1, self._some_items(), self._random.choice(keys))
             for _ in range(self._random.choice([1, 1, 8]))
         ]
-        await place(session, batch)
+        await place_orders(session, batch)
 
     async def _change(self, session: AsyncSession) -> None:
         status = self._random.choice([OrderStatus.PAID, OrderStatus.CANCELLED])

@@ -8,26 +8,26 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import Sessions
 from daybook_domain.errors import DaybookError
-from daybook_domain.fields import LARGEST_INTEGER
 from daybook_domain.orders import queries, service
-from daybook_domain.orders.allotment import NewItem, NewOrder
 from daybook_domain.orders.errors import (
-    ForeignAddress,
+    AddressOfAnotherUser,
     OrderNotFound,
     OrderReported,
     OutOfStock,
-    StatusForbids,
-    StockFull,
+    StatusConflict,
+    StockLimitExceeded,
     TotalTooLarge,
     UnknownReference,
 )
 from daybook_domain.orders.models import Order, OrderStatus
-from daybook_domain.orders.placing import Placed, place
+from daybook_domain.orders.order_placement import PlacedOrder, place_orders
+from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_domain.orders.service import OrderChanges
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.models import RunState, RunTrigger
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.runs.models import RunState, RunTrigger
+from daybook_domain.validation import MAX_INTEGER
+from daybook_platform.postgres.engine import Sessions
 from tests.support.locks import somebody_waits
 from tests.support.runs import everything
 from tests.support.shop import build, open_shop, set_stock, stock_left, sums
@@ -70,8 +70,8 @@ async def ordered(
     """Place an order of (product, quantity), by default of five teas, and bring it to `status`."""
     wanted = tuple(NewItem(*item) for item in items or [(1, 5)])
     async with sessions.begin() as session:
-        (placed,) = await place(session, [NewOrder(1, 1, wanted)])
-        assert isinstance(placed, Placed)
+        (placed,) = await place_orders(session, [NewOrder(1, 1, wanted)])
+        assert isinstance(placed, PlacedOrder)
         for step in PATHS[status]:
             await service.change(session, placed.order_id, changes={"status": step})
     return placed.order_id
@@ -89,14 +89,14 @@ async def delete(sessions: Sessions, order_id: int) -> None:
 
 async def items(sessions: Sessions, order_id: int) -> list[tuple[int, int, Decimal]]:
     async with sessions() as session:
-        found = (await queries.items(session, [order_id]))[order_id]
+        found = (await queries.list_items(session, [order_id]))[order_id]
     return [(item.product_id, item.quantity, item.price_at_order) for item in found]
 
 
 async def reported(engine: AsyncEngine, sessions: Sessions, order_id: int) -> datetime:
     """Have the report of the order's day built, and return when the order was created."""
     async with sessions() as session:
-        order = await queries.get(session, order_id)
+        order = await queries.get_order(session, order_id)
     await build(engine, business_day(order.created_at.astimezone(UTC).date(), timezone="UTC"))
     async with engine.begin() as connection:
         await connection.execute(text("DELETE FROM report_runs"))
@@ -113,7 +113,7 @@ async def test_an_order_goes_only_where_it_may(
         order = await change(sessions, order_id, {"status": after})
         assert order.status is after
     else:
-        with pytest.raises(StatusForbids, match=f"a {before} order cannot become {after}; it "):
+        with pytest.raises(StatusConflict, match=f"a {before} order cannot become {after}; it "):
             await change(sessions, order_id, {"status": after})
     cancelled = before is CANCELLED or (after is CANCELLED and (before, after) in ALLOWED)
     assert await stock_left(engine) == (1000 if cancelled else 995)
@@ -122,7 +122,7 @@ async def test_an_order_goes_only_where_it_may(
 async def test_what_is_so_already_changes_nothing(sessions: Sessions) -> None:
     order_id = await ordered(sessions, (1, 2), (1, 3))
     async with sessions() as session:
-        before = await queries.get(session, order_id)
+        before = await queries.get_order(session, order_id)
     same: OrderChanges = {
         "status": PENDING,
         "delivery_address_id": 1,
@@ -205,7 +205,7 @@ async def test_only_a_pending_order_gets_other_items(
 ) -> None:
     order_id = await ordered(sessions, status=status)
     before = await stock_left(engine)
-    with pytest.raises(StatusForbids, match=f"a {status} order keeps its items") as refusal:
+    with pytest.raises(StatusConflict, match=f"a {status} order keeps its items") as refusal:
         await change(sessions, order_id, {"items": (NewItem(1, 1),)})
     assert refusal.value.field == "items"
     assert await stock_left(engine) == before
@@ -220,7 +220,7 @@ async def test_only_an_order_that_is_not_sent_gets_another_address(
         order = await change(sessions, order_id, {"delivery_address_id": 3})
         assert order.delivery_address_id == 3
     else:
-        with pytest.raises(StatusForbids) as refusal:
+        with pytest.raises(StatusConflict) as refusal:
             await change(sessions, order_id, {"delivery_address_id": 3})
         assert refusal.value.field == "delivery_address_id"
 
@@ -229,9 +229,9 @@ async def test_only_an_order_that_is_not_sent_gets_another_address(
     ("changes", "refusal", "field"),
     [
         ({"delivery_address_id": 99}, UnknownReference, "delivery_address_id"),
-        ({"delivery_address_id": 2}, ForeignAddress, "delivery_address_id"),
+        ({"delivery_address_id": 2}, AddressOfAnotherUser, "delivery_address_id"),
         ({"items": (NewItem(1, 1), NewItem(99, 1))}, UnknownReference, "items/1/product_id"),
-        ({"items": (NewItem(1, LARGEST_INTEGER),) * 2}, TotalTooLarge, "items"),
+        ({"items": (NewItem(1, MAX_INTEGER),) * 2}, TotalTooLarge, "items"),
     ],
 )
 async def test_a_refused_change_changes_nothing(
@@ -247,7 +247,7 @@ async def test_a_refused_change_changes_nothing(
 
     assert refused.value.field == field
     async with sessions() as session:
-        order = await queries.get(session, order_id)
+        order = await queries.get_order(session, order_id)
     assert (order.status, order.delivery_address_id) == (PENDING, 1)
     assert await stock_left(engine) == 995
 
@@ -256,13 +256,13 @@ async def test_stock_that_would_grow_too_large_is_not_put_back(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     order_id = await ordered(sessions)
-    await set_stock(engine, LARGEST_INTEGER - 4)
-    with pytest.raises(StockFull):
+    await set_stock(engine, MAX_INTEGER - 4)
+    with pytest.raises(StockLimitExceeded):
         await change(sessions, order_id, {"status": CANCELLED})
-    await set_stock(engine, LARGEST_INTEGER - 5)
+    await set_stock(engine, MAX_INTEGER - 5)
     await change(sessions, order_id, {"status": CANCELLED})
 
-    assert await stock_left(engine) == LARGEST_INTEGER
+    assert await stock_left(engine) == MAX_INTEGER
 
 
 @pytest.mark.parametrize("status", PATHS)
@@ -322,7 +322,7 @@ async def test_a_change_waits_for_a_build_under_way_and_has_it_repeated(
 ) -> None:
     order_id = await ordered(sessions)
     async with sessions() as session:
-        day = (await queries.get(session, order_id)).created_at.astimezone(UTC).date()
+        day = (await queries.get_order(session, order_id)).created_at.astimezone(UTC).date()
     lock = text("SELECT pg_advisory_xact_lock(7201, :day - date '2000-01-01')")
     async with engine.begin() as builder:
         await builder.execute(lock, {"day": day})

@@ -24,13 +24,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.catalog import service as catalog
 from daybook_domain.catalog.service import NewAddress, NewProduct, NewUser
-from daybook_domain.db import create_engine, create_sessions
 from daybook_domain.errors import DaybookError
 from daybook_domain.orders import queries, service
-from daybook_domain.orders.allotment import NewItem, NewOrder
 from daybook_domain.orders.models import OrderStatus
-from daybook_domain.orders.placing import Placed, place
-from daybook_domain.reports.calendar import business_day
+from daybook_domain.orders.order_placement import PlacedOrder, place_orders
+from daybook_domain.orders.order_validation import NewItem, NewOrder
+from daybook_domain.reports.business_day import business_day
+from daybook_platform.postgres.engine import create_engine, create_sessions
 from tests.support.databases import empty
 from tests.support.shop import build
 
@@ -224,7 +224,7 @@ class Shop(RuleBasedStateMachine):
             self.order(user, address, chosen, external_id)
             for user, address, chosen, external_id in bodies
         ]
-        for order, outcome in zip(orders, self.ask(place, orders), strict=True):
+        for order, outcome in zip(orders, self.ask(place_orders, orders), strict=True):
             self.compare(order, outcome)
 
     def order(
@@ -235,19 +235,19 @@ class Shop(RuleBasedStateMachine):
         address_id = pick(own if address < 8 else sorted(self.model.addresses), address)
         return NewOrder(user_id, address_id, self.items(chosen), external_id)
 
-    def compare(self, order: NewOrder, outcome: Placed | DaybookError) -> None:
+    def compare(self, order: NewOrder, outcome: PlacedOrder | DaybookError) -> None:
         known = self.model.same_external_id(order)
         told = outcome.code if isinstance(outcome, DaybookError) else outcome.duplicate
         if known is not None and known[1].content == content(order):
             assert told is True
-            assert isinstance(outcome, Placed)
+            assert isinstance(outcome, PlacedOrder)
             assert outcome.order_id == known[0]
         elif known is not None:
             assert told == "external_id_taken"
         else:
             assert told == (self.model.refusal(order) or False)
         if told is False:
-            assert isinstance(outcome, Placed)
+            assert isinstance(outcome, PlacedOrder)
             self.model.add(outcome.order_id, order)
 
     @precondition(lambda self: self.model.orders)
@@ -318,7 +318,7 @@ class Shop(RuleBasedStateMachine):
 
     async def build(self) -> None:
         async with self.sessions() as session:
-            found, _ = await queries.orders(session, limit=1000, offset=0)
+            found, _ = await queries.list_orders(session, limit=1000, offset=0)
         for day in {order.created_at.astimezone(UTC).date() for order in found}:
             await build(self.engine, business_day(day, timezone="UTC"))
         async with self.engine.begin() as connection:
@@ -356,8 +356,8 @@ class Shop(RuleBasedStateMachine):
         async with self.sessions() as session:
             sold = await session.execute(text("SELECT id, price, stock_quantity FROM products"))
             products = {row.id: (row.price, row.stock_quantity) for row in sold}
-            found, _ = await queries.orders(session, limit=1000, offset=0)
-            items = await queries.items(session, [order.id for order in found if order.id])
+            found, _ = await queries.list_orders(session, limit=1000, offset=0)
+            items = await queries.list_items(session, [order.id for order in found if order.id])
         return products, {
             order.id: (
                 order.user_id,

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from daybook_domain.reports import build as room
-from daybook_domain.reports import statements
-from daybook_domain.reports.build import Built, build_day
-from daybook_domain.reports.calendar import BusinessDay, business_day
+from daybook_domain.reports import build_sql
+from daybook_domain.reports.build import BuildResult, build_day
+from daybook_domain.reports.business_day import BusinessDay, business_day
 from daybook_domain.reports.errors import LeaseLost
 from tests.support.shop import (
     add_item,
@@ -344,7 +344,7 @@ async def test_a_worker_that_loses_its_lease_while_building_leaves_nothing(
 async def test_two_builds_of_a_date_at_once_make_one_revision(engine: AsyncEngine) -> None:
     orders = {await _order(engine, quantity): quantity for quantity in range(1, 30)}
 
-    results: list[Built] = await asyncio.gather(*(build(engine, DAY) for _ in range(4)))
+    results: list[BuildResult] = await asyncio.gather(*(build(engine, DAY) for _ in range(4)))
 
     assert await sums(engine, DAY.date) == orders
     assert {built.revision for built in results} == {1}
@@ -529,7 +529,7 @@ async def _plan(engine: AsyncEngine, name: str) -> dict[str, Any]:
         await room._guard_and_lock(connection, day=DAY, idle_timeout=timedelta(minutes=1))
         seen = await room._one(
             connection,
-            statements.LOOK,
+            build_sql.INSPECT,
             **room._bounds(DAY),
             report_date=DAY.date,
             run_id=run_id,
@@ -541,7 +541,7 @@ async def _plan(engine: AsyncEngine, name: str) -> dict[str, Any]:
 async def _explain(
     connection: AsyncConnection, name: str, values: dict[str, Any]
 ) -> dict[str, Any]:
-    statement = getattr(statements, name).text
+    statement = getattr(build_sql, name).text
     explained = await connection.execute(
         text(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}"), values
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from daybook_domain.reports.calendar import BusinessDay, business_day, local_date
+from daybook_domain.reports.business_day import BusinessDay, business_day, local_date
 from tests.support.shop import Line, add_item, add_order, build, delete_order, lines, open_shop
 
 TICK = timedelta(microseconds=1)

@@ -9,14 +9,24 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import Sessions
-from daybook_domain.reports import ledger, outbox, service
-from daybook_domain.reports.errors import RunHeld
-from daybook_domain.reports.ledger import Fire, Recorded
-from daybook_domain.reports.models import NoWork, ReportRun, RunState, RunTrigger
+from daybook_domain.runs import cancellation, claims, fire_ledger, leases, retries
+from daybook_domain.runs.errors import RunsLocked
+from daybook_domain.runs.fire_ledger import Fire, FireCounts
+from daybook_domain.runs.models import ReportRun, RunState, RunTrigger, SkipCause
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
+from daybook_platform.postgres.engine import Sessions
 from tests.support.locks import somebody_waits
-from tests.support.runs import DAY, LEASE, NOW, everything, find, pending, request, running
+from tests.support.runs import (
+    DAY,
+    LEASE,
+    NOW,
+    claim_due,
+    everything,
+    find,
+    pending,
+    request,
+    running,
+)
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -34,9 +44,9 @@ async def schedule(sessions: Sessions, name: str = "daily") -> int:
     return row.id
 
 
-async def record(sessions: Sessions, *fires: Fire) -> Recorded:
+async def record(sessions: Sessions, *fires: Fire) -> FireCounts:
     async with sessions.begin() as session:
-        return await ledger.record(session, fires, now=NOW)
+        return await fire_ledger.record(session, fires, now=NOW)
 
 
 async def fire(sessions: Sessions, schedule_id: int, *, at: datetime = AT) -> str:
@@ -55,12 +65,12 @@ async def joined(sessions: Sessions) -> ReportRun:
 
 async def cancel(sessions: Sessions, run_id: UUID) -> None:
     async with sessions.begin() as session:
-        await service.cancel(session, run_id, now=NOW)
+        await cancellation.cancel(session, run_id, now=NOW)
 
 
 async def retry(sessions: Sessions, run_id: UUID) -> None:
     async with sessions.begin() as session:
-        await service.retry(session, run_id, now=NOW)
+        await retries.retry(session, run_id, now=NOW)
 
 
 async def test_a_fire_becomes_a_run_once(sessions: Sessions) -> None:
@@ -131,7 +141,7 @@ async def test_fires_requests_and_claims_at_once_lose_nothing(sessions: Sessions
 
     async def work() -> None:
         async with sessions.begin() as session:
-            taken = await outbox.take(session, now=LATER, lease=LEASE, limit=5)
+            taken = await claim_due(session, now=LATER, lease=LEASE, limit=5)
         for run in taken:
             await claim(sessions, run.id)
 
@@ -154,13 +164,13 @@ async def test_a_fire_without_work_is_in_the_ledger_once_with_its_reason(
     sessions: Sessions,
 ) -> None:
     daily = await schedule(sessions)
-    missed = Fire(daily, AT, DAY, AT, cause=NoWork.CATCHUP, reason="late")
+    missed = Fire(daily, AT, DAY, AT, cause=SkipCause.CATCHUP, reason="late")
 
     recorded = [await record(sessions, missed) for _ in range(2)]
 
     (run,) = await everything(sessions)
-    assert recorded == [Counter({NoWork.CATCHUP: 1}), Counter()]
-    assert (run.state, run.cause) == (RunState.MISSED, NoWork.CATCHUP)
+    assert recorded == [Counter({SkipCause.CATCHUP: 1}), Counter()]
+    assert (run.state, run.cause) == (RunState.MISSED, SkipCause.CATCHUP)
     assert (run.reason, run.finished_at) == ("late", NOW)
 
 
@@ -177,7 +187,7 @@ async def test_a_thousand_fires_of_some_dates_become_a_run_for_each_date(
     recorded = await record(sessions, *fires)
 
     runs = [run for run in await everything(sessions) if run.schedule_id == daily]
-    assert recorded == Counter({None: 9, NoWork.JOINED: 991})
+    assert recorded == Counter({None: 9, SkipCause.JOINED: 991})
     assert [run.scheduled_for for run in runs] == [fire.scheduled_for for fire in fires]
     works = {run.report_date: run.id for run in runs if run.state == RunState.PENDING}
     works[DAY] = waits.id
@@ -203,7 +213,7 @@ async def test_a_run_of_a_backfill_that_a_fire_joins_is_as_urgent_as_the_fire(
     async with sessions.begin() as session:
         less = await request(session, trigger=RunTrigger.BACKFILL)
         if sent:
-            await outbox.take(session, now=NOW, lease=LEASE, limit=sent)
+            await claim_due(session, now=NOW, lease=LEASE, limit=sent)
 
     assert await fire(sessions, await schedule(sessions)) == "joined"
 
@@ -216,11 +226,11 @@ async def test_what_was_joined_is_followed_to_the_run_that_does_the_work(
 ) -> None:
     first = await joined(sessions)
     async with sessions.begin() as session:
-        await outbox.take(session, now=NOW, lease=LEASE, limit=1)
+        await claim_due(session, now=NOW, lease=LEASE, limit=1)
     await claim(sessions, first.id)
     second = await pending(sessions)
     async with sessions.begin() as session:
-        await service.release(session, first.id, fence=1, now=NOW)
+        await leases.release(session, first.id, fence=1, now=NOW)
 
     (fired, *_) = await everything(sessions)
     assert (await find(sessions, first.id)).joined_run_id == second.id
@@ -267,18 +277,18 @@ async def test_a_fire_that_joined_in_the_moment_of_a_cancellation_is_not_forgott
     daily = await schedule(sessions)
     waits = await pending(sessions)
     async with sessions.begin() as joining:
-        await ledger.record(joining, [Fire(daily, AT, DAY, LATER)], now=NOW)
+        await fire_ledger.record(joining, [Fire(daily, AT, DAY, LATER)], now=NOW)
         await cancel(sessions, waits.id)
     (before, _) = await everything(sessions)
 
     async with sessions.begin() as session:
-        await ledger.end_joined(session, now=LATER, within=timedelta(hours=1))
+        await fire_ledger.cancel_joined_fires(session, now=LATER, within=timedelta(hours=1))
 
     (after, _) = await everything(sessions)
     assert (before.state, after.state) == (RunState.SKIPPED, RunState.CANCELLED)
 
 
 async def claim(sessions: Sessions, run_id: UUID) -> None:
-    with suppress(RunHeld):
+    with suppress(RunsLocked):
         async with sessions.begin() as session:
-            await service.claim(session, run_id, worker="w1", now=NOW, lease=LEASE)
+            await claims.claim_next(session, run_id, worker="w1", now=NOW, lease=LEASE)

@@ -8,19 +8,21 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.db import Sessions
-from daybook_domain.reports import outbox, service
-from daybook_domain.reports.errors import FutureDay, RunHeld
-from daybook_domain.reports.models import ReportDay, ReportRun, RunState, RunTrigger
-from daybook_domain.reports.outbox import Taken
-from daybook_domain.reports.statements import RUNS_CHANNEL
-from daybook_domain.schedules.materialise import materialise
+from daybook_domain.pg_channels import RUNS_CHANNEL
+from daybook_domain.reports.models import ReportDay
+from daybook_domain.runs import claims, dispatch_queue, leases, reconciliation, requests, retries
+from daybook_domain.runs.dispatch_queue import DispatchItem
+from daybook_domain.runs.errors import FutureDay, RunsLocked
+from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
+from daybook_domain.schedules.materialization import materialize
+from daybook_platform.postgres.engine import Sessions
 from tests.support import schedules
 from tests.support.locks import somebody_waits
 from tests.support.runs import (
     DAY,
     LEASE,
     NOW,
+    claim_due,
     everything,
     find,
     pending,
@@ -38,22 +40,22 @@ SHORT_LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '50ms'")
 
 
 async def claim(
-    sessions: Sessions, run: ReportRun | Taken, *, worker: str = "w1"
+    sessions: Sessions, run: ReportRun | DispatchItem, *, worker: str = "w1"
 ) -> ReportRun | None:
     async with sessions.begin() as session:
-        return await service.claim(session, run.id, worker=worker, now=NOW, lease=LEASE)
+        return await claims.claim_next(session, run.id, worker=worker, now=NOW, lease=LEASE)
 
 
 async def reap(sessions: Sessions, *, now: datetime = LATER) -> list[ReportRun]:
     async with sessions.begin() as session:
-        return list(await service.reap(session, now=now, limit=10))
+        return list(await leases.reap(session, now=now, limit=10))
 
 
 async def fail(
     sessions: Sessions, run: ReportRun, *, retryable: bool = True, fence: int | None = None
 ) -> ReportRun | None:
     async with sessions.begin() as session:
-        return await service.record_failure(
+        return await retries.record_failure(
             session,
             run.id,
             fence=run.fence if fence is None else fence,
@@ -111,7 +113,7 @@ async def test_a_request_joins_a_queued_run_but_not_a_running_one(sessions: Sess
 
 
 async def test_requests_at_once_share_one_run(sessions: Sessions) -> None:
-    async def ask() -> service.Requested:
+    async def ask() -> requests.RequestedRun:
         async with sessions.begin() as session:
             return await request(session)
 
@@ -127,7 +129,7 @@ async def test_a_joined_run_is_not_claimed_before_the_request_is_committed(
     run = await queued(sessions)
     async with sessions.begin() as session:
         await request(session)
-        with pytest.raises(RunHeld):
+        with pytest.raises(RunsLocked):
             await claim(sessions, run)
 
     assert await claim(sessions, run) is not None
@@ -138,12 +140,12 @@ async def test_a_request_that_finds_its_run_claimed_adds_another(
 ) -> None:
     run = await queued(sessions)
 
-    async def ask() -> service.Requested:
+    async def ask() -> requests.RequestedRun:
         async with sessions.begin() as session:
             return await request(session)
 
     async with sessions.begin() as session:
-        await service.claim(session, run.id, worker="w1", now=NOW, lease=LEASE)
+        await claims.claim_next(session, run.id, worker="w1", now=NOW, lease=LEASE)
         asking = asyncio.create_task(ask())
         await somebody_waits(engine)
 
@@ -175,8 +177,8 @@ async def test_due_runs_are_taken_once_and_the_urgent_first(sessions: Sessions) 
         second = await request(session, day=date(2026, 1, 4))
         first = await request(session, day=date(2026, 1, 3), now=NOW - SECOND)
     async with sessions.begin() as session:
-        taken = await outbox.take(session, now=NOW, lease=LEASE, limit=2)
-        rest = await outbox.take(session, now=NOW, lease=LEASE, limit=9)
+        taken = await claim_due(session, now=NOW, lease=LEASE, limit=2)
+        rest = await claim_due(session, now=NOW, lease=LEASE, limit=9)
 
     assert [run.id for run in taken] == [first.run.id, second.run.id]
     assert [run.id for run in rest] == [backfill.run.id]
@@ -192,8 +194,8 @@ async def test_two_dispatchers_at_once_take_different_runs(sessions: Sessions) -
         await pending(sessions, day=day)
 
     async with sessions.begin() as one, sessions.begin() as other:
-        mine = await outbox.take(one, now=NOW, lease=LEASE, limit=4)
-        others = await outbox.take(other, now=NOW, lease=LEASE, limit=100)
+        mine = await claim_due(one, now=NOW, lease=LEASE, limit=4)
+        others = await claim_due(other, now=NOW, lease=LEASE, limit=100)
 
     assert sorted(run.report_date for run in [*mine, *others]) == days
 
@@ -201,7 +203,7 @@ async def test_two_dispatchers_at_once_take_different_runs(sessions: Sessions) -
 async def test_a_sent_run_waits_longer_for_a_worker(sessions: Sessions) -> None:
     run = await queued(sessions)
     async with sessions.begin() as session:
-        await outbox.mark_sent(session, [run], until=NOW + 10 * LEASE)
+        await dispatch_queue.mark_sent(session, [run], until=NOW + 10 * LEASE)
 
     found = await find(sessions, run.id)
     assert (found.state, found.lease_until) == (RunState.QUEUED, NOW + 10 * LEASE)
@@ -210,7 +212,7 @@ async def test_a_sent_run_waits_longer_for_a_worker(sessions: Sessions) -> None:
 async def test_an_unsent_run_is_pending_again(sessions: Sessions) -> None:
     run = await queued(sessions)
     async with sessions.begin() as session:
-        await outbox.mark_unsent(session, [run], until=LATER)
+        await dispatch_queue.mark_unsent(session, [run], until=LATER)
 
     found = await find(sessions, run.id)
     assert (found.state, found.available_at) == (RunState.PENDING, LATER)
@@ -223,8 +225,8 @@ async def test_a_run_that_was_claimed_meanwhile_is_left_alone_by_its_sender(
     run = await queued(sessions)
     claimed = await claim(sessions, run)
     async with sessions.begin() as session:
-        await outbox.mark_sent(session, [run], until=NOW + 10 * LEASE)
-        await outbox.mark_unsent(session, [run], until=LATER)
+        await dispatch_queue.mark_sent(session, [run], until=NOW + 10 * LEASE)
+        await dispatch_queue.mark_unsent(session, [run], until=LATER)
 
     assert claimed is not None
     assert await find(sessions, run.id) == claimed
@@ -236,10 +238,10 @@ async def test_a_sender_that_was_held_up_cannot_touch_what_another_has_sent(
     held_up = await queued(sessions)
     await reap(sessions)
     async with sessions.begin() as session:
-        (again,) = await outbox.take(session, now=LATER, lease=LEASE, limit=1)
-        await outbox.mark_sent(session, [again], until=LATER + 10 * LEASE)
+        (again,) = await claim_due(session, now=LATER, lease=LEASE, limit=1)
+        await dispatch_queue.mark_sent(session, [again], until=LATER + 10 * LEASE)
     async with sessions.begin() as session:
-        await outbox.mark_unsent(session, [held_up], until=LATER)
+        await dispatch_queue.mark_unsent(session, [held_up], until=LATER)
 
     found = await find(sessions, again.id)
     assert (found.state, found.lease_until) == (RunState.QUEUED, LATER + 10 * LEASE)
@@ -253,8 +255,8 @@ async def test_marking_waits_for_nobody_who_holds_a_run_and_says_whom_it_left_ou
     async with sessions.begin() as holder:
         await request(holder)
         async with sessions.begin() as session, asyncio.timeout(5):
-            left = await outbox.mark_sent(session, [held, free], until=NOW + 10 * LEASE)
-            assert await outbox.mark_unsent(session, [held], until=LATER) == [held]
+            left = await dispatch_queue.mark_sent(session, [held, free], until=NOW + 10 * LEASE)
+            assert await dispatch_queue.mark_unsent(session, [held], until=LATER) == [held]
 
     assert left == [held]
     assert (await find(sessions, free.id)).lease_until == NOW + 10 * LEASE
@@ -265,8 +267,8 @@ async def test_what_was_claimed_meanwhile_is_not_left_to_be_marked(sessions: Ses
     run = await queued(sessions)
     await claim(sessions, run)
     async with sessions.begin() as session:
-        assert await outbox.mark_sent(session, [run], until=LATER) == []
-        assert await outbox.mark_unsent(session, [run], until=LATER) == []
+        assert await dispatch_queue.mark_sent(session, [run], until=LATER) == []
+        assert await dispatch_queue.mark_unsent(session, [run], until=LATER) == []
 
 
 async def test_of_many_deliveries_at_once_one_claims(sessions: Sessions) -> None:
@@ -277,7 +279,7 @@ async def test_of_many_deliveries_at_once_one_claims(sessions: Sessions) -> None
     )
 
     (claimed,) = [outcome for outcome in outcomes if isinstance(outcome, ReportRun)]
-    assert {type(outcome) for outcome in outcomes} <= {ReportRun, RunHeld, type(None)}
+    assert {type(outcome) for outcome in outcomes} <= {ReportRun, RunsLocked, type(None)}
     assert (claimed.state, claimed.attempt, claimed.fence) == (RunState.RUNNING, 1, 1)
     assert claimed.lease_until == NOW + LEASE
 
@@ -287,9 +289,9 @@ async def test_a_message_of_a_backfill_gets_the_nightly_run_done_first(sessions:
     async with sessions.begin() as session:
         for day in (date(2026, 1, 1), date(2026, 1, 2)):
             await request(session, day=day, trigger=RunTrigger.BACKFILL)
-        less, least = await outbox.take(session, now=NOW, lease=LEASE, limit=2)
+        less, least = await claim_due(session, now=NOW, lease=LEASE, limit=2)
         await request(session, day=DAY)
-        (urgent,) = await outbox.take(session, now=NOW, lease=LEASE, limit=1)
+        (urgent,) = await claim_due(session, now=NOW, lease=LEASE, limit=1)
 
     messages = [least, less, urgent]
     claimed = [await claim(sessions, run) for run in messages]
@@ -304,7 +306,7 @@ async def test_a_run_in_other_hands_is_no_reason_to_leave_the_named_one(
     async with sessions.begin() as session:
         await request(session, day=date(2026, 1, 1), trigger=RunTrigger.BACKFILL)
         await request(session, day=DAY)
-        urgent, named = await outbox.take(session, now=NOW, lease=LEASE, limit=2)
+        urgent, named = await claim_due(session, now=NOW, lease=LEASE, limit=2)
     async with sessions.begin() as other:
         await other.execute(
             text("SELECT 1 FROM report_runs WHERE id = :id FOR UPDATE"), {"id": urgent.id}
@@ -327,7 +329,7 @@ async def test_a_run_that_is_held_is_neither_waited_for_nor_taken_for_done(
     async with sessions.begin() as holder:
         await holder.get(ReportRun, held.id, with_for_update=True)
         async with asyncio.timeout(5):
-            with pytest.raises(RunHeld):
+            with pytest.raises(RunsLocked):
                 await claim(sessions, message)
     claimed = await claim(sessions, message)
 
@@ -346,7 +348,7 @@ async def test_only_a_queued_run_can_be_claimed(sessions: Sessions, state: RunSt
 
 async def test_a_run_that_does_not_exist_cannot_be_claimed(sessions: Sessions) -> None:
     async with sessions.begin() as session:
-        claimed = await service.claim(session, uuid4(), worker="w1", now=NOW, lease=LEASE)
+        claimed = await claims.claim_next(session, uuid4(), worker="w1", now=NOW, lease=LEASE)
 
     assert claimed is None
 
@@ -354,10 +356,10 @@ async def test_a_run_that_does_not_exist_cannot_be_claimed(sessions: Sessions) -
 async def test_a_worker_extends_the_lease_of_its_own_run_only(sessions: Sessions) -> None:
     run = await running(sessions)
     async with sessions.begin() as session:
-        kept = await service.extend(
+        kept = await leases.extend(
             session, run.id, fence=run.fence, until=LATER, progress="half of it"
         )
-        lost = await service.extend(session, run.id, fence=run.fence - 1, until=NOW)
+        lost = await leases.extend(session, run.id, fence=run.fence - 1, until=NOW)
 
     found = await find(sessions, run.id)
     assert (kept, lost) == (True, False)
@@ -371,8 +373,8 @@ async def test_a_reaped_run_cannot_be_extended_failed_or_released_by_its_old_wor
     await reap(sessions)
     before = await find(sessions, run.id)
     async with sessions.begin() as session:
-        extended = await service.extend(session, run.id, fence=run.fence, until=LATER)
-        await service.release(session, run.id, fence=run.fence, now=NOW)
+        extended = await leases.extend(session, run.id, fence=run.fence, until=LATER)
+        await leases.release(session, run.id, fence=run.fence, now=NOW)
     failed = await fail(sessions, run)
 
     assert (extended, failed) == (False, None)
@@ -395,7 +397,7 @@ async def test_a_failed_attempt_waits_and_keeps_its_error(sessions: Sessions) ->
 
 @pytest.mark.parametrize(
     ("attempt", "retryable", "reason"),
-    [(5, True, "attempts used up"), (1, False, "not worth another attempt")],
+    [(5, True, "no attempts left"), (1, False, "not retryable")],
 )
 async def test_a_run_fails_when_no_attempt_is_left_or_worth_it(
     sessions: Sessions, attempt: int, *, retryable: bool, reason: str
@@ -412,7 +414,7 @@ async def test_a_run_fails_when_no_attempt_is_left_or_worth_it(
 
 @pytest.mark.parametrize(("attempt", "most"), [(1, 2), (2, 4), (5, 32), (9, 300), (1000, 300)])
 def test_the_pause_after_a_failure_doubles_to_a_cap(attempt: int, most: int) -> None:
-    pause = service.backoff(attempt)
+    pause = retries.backoff(attempt)
 
     assert timedelta(seconds=most / 2) <= pause <= timedelta(seconds=most)
 
@@ -422,7 +424,7 @@ async def test_a_released_run_is_free_at_once_and_its_attempt_does_not_count(
 ) -> None:
     run = await running(sessions)
     async with sessions.begin() as session:
-        await service.release(session, run.id, fence=run.fence, now=NOW)
+        await leases.release(session, run.id, fence=run.fence, now=NOW)
 
     found = await find(sessions, run.id)
     assert (found.state, found.attempt, found.available_at) == (RunState.PENDING, 0, NOW)
@@ -457,7 +459,7 @@ async def test_a_reaped_running_run_has_used_an_attempt_and_goes_on_at_once(
     assert (found.state, found.attempt, found.available_at) == (RunState.PENDING, 1, LATER)
     assert (found.error_code, found.error_detail) == (
         "lease_expired",
-        "worker w1 was not heard of in time",
+        "worker w1 did not extend the lease in time",
     )
 
 
@@ -480,7 +482,7 @@ async def test_reapers_at_once_take_each_run_once(sessions: Sessions) -> None:
 async def test_the_reaper_passes_over_a_run_that_is_about_to_finish(sessions: Sessions) -> None:
     run = await running(sessions)
     async with sessions.begin() as session:
-        await service.extend(session, run.id, fence=run.fence, until=LATER)
+        await leases.extend(session, run.id, fence=run.fence, until=LATER)
         assert await reap(sessions) == []
 
 
@@ -507,7 +509,7 @@ async def test_a_failed_and_a_released_run_join_the_one_that_waits_too(
     waits = await pending(sessions)
     await fail(sessions, failed)
     async with sessions.begin() as session:
-        await service.release(session, released.id, fence=released.fence, now=NOW)
+        await leases.release(session, released.id, fence=released.fence, now=NOW)
 
     for run in (failed, released):
         found = await find(sessions, run.id)
@@ -550,24 +552,24 @@ async def test_the_reaper_goes_on_beside_a_run_that_cannot_come_back_now(
         await request(holder)
         async with sessions.begin() as session:
             await session.execute(SHORT_LOCK_TIMEOUT)
-            reaped = await service.reap(session, now=LATER, limit=10)
+            reaped = await leases.reap(session, now=LATER, limit=10)
 
     assert [run.id for run in reaped] == [free.id]
     found = await find(sessions, stuck.id)
-    assert (found.state, found.lease_until) == (RunState.RUNNING, LATER + service.REAP_AGAIN)
+    assert (found.state, found.lease_until) == (RunState.RUNNING, LATER + leases.REAP_RETRY_DELAY)
 
 
 async def test_a_run_is_taken_back_while_its_schedule_fires(sessions: Sessions) -> None:
     await schedules.define(sessions)
     await schedules.materialise(sessions, now=schedules.MIDNIGHT)
     async with sessions.begin() as session:
-        (run,) = await outbox.take(session, now=schedules.MIDNIGHT, lease=LEASE, limit=1)
+        (run,) = await claim_due(session, now=schedules.MIDNIGHT, lease=LEASE, limit=1)
     tomorrow = schedules.MIDNIGHT + schedules.DAY
     async with sessions() as firing:
-        fires = await materialise(firing, now=tomorrow, limit=1)
+        fires = await materialize(firing, now=tomorrow, limit=1)
         async with sessions.begin() as session:
             await session.execute(SHORT_LOCK_TIMEOUT)
-            reaped = await service.reap(session, now=tomorrow, limit=10)
+            reaped = await leases.reap(session, now=tomorrow, limit=10)
 
     assert fires.runs == 1
     assert [run.id for run in reaped] == [run.id]
@@ -586,10 +588,10 @@ def built(day: date, *, sealed_at: datetime | None) -> ReportDay:
     )
 
 
-async def reconcile(sessions: Sessions, *, now: datetime) -> service.Reconciliation:
+async def reconcile(sessions: Sessions, *, now: datetime) -> reconciliation.Reconciliation:
     async with sessions.begin() as session:
         await session.execute(SHORT_LOCK_TIMEOUT)
-        return await service.reconcile(
+        return await reconciliation.reconcile(
             session,
             first=date(2026, 2, 27),
             timezone="UTC",

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise, takewhile
 from typing import Any
 
@@ -19,16 +20,18 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import col, select
 
-from daybook_domain.db import Sessions, create_engine, create_sessions
-from daybook_domain.reports import outbox
-from daybook_domain.reports import service as reports
-from daybook_domain.reports.models import ReportRun
-from daybook_domain.schedules import cron, queries, service
-from daybook_domain.schedules.check import check
-from daybook_domain.schedules.errors import NotPaused
-from daybook_domain.schedules.materialise import materialise
+from daybook_domain.runs import cancellation, claims, leases, retries
+from daybook_domain.runs.models import ReportRun
+from daybook_domain.schedules import queries, service
+from daybook_domain.schedules.audit import find_problems
+from daybook_domain.schedules.cron import due_times
+from daybook_domain.schedules.errors import ScheduleNotPaused
+from daybook_domain.schedules.failure_pauses import pause_after_failure
+from daybook_domain.schedules.materialization import materialize
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
-from daybook_domain.schedules.service import Resume
+from daybook_domain.schedules.service import ResumeMode
+from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
+from tests.support.runs import claim_due
 from tests.support.schedules import add
 
 START = datetime(2026, 3, 27, 12, tzinfo=UTC)
@@ -95,7 +98,7 @@ async def tick(world: World, schedulers: int) -> int:
 
     async def one(skew: timedelta) -> int:
         async with world.sessions.begin() as session:
-            return (await materialise(session, now=world.now - skew, limit=3)).recorded
+            return (await materialize(session, now=world.now - skew, limit=3)).recorded
 
     return sum(await asyncio.gather(*(one(timedelta(seconds=k)) for k in range(schedulers))))
 
@@ -105,7 +108,7 @@ async def crash(world: World, statements: int) -> None:
     world.crashing.left = statements
     with suppress(Crash):
         async with world.crashing.sessions.begin() as session:
-            await materialise(session, now=world.now, limit=10)
+            await materialize(session, now=world.now, limit=10)
     world.crashing.left = 0
 
 
@@ -134,9 +137,9 @@ async def pause(world: World, which: int) -> None:
         await service.pause(session, world.ids[which % len(world.ids)], note="chaos", now=world.now)
 
 
-async def resume(world: World, which: int, mode: Resume) -> None:
+async def resume(world: World, which: int, mode: ResumeMode) -> None:
     """Resume a schedule, if it is paused."""
-    with suppress(NotPaused):
+    with suppress(ScheduleNotPaused):
         async with world.sessions.begin() as session:
             await service.resume(
                 session, world.ids[which % len(world.ids)], mode=mode, now=world.now
@@ -146,12 +149,14 @@ async def resume(world: World, which: int, mode: Resume) -> None:
 async def work(world: World, how: str) -> None:
     """Let workers take what is sent, and end it so."""
     async with world.sessions.begin() as session:
-        taken = await outbox.take(session, now=world.now, lease=LEASE, limit=3)
+        taken = await claim_due(session, now=world.now, lease=LEASE, limit=3)
     for run in taken:
         async with world.sessions.begin() as session:
-            claimed = await reports.claim(session, run.id, worker="w", now=world.now, lease=LEASE)
+            claimed = await claims.claim_next(
+                session, run.id, worker="w", now=world.now, lease=LEASE
+            )
             if claimed is not None and how == "fail":
-                await reports.record_failure(
+                failed = await retries.record_failure(
                     session,
                     run.id,
                     fence=claimed.fence,
@@ -160,12 +165,19 @@ async def work(world: World, how: str) -> None:
                     retryable=False,
                     now=world.now,
                 )
+                if failed is not None:
+                    await pause_after_failure(session, failed, now=world.now)
             if how == "cancel":
-                await reports.cancel(session, run.id, now=world.now)
+                await cancellation.cancel(session, run.id, now=world.now)
             if how == "release" and claimed is not None:
-                await reports.release(session, run.id, fence=claimed.fence, now=world.now)
+                await leases.release(session, run.id, fence=claimed.fence, now=world.now)
     async with world.sessions.begin() as session:
-        await reports.reap(session, now=world.now, limit=10)
+        await leases.reap(
+            session,
+            now=world.now,
+            limit=10,
+            on_reaped=partial(pause_after_failure, session, now=world.now),
+        )
 
 
 which = st.integers(0, 2)
@@ -190,7 +202,7 @@ steps = st.lists(
         st.tuples(st.just(step), st.sampled_from([-2, 2, 1, 20, 45, 360, 1500])),
         st.tuples(st.just(change), which, said),
         st.tuples(st.just(pause), which),
-        st.tuples(st.just(resume), which, st.sampled_from(Resume)),
+        st.tuples(st.just(resume), which, st.sampled_from(ResumeMode)),
         st.tuples(st.just(work), st.sampled_from(["fail", "cancel", "release", "hang"])),
     ),
     min_size=3,
@@ -232,10 +244,12 @@ async def test_no_fire_is_lost_or_doubled_whatever_happens(
 async def prove(world: World) -> None:
     """Compare the ledger with the due times of all definitions, and let the checker look."""
     async with world.sessions() as session:
-        findings = await check(session, since=START, now=world.now, patience=timedelta(days=365))
+        findings = await find_problems(
+            session, since=START, now=world.now, patience=timedelta(days=365)
+        )
         assert findings == []
         for schedule_id in world.ids:
-            schedule = await queries.get(session, schedule_id)
+            schedule = await queries.get_schedule(session, schedule_id)
             ledger = select(ReportRun).where(
                 ReportRun.schedule_id == schedule_id, col(ReportRun.scheduled_for).is_not(None)
             )
@@ -249,6 +263,6 @@ def _due(world: World, schedule: Schedule) -> Iterator[datetime]:
     epochs = world.epochs[schedule.id]
     ends = [*(since for _, _, since in epochs), max(world.now, schedule.last_fire_at or START)]
     for (expression, timezone, since), end in zip(epochs, ends[1:], strict=True):
-        due = cron.fires(expression, timezone=timezone, after=since)
+        due = due_times.iter_fires(expression, timezone=timezone, after=since)
         yield from takewhile(lambda at, end=end: at <= end, due)  # type: ignore[misc]
     assert all(earlier <= later for earlier, later in pairwise(ends))

@@ -8,10 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import select
 
-from daybook_domain.db import Sessions
-from daybook_domain.reports.models import ReportRun, RunState
+from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.schedules import retention
-from daybook_domain.schedules.check import Finding, beginning, check
+from daybook_domain.schedules.audit import Finding, find_problems, get_audit_start
+from daybook_platform.postgres.engine import Sessions
 from tests.support.backfills import seal
 from tests.support.runs import pending
 from tests.support.schedules import DAY, EARLIER, MIDNIGHT, add, change, define, materialise
@@ -23,8 +23,8 @@ SOON = MIDNIGHT + 2 * DAY + timedelta(minutes=5)
 
 async def findings(sessions: Sessions, *, now: datetime = SOON) -> Sequence[Finding]:
     async with sessions() as session:
-        since = await beginning(session, asked=EARLIER - DAY)
-        return await check(session, since=since, now=now)
+        since = await get_audit_start(session, asked=EARLIER - DAY)
+        return await find_problems(session, since=since, now=now)
 
 
 async def test_a_ledger_of_many_outcomes_is_as_it_should_be(sessions: Sessions) -> None:
@@ -130,7 +130,7 @@ async def test_what_the_schema_forbids_is_found_too(
         for statement in harm:
             await session.execute(text(statement))
 
-        found = await check(session, since=EARLIER - DAY, now=SOON)
+        found = await find_problems(session, since=EARLIER - DAY, now=SOON)
 
         await session.rollback()
     assert problem in {finding.problem for finding in found}
@@ -182,8 +182,8 @@ async def test_what_was_forgotten_is_not_missed(
 
     assert await findings(sessions, now=now) == []
     async with sessions() as session:
-        since = await beginning(session, asked=EARLIER)
-        assert await beginning(session, asked=now - DAY) == now - DAY
+        since = await get_audit_start(session, asked=EARLIER)
+        assert await get_audit_start(session, asked=now - DAY) == now - DAY
     assert since < MIDNIGHT + 40 * DAY
     async with engine.begin() as connection:
         await connection.execute(

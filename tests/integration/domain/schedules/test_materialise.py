@@ -8,16 +8,15 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import select
 
-from daybook_domain.db import Sessions
-from daybook_domain.reports import outbox
-from daybook_domain.reports import service as runs_service
-from daybook_domain.reports.models import NoWork, ReportRun, RunState, RunTrigger
-from daybook_domain.schedules import materialise as service
+from daybook_domain.runs import cancellation
+from daybook_domain.runs.models import ReportRun, RunState, RunTrigger, SkipCause
+from daybook_domain.schedules import materialization as service
 from daybook_domain.schedules.errors import InvalidCron
-from daybook_domain.schedules.materialise import Fires
+from daybook_domain.schedules.materialization import MaterializationResult
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
+from daybook_platform.postgres.engine import Sessions
 from tests.support.locks import somebody_waits
-from tests.support.runs import everything, pending
+from tests.support.runs import claim_due, everything, pending
 from tests.support.schedules import (
     DAY,
     EARLIER,
@@ -40,7 +39,7 @@ async def test_a_new_schedule_first_fires_at_its_next_due_time(sessions: Session
     schedule = await define(sessions)
 
     assert schedule.next_fire_at == MIDNIGHT
-    assert await materialise(sessions, now=EARLIER) == Fires()
+    assert await materialise(sessions, now=EARLIER) == MaterializationResult()
     assert await everything(sessions) == []
 
 
@@ -50,7 +49,7 @@ async def test_the_nightly_fire_reports_the_day_that_has_just_ended(sessions: Se
     fires = await materialise(sessions, now=MIDNIGHT)
 
     (run,) = await everything(sessions)
-    assert fires == Fires(runs=1)
+    assert fires == MaterializationResult(runs=1)
     assert ledger([run]) == [(MIDNIGHT, date(2026, 3, 1), RunState.PENDING)]
     assert (run.trigger, run.available_at) == (RunTrigger.SCHEDULE, MIDNIGHT)
     schedule = await find(sessions)
@@ -64,7 +63,7 @@ async def test_three_missed_nights_become_three_runs_for_their_dates_in_order(
 
     fires = await materialise(sessions, now=MIDNIGHT + 2 * DAY + timedelta(hours=7))
 
-    assert fires == Fires(runs=3)
+    assert fires == MaterializationResult(runs=3)
     assert ledger(await everything(sessions)) == [
         (MIDNIGHT + k * DAY, date(2026, 3, 1) + k * DAY, RunState.PENDING) for k in range(3)
     ]
@@ -78,7 +77,7 @@ async def test_what_is_outside_the_window_is_in_the_ledger_as_missed(sessions: S
     fires = await materialise(sessions, now=MIDNIGHT + 4 * DAY)
 
     runs = await everything(sessions)
-    assert fires == Fires(runs=3, missed=2)
+    assert fires == MaterializationResult(runs=3, missed=2)
     assert [run.state for run in runs] == [RunState.MISSED] * 2 + [RunState.PENDING] * 3
     assert runs[0].reason == "missed: 4 days, 0:00:00 late, outside the window of 2 days, 0:00:00"
 
@@ -90,7 +89,7 @@ async def test_catchup_latest_runs_only_the_last_of_the_missed_fires(sessions: S
     fires = await materialise(sessions, now=MIDNIGHT + 2 * DAY + timedelta(hours=7))
 
     runs = await everything(sessions)
-    assert fires == Fires(runs=1, missed=2)
+    assert fires == MaterializationResult(runs=1, missed=2)
     assert [run.state for run in runs] == [RunState.MISSED, RunState.MISSED, RunState.PENDING]
     assert runs[0].reason == "missed: catchup is latest, and a later fire was due"
     assert runs[2].report_date == date(2026, 3, 3)
@@ -103,7 +102,7 @@ async def test_catchup_none_runs_only_what_is_due_now(sessions: Sessions) -> Non
     late = await materialise(sessions, now=MIDNIGHT + timedelta(minutes=2))
     on_time = await materialise(sessions, now=MIDNIGHT + DAY + timedelta(seconds=59))
 
-    assert (late, on_time) == (Fires(missed=1), Fires(runs=1))
+    assert (late, on_time) == (MaterializationResult(missed=1), MaterializationResult(runs=1))
     assert (await everything(sessions))[0].reason == "missed: 0:02:00 late, and catchup is none"
 
 
@@ -113,7 +112,9 @@ async def test_a_short_window_does_not_make_a_fire_late_that_is_picked_up_soon(
     await define(sessions)
     await change(sessions, catchup_window=timedelta(0))
 
-    assert await materialise(sessions, now=MIDNIGHT + timedelta(seconds=5)) == Fires(runs=1)
+    assert await materialise(
+        sessions, now=MIDNIGHT + timedelta(seconds=5)
+    ) == MaterializationResult(runs=1)
 
 
 async def test_a_long_absence_is_made_up_for_in_several_transactions(sessions: Sessions) -> None:
@@ -135,7 +136,7 @@ async def test_fires_of_one_date_share_a_run_and_all_are_in_the_ledger(sessions:
     fires = await materialise(sessions, now=EARLIER + timedelta(minutes=3))
 
     runs = await everything(sessions)
-    assert fires == Fires(runs=1, joined=2)
+    assert fires == MaterializationResult(runs=1, joined=2)
     assert {run.joined_run_id for run in runs[1:]} == {runs[0].id}
     assert {run.report_date for run in runs} == {date(2026, 2, 28)}
 
@@ -144,7 +145,7 @@ async def test_a_fire_joins_a_run_that_somebody_asked_for(sessions: Sessions) ->
     await define(sessions)
     waits = await pending(sessions, day=date(2026, 3, 1))
 
-    assert await materialise(sessions, now=MIDNIGHT) == Fires(joined=1)
+    assert await materialise(sessions, now=MIDNIGHT) == MaterializationResult(joined=1)
     assert (await everything(sessions))[0].joined_run_id == waits.id
 
 
@@ -210,7 +211,7 @@ async def test_a_change_of_zone_loses_no_fire_and_repeats_none(sessions: Session
 
     assert [run.report_date for run in await everything(sessions)] == [date(2026, 3, 1)]
     assert changed.next_fire_at == MIDNIGHT + timedelta(hours=29)
-    assert service.report_date(changed, changed.next_fire_at) == date(2026, 3, 2)
+    assert service.get_report_date(changed, changed.next_fire_at) == date(2026, 3, 2)
 
 
 async def test_a_change_that_waited_for_a_fire_does_not_repeat_it(
@@ -218,7 +219,7 @@ async def test_a_change_that_waited_for_a_fire_does_not_repeat_it(
 ) -> None:
     await define(sessions)
     async with sessions.begin() as session:
-        await service.materialise(session, now=MIDNIGHT, limit=1)
+        await service.materialize(session, now=MIDNIGHT, limit=1)
         # This scheduler looked at the clock before midnight, and then had to wait.
         changing = asyncio.create_task(define(sessions, cron="0 0,12 * * *", now=EARLIER))
         await somebody_waits(engine)
@@ -243,8 +244,8 @@ async def test_the_fires_of_a_paused_schedule_are_in_the_ledger_and_a_change_lea
     changed = await define(sessions, cron="0 6 * * *", now=now)
 
     runs = await everything(sessions)
-    assert (fires, changed.enabled) == (Fires(paused=3), False)
-    assert {(run.state, run.cause) for run in runs} == {(RunState.SKIPPED, NoWork.PAUSED)}
+    assert (fires, changed.enabled) == (MaterializationResult(paused=3), False)
+    assert {(run.state, run.cause) for run in runs} == {(RunState.SKIPPED, SkipCause.PAUSED)}
     assert {run.reason for run in runs} == {"paused: freeze"}
 
 
@@ -274,19 +275,19 @@ async def test_schedulers_at_once_make_one_run_for_each_fire(sessions: Sessions)
 async def test_a_scheduler_passes_over_what_another_holds(sessions: Sessions) -> None:
     await define(sessions)
     async with sessions.begin() as one:
-        mine = await service.materialise(one, now=MIDNIGHT, limit=10)
+        mine = await service.materialize(one, now=MIDNIGHT, limit=10)
         others = await materialise(sessions, now=MIDNIGHT)
 
-    assert (mine, others) == (Fires(runs=1), Fires())
+    assert (mine, others) == (MaterializationResult(runs=1), MaterializationResult())
 
 
 async def test_a_fire_that_was_rolled_back_is_materialised_again(sessions: Sessions) -> None:
     await define(sessions)
     async with sessions() as session:
-        await service.materialise(session, now=MIDNIGHT, limit=10)
+        await service.materialize(session, now=MIDNIGHT, limit=10)
         await session.rollback()
 
-    assert await materialise(sessions, now=MIDNIGHT) == Fires(runs=1)
+    assert await materialise(sessions, now=MIDNIGHT) == MaterializationResult(runs=1)
 
 
 async def test_an_error_is_recorded_on_its_schedule_and_stops_no_other(sessions: Sessions) -> None:
@@ -296,7 +297,7 @@ async def test_an_error_is_recorded_on_its_schedule_and_stops_no_other(sessions:
 
     fires = await materialise(sessions, now=MIDNIGHT)
 
-    assert fires == Fires(runs=1, failed=1, broken=("broken",))
+    assert fires == MaterializationResult(runs=1, failed=1, broken=("broken",))
     broken = await find(sessions, "broken")
     assert broken.error is not None
     assert "Mars/Olympus" in broken.error
@@ -309,7 +310,7 @@ async def test_a_broken_schedule_holds_up_nobody_and_recovers(sessions: Sessions
     await materialise(sessions, now=EARLIER, limit=1)
     await define(sessions)
 
-    assert await materialise(sessions, now=MIDNIGHT, limit=1) == Fires(runs=1)
+    assert await materialise(sessions, now=MIDNIGHT, limit=1) == MaterializationResult(runs=1)
     await change(sessions, "broken", cron="0 0 * * *")
     recovered = await materialise(sessions, now=MIDNIGHT, limit=1)
     assert recovered.recorded == 2
@@ -324,7 +325,7 @@ async def test_a_schedule_that_breaks_half_way_keeps_none_of_its_fires(sessions:
 
     fires = await materialise(sessions, now=far + 2 * DAY)
 
-    assert fires == Fires(failed=1, broken=("far",))
+    assert fires == MaterializationResult(failed=1, broken=("far",))
     assert await everything(sessions) == []
     assert (await find(sessions, "far")).next_fire_at == far
 
@@ -346,8 +347,8 @@ async def test_an_error_of_the_database_is_recorded_on_its_schedule_and_stops_no
         async with engine.begin() as connection:
             await connection.execute(text("ALTER TABLE report_runs DROP CONSTRAINT spoilt"))
 
-    assert fires == Fires(runs=2, failed=1, broken=("bad",))
-    assert again == Fires(failed=1)
+    assert fires == MaterializationResult(runs=2, failed=1, broken=("bad",))
+    assert again == MaterializationResult(failed=1)
     assert "spoilt" in ((await find(sessions, "bad")).error or "")
 
 
@@ -357,11 +358,20 @@ async def test_of_overlapping_fires_under_skip_one_becomes_work(sessions: Sessio
     fires = [await materialise(sessions, now=MIDNIGHT + timedelta(hours=k)) for k in (0, 0, 1, 3)]
 
     runs = await everything(sessions)
-    assert fires == [Fires(runs=1), Fires(), Fires(overlapped=1), Fires(overlapped=2)]
-    assert {run.reason for run in runs[1:]} == {"overlap: work of this schedule was still going"}
+    assert fires == [
+        MaterializationResult(runs=1),
+        MaterializationResult(),
+        MaterializationResult(overlapped=1),
+        MaterializationResult(overlapped=2),
+    ]
+    assert {run.reason for run in runs[1:]} == {
+        "overlap: earlier work of this schedule was in progress"
+    }
     async with sessions.begin() as session:
-        await runs_service.cancel(session, runs[0].id, now=MIDNIGHT)
-    assert await materialise(sessions, now=MIDNIGHT + timedelta(hours=4)) == Fires(runs=1)
+        await cancellation.cancel(session, runs[0].id, now=MIDNIGHT)
+    assert await materialise(sessions, now=MIDNIGHT + timedelta(hours=4)) == MaterializationResult(
+        runs=1
+    )
 
 
 async def test_a_run_that_was_joined_is_still_going_for_who_joined_it(sessions: Sessions) -> None:
@@ -370,7 +380,7 @@ async def test_a_run_that_was_joined_is_still_going_for_who_joined_it(sessions: 
 
     fires = [await materialise(sessions, now=MIDNIGHT + timedelta(hours=k)) for k in (0, 1)]
 
-    assert fires == [Fires(joined=1), Fires(overlapped=1)]
+    assert fires == [MaterializationResult(joined=1), MaterializationResult(overlapped=1)]
 
 
 @pytest.mark.parametrize(
@@ -386,12 +396,12 @@ async def test_work_of_a_schedule_is_sent_one_by_one_in_order_unless_it_may_over
     batches = []
     for _ in range(2):
         async with sessions.begin() as session:
-            batches.append(await outbox.take(session, now=now, lease=DAY, limit=10))
+            batches.append(await claim_due(session, now=now, lease=DAY, limit=10))
     assert [len(batch) for batch in batches] == at_once
     assert batches[0][0].report_date == date(2026, 3, 1)
     async with sessions.begin() as session:
-        await runs_service.cancel(session, batches[0][0].id, now=now)
-        later = await outbox.take(session, now=now, lease=DAY, limit=10)
+        await cancellation.cancel(session, batches[0][0].id, now=now)
+        later = await claim_due(session, now=now, lease=DAY, limit=10)
     assert [run.report_date for run in later] == [date(2026, 3, 2)][: overlap == "buffer_one"]
 
 
@@ -402,7 +412,7 @@ async def test_schedulers_at_once_send_no_two_runs_of_a_schedule(sessions: Sessi
 
     async def take() -> int:
         async with sessions.begin() as session:
-            return len(await outbox.take(session, now=now, lease=DAY, limit=10))
+            return len(await claim_due(session, now=now, lease=DAY, limit=10))
 
     assert sum(await asyncio.gather(*(take() for _ in range(6)))) == 1
 

@@ -6,12 +6,11 @@ from datetime import date, datetime, timedelta
 import pytest
 from sqlmodel import col, select
 
-from daybook_domain.db import Sessions
-from daybook_domain.reports import outbox
-from daybook_domain.reports import service as reports
-from daybook_domain.reports.models import NoWork, ReportRun, RunState
+from daybook_domain.runs import cancellation, claims
+from daybook_domain.runs.models import ReportRun, RunState, SkipCause
 from daybook_domain.schedules.models import Catchup, Overlap
-from tests.support.runs import everything
+from daybook_platform.postgres.engine import Sessions
+from tests.support.runs import claim_due, everything
 from tests.support.schedules import DAY, MIDNIGHT, add, materialise
 
 pytestmark = pytest.mark.usefixtures("no_runs")
@@ -24,12 +23,12 @@ MARCH_1, MARCH_2, MARCH_3 = (date(2026, 3, day) for day in (1, 2, 3))
 async def send_and_claim(sessions: Sessions, *, now: datetime) -> list[ReportRun]:
     """Let a worker begin whatever may be sent, and return it in the order in which it is sent."""
     async with sessions.begin() as session:
-        taken = await outbox.take(session, now=now, lease=NEVER_ENDS, limit=100)
+        taken = await claim_due(session, now=now, lease=NEVER_ENDS, limit=100)
     begun = []
     for run in taken:
         async with sessions.begin() as session:
             begun.append(
-                await reports.claim(session, run.id, worker="w", now=now, lease=NEVER_ENDS)
+                await claims.claim_next(session, run.id, worker="w", now=now, lease=NEVER_ENDS)
             )
     return [run for run in begun if run is not None]
 
@@ -41,7 +40,7 @@ async def built_in_order(sessions: Sessions, *, now: datetime) -> list[date]:
         for run in begun:
             dates.append(run.report_date)
             async with sessions.begin() as session:
-                await reports.cancel(session, run.id, now=now)
+                await cancellation.cancel(session, run.id, now=now)
     return dates
 
 
@@ -51,13 +50,13 @@ async def built_in_order(sessions: Sessions, *, now: datetime) -> list[date]:
         (Catchup.ALL, [None, None, None], [None, None, None], [MARCH_1, MARCH_2, MARCH_3]),
         (
             Catchup.LATEST,
-            [NoWork.CATCHUP, NoWork.CATCHUP, None],
+            [SkipCause.CATCHUP, SkipCause.CATCHUP, None],
             ["missed: catchup is latest, and a later fire was due"] * 2 + [None],
             [MARCH_3],
         ),
         (
             Catchup.NONE,
-            [NoWork.CATCHUP] * 3,
+            [SkipCause.CATCHUP] * 3,
             [
                 "missed: 2 days, 7:00:00 late, and catchup is none",
                 "missed: 1 day, 7:00:00 late, and catchup is none",
@@ -70,7 +69,7 @@ async def built_in_order(sessions: Sessions, *, now: datetime) -> list[date]:
 async def test_of_three_nights_without_a_scheduler_the_policy_makes_up_for(
     sessions: Sessions,
     catchup: Catchup,
-    causes: list[NoWork | None],
+    causes: list[SkipCause | None],
     reasons: list[str | None],
     built: list[date],
 ) -> None:

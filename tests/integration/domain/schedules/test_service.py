@@ -8,22 +8,23 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import select
 
-from daybook_domain.db import Sessions
 from daybook_domain.errors import Invalid
-from daybook_domain.reports import service as reports
-from daybook_domain.reports.models import ReportRun, RunState, RunTrigger
+from daybook_domain.runs import claims, retries
+from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_domain.schedules import queries, retention, service
 from daybook_domain.schedules.errors import (
-    FromSettings,
-    NameTaken,
-    NotPaused,
     ScheduleChanged,
+    ScheduleFromSettings,
+    ScheduleNameTaken,
     ScheduleNotFound,
+    ScheduleNotPaused,
 )
-from daybook_domain.schedules.materialise import Fires
+from daybook_domain.schedules.failure_pauses import pause_after_failure
+from daybook_domain.schedules.materialization import MaterializationResult
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
-from daybook_domain.schedules.queries import Outcome
-from daybook_domain.schedules.service import Resume
+from daybook_domain.schedules.queries import FireOutcome
+from daybook_domain.schedules.service import ResumeMode
+from daybook_platform.postgres.engine import Sessions
 from tests.support.locks import somebody_waits
 from tests.support.runs import everything, pending, running
 from tests.support.schedules import DAY, EARLIER, MIDNIGHT, add, change, define, find, materialise
@@ -59,7 +60,7 @@ async def pause(sessions: Sessions, schedule: Schedule, *, now: datetime = EARLI
 
 
 async def resume(
-    sessions: Sessions, schedule: Schedule, *, mode: Resume, now: datetime
+    sessions: Sessions, schedule: Schedule, *, mode: ResumeMode, now: datetime
 ) -> Schedule:
     async with sessions.begin() as session:
         return await service.resume(session, key(schedule), mode=mode, now=now)
@@ -75,7 +76,7 @@ async def remove(
 async def outcomes(sessions: Sessions, schedule: Schedule) -> list[str]:
     """Return what became of the fires, oldest first."""
     async with sessions() as session:
-        fires = await queries.fires(session, key(schedule), limit=100)
+        fires = await queries.list_fires(session, key(schedule), limit=100)
     return [fire.outcome.value for fire in reversed(fires)]
 
 
@@ -121,9 +122,9 @@ async def test_a_name_that_nobody_could_type_is_refused(sessions: Sessions, name
 async def test_a_name_is_given_once_at_a_time(sessions: Sessions) -> None:
     first, other = await add(sessions), await add(sessions, "other")
     for name in ("added", "daily"):
-        with pytest.raises(NameTaken):
+        with pytest.raises(ScheduleNameTaken):
             await add(sessions, name)
-        with pytest.raises(NameTaken):
+        with pytest.raises(ScheduleNameTaken):
             await edit(sessions, other, name=name)
 
     await remove(sessions, first)
@@ -184,9 +185,9 @@ async def test_a_fire_does_not_count_as_a_change(sessions: Sessions) -> None:
 async def test_the_settings_schedule_can_be_paused_but_not_edited(sessions: Sessions) -> None:
     daily = await define(sessions)
 
-    with pytest.raises(FromSettings, match="DAYBOOK_DAILY_CRON"):
+    with pytest.raises(ScheduleFromSettings, match="DAYBOOK_DAILY_CRON"):
         await edit(sessions, daily, cron="0 1 * * *")
-    with pytest.raises(FromSettings, match="DAYBOOK_DAILY_CRON"):
+    with pytest.raises(ScheduleFromSettings, match="DAYBOOK_DAILY_CRON"):
         await remove(sessions, daily)
 
     assert not (await pause(sessions, daily)).enabled
@@ -199,7 +200,7 @@ async def test_a_removed_schedule_fires_no_more_and_is_remembered_by_the_ledger(
 
     await remove(sessions, added)
 
-    assert await materialise(sessions, now=MIDNIGHT + 3 * DAY) == Fires()
+    assert await materialise(sessions, now=MIDNIGHT + 3 * DAY) == MaterializationResult()
     assert await outcomes(sessions, added) == ["pending"]
     with pytest.raises(ScheduleNotFound):
         await pause(sessions, added)
@@ -212,7 +213,7 @@ async def test_what_was_due_before_a_pause_is_work_and_what_comes_after_is_skipp
 
     paused = await pause(sessions, added, now=MIDNIGHT + HOUR)
     await materialise(sessions, now=MIDNIGHT + 2 * DAY)
-    resumed = await resume(sessions, added, mode=Resume.FROM_NOW, now=MIDNIGHT + 3 * DAY + HOUR)
+    resumed = await resume(sessions, added, mode=ResumeMode.FROM_NOW, now=MIDNIGHT + 3 * DAY + HOUR)
 
     assert await outcomes(sessions, added) == ["pending", *["skipped: paused"] * 3]
     assert (paused.note, paused.paused_at) == ("freeze", MIDNIGHT + HOUR)
@@ -239,7 +240,7 @@ async def test_catching_up_makes_up_for_the_pause_as_the_policy_says(
     await pause(sessions, added)
     await materialise(sessions, now=MIDNIGHT + DAY)
 
-    await resume(sessions, added, mode=Resume.CATCHUP, now=MIDNIGHT + 3 * DAY + HOUR)
+    await resume(sessions, added, mode=ResumeMode.CATCHUP, now=MIDNIGHT + 3 * DAY + HOUR)
 
     assert await outcomes(sessions, added) == expected
 
@@ -253,9 +254,9 @@ async def test_catching_up_leaves_alone_what_somebody_is_just_retrying(
     (skipped,) = await everything(sessions)
 
     async with sessions.begin() as session:
-        await reports.retry(session, skipped.id, now=MIDNIGHT + HOUR)
+        await retries.retry(session, skipped.id, now=MIDNIGHT + HOUR)
         catching_up = asyncio.create_task(
-            resume(sessions, added, mode=Resume.CATCHUP, now=MIDNIGHT + HOUR)
+            resume(sessions, added, mode=ResumeMode.CATCHUP, now=MIDNIGHT + HOUR)
         )
         await somebody_waits(engine)
     await catching_up
@@ -266,10 +267,10 @@ async def test_catching_up_leaves_alone_what_somebody_is_just_retrying(
 async def test_catching_up_leaves_an_earlier_pause_alone(sessions: Sessions) -> None:
     added = await add(sessions)
     await pause(sessions, added)
-    await resume(sessions, added, mode=Resume.FROM_NOW, now=MIDNIGHT + HOUR)
+    await resume(sessions, added, mode=ResumeMode.FROM_NOW, now=MIDNIGHT + HOUR)
     await pause(sessions, added, now=MIDNIGHT + 2 * HOUR)
 
-    await resume(sessions, added, mode=Resume.CATCHUP, now=MIDNIGHT + DAY + HOUR)
+    await resume(sessions, added, mode=ResumeMode.CATCHUP, now=MIDNIGHT + DAY + HOUR)
 
     assert await outcomes(sessions, added) == ["skipped: paused", "pending"]
 
@@ -277,8 +278,8 @@ async def test_catching_up_leaves_an_earlier_pause_alone(sessions: Sessions) -> 
 async def test_only_what_is_paused_can_be_resumed(sessions: Sessions) -> None:
     added = await add(sessions)
 
-    with pytest.raises(NotPaused):
-        await resume(sessions, added, mode=Resume.CATCHUP, now=MIDNIGHT)
+    with pytest.raises(ScheduleNotPaused):
+        await resume(sessions, added, mode=ResumeMode.CATCHUP, now=MIDNIGHT)
 
 
 async def test_a_trigger_asks_for_the_date_of_a_fire_now_and_is_none(sessions: Sessions) -> None:
@@ -304,7 +305,7 @@ async def test_a_schedule_pauses_itself_when_its_run_has_failed(
     run = await _claimed(sessions)
 
     async with sessions.begin() as session:
-        await reports.record_failure(
+        failed = await retries.record_failure(
             session,
             run.id,
             fence=run.fence,
@@ -313,12 +314,14 @@ async def test_a_schedule_pauses_itself_when_its_run_has_failed(
             retryable=False,
             now=MIDNIGHT,
         )
+        assert failed is not None
+        await pause_after_failure(session, failed, now=MIDNIGHT)
 
     paused = await find(sessions, "added")
     assert not paused.enabled
     assert paused.note == f"paused itself: run {run.id} of 2026-03-01 has failed"
     assert (await find(sessions, careless.name)).enabled
-    await resume(sessions, added, mode=Resume.FROM_NOW, now=MIDNIGHT)
+    await resume(sessions, added, mode=ResumeMode.FROM_NOW, now=MIDNIGHT)
 
 
 async def _claimed(sessions: Sessions) -> ReportRun:
@@ -326,7 +329,7 @@ async def _claimed(sessions: Sessions) -> ReportRun:
         run = (await session.exec(select(ReportRun).where(ReportRun.state == "pending"))).one()
         run.state = RunState.QUEUED
         await session.flush()
-        claimed = await reports.claim(session, run.id, worker="w1", now=MIDNIGHT, lease=HOUR)
+        claimed = await claims.claim_next(session, run.id, worker="w1", now=MIDNIGHT, lease=HOUR)
     assert claimed is not None
     return claimed
 
@@ -338,14 +341,14 @@ async def test_the_ledger_is_told_by_outcome_range_and_page(sessions: Sessions) 
     async with sessions() as session:
 
         async def due(**asked: Any) -> list[datetime]:
-            found = await queries.fires(session, key(added), **{"limit": 100, **asked})
+            found = await queries.list_fires(session, key(added), **{"limit": 100, **asked})
             return [fire.run.scheduled_for for fire in found if fire.run.scheduled_for]
 
         assert len(await due()) == 31
-        assert await due(outcomes=[Outcome.PENDING]) == [MIDNIGHT + 30 * HOUR]
-        assert len(await due(outcomes=[Outcome.MISSED])) == 30
-        assert len(await due(outcomes=[Outcome.MISSED_CATCHUP, Outcome.PENDING])) == 31
-        assert await due(outcomes=[Outcome.MISSED_OUTSIDE_WINDOW]) == []
+        assert await due(outcomes=[FireOutcome.PENDING]) == [MIDNIGHT + 30 * HOUR]
+        assert len(await due(outcomes=[FireOutcome.MISSED])) == 30
+        assert len(await due(outcomes=[FireOutcome.MISSED_CATCHUP, FireOutcome.PENDING])) == 31
+        assert await due(outcomes=[FireOutcome.MISSED_OUTSIDE_WINDOW]) == []
         page = await due(limit=2, first=MIDNIGHT, before=MIDNIGHT + 5 * HOUR)
         assert page == [MIDNIGHT + 4 * HOUR, MIDNIGHT + 3 * HOUR]
 

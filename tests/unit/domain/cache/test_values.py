@@ -3,35 +3,35 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daybook_domain.cache.values import seal, unseal
+from daybook_platform.cache.codec import decode, encode
 
 EPOCH, SHAPE, KEY = b"e1", b"5a5a5a5a", "daybook:product:1"
 
 
 @given(st.binary())
 def test_a_body_comes_back_as_it_was(body: bytes) -> None:
-    value = seal(body, key=KEY, epoch=EPOCH, shape=SHAPE)
-    assert unseal(value, key=KEY, epoch=EPOCH, shape=SHAPE) == body
+    value = encode(body, key=KEY, epoch=EPOCH, shape=SHAPE)
+    assert decode(value, key=KEY, epoch=EPOCH, shape=SHAPE) == body
 
 
 @given(st.binary() | st.none())
 def test_garbage_is_no_copy(value: bytes | None) -> None:
-    assert unseal(value, key=KEY, epoch=EPOCH, shape=SHAPE) is None
+    assert decode(value, key=KEY, epoch=EPOCH, shape=SHAPE) is None
 
 
 @given(st.binary(min_size=1), st.data())
 def test_a_damaged_copy_is_none(body: bytes, data: st.DataObject) -> None:
-    value = seal(body, key=KEY, epoch=EPOCH, shape=SHAPE)
+    value = encode(body, key=KEY, epoch=EPOCH, shape=SHAPE)
     place = data.draw(st.integers(0, len(value) - 1))
     byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != value[place]))
     damaged = value[:place] + bytes([byte]) + value[place + 1 :]
-    assert unseal(damaged, key=KEY, epoch=EPOCH, shape=SHAPE) is None
-    assert unseal(value[:-1], key=KEY, epoch=EPOCH, shape=SHAPE) is None
+    assert decode(damaged, key=KEY, epoch=EPOCH, shape=SHAPE) is None
+    assert decode(value[:-1], key=KEY, epoch=EPOCH, shape=SHAPE) is None
 
 
 def test_a_copy_counts_under_its_key_in_its_epoch_and_shape() -> None:
-    value = seal(b"{}", key=KEY, epoch=EPOCH, shape=SHAPE)
-    assert unseal(value, key="daybook:product:2", epoch=EPOCH, shape=SHAPE) is None
-    assert unseal(value, key=KEY, epoch=b"e2", shape=SHAPE) is None
-    assert unseal(value, key=KEY, epoch=None, shape=SHAPE) is None
-    assert unseal(value, key=KEY, epoch=EPOCH, shape=b"00000000") is None
+    value = encode(b"{}", key=KEY, epoch=EPOCH, shape=SHAPE)
+    assert decode(value, key="daybook:product:2", epoch=EPOCH, shape=SHAPE) is None
+    assert decode(value, key=KEY, epoch=b"e2", shape=SHAPE) is None
+    assert decode(value, key=KEY, epoch=None, shape=SHAPE) is None
+    assert decode(value, key=KEY, epoch=EPOCH, shape=b"00000000") is None

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from daybook_domain.catalog.fields import Email, Price, ProductName, Stock, UserDescription
-from daybook_domain.fields import Id, left_out
-from daybook_domain.orders.fields import ExternalId, Quantity
+from daybook_domain.catalog.validation import Email, Price, ProductName, Stock, UserDescription
+from daybook_domain.orders.order_validation import ExternalId, Quantity
+from daybook_domain.validation import Id, unset_field
 
 TAKEN: list[tuple[Any, Any, Any]] = [
     (Price, 19.9, Decimal("19.90")),
@@ -72,7 +72,7 @@ def test_a_value_is_refused(field: Any, value: Any, hint: str) -> None:
 
 
 class Partial(BaseModel):
-    name: ProductName = left_out()
+    name: ProductName = unset_field()
     stock: Annotated[Stock | None, "may be null"] = None
 
 

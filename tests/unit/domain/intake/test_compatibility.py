@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daybook_domain.intake.asyncapi import document
-from daybook_domain.intake.compatibility import breaks
+from tests.support.asyncapi_compatibility import list_breaking_changes
 
 DOCS = Path(__file__).parents[4] / "docs"
 Change = Callable[[dict[str, Any]], object]
@@ -114,20 +114,20 @@ HARMLESS: dict[str, Change] = {
 
 @pytest.mark.parametrize(("change", "told"), BREAKS.values(), ids=BREAKS)
 def test_what_refuses_todays_messages_is_a_break(change: Change, told: str) -> None:
-    found = breaks(document(), changed(change))
+    found = list_breaking_changes(document(), changed(change))
 
     assert any(each.startswith(told) for each in found), found
 
 
 @pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)
 def test_what_takes_all_of_todays_messages_is_none(change: Change) -> None:
-    assert breaks(document(), changed(change)) == []
+    assert list_breaking_changes(document(), changed(change)) == []
 
 
 def test_refusing_unknown_fields_is_a_break() -> None:
     old = changed(lambda d: schemas(d)["OrderMessage"].pop("additionalProperties"))
 
-    assert breaks(old, document()) == ["order: unknown fields are refused now"]
+    assert list_breaking_changes(old, document()) == ["order: unknown fields are refused now"]
 
 
 def test_the_committed_document_is_that_of_the_models() -> None:
@@ -139,4 +139,4 @@ def test_the_committed_document_is_that_of_the_models() -> None:
 def test_nothing_breaks_what_was_released() -> None:
     released = json.loads((DOCS / "asyncapi.released.json").read_text())
 
-    assert breaks(released, document()) == []
+    assert list_breaking_changes(released, document()) == []

@@ -4,12 +4,12 @@ import pytest
 
 from daybook_domain.errors import DaybookError
 from daybook_domain.intake.messages import (
-    LARGEST_BODY_BYTES,
+    MAX_BODY_BYTES,
     OrderMessage,
     ProductMessage,
     ProductUpdateMessage,
     Queue,
-    read,
+    parse_message,
 )
 from tests.support.messages import body, order, order_update, product, product_update
 
@@ -20,7 +20,7 @@ MALFORMED: dict[str, tuple[Queue, bytes, str]] = {
     "UTF-16": (Queue.PRODUCT, product().decode().encode("utf-16"), "line 1"),
     "nested too deeply": (Queue.ORDER, b"[" * 100_000, "recursion"),
     "nested too deeply within": (Queue.ORDER, b'{"items":' + b"[" * 50_000, "recursion"),
-    "too large": (Queue.ORDER, b" " * (LARGEST_BODY_BYTES + 1), "1,000,001 bytes"),
+    "too large": (Queue.ORDER, b" " * (MAX_BODY_BYTES + 1), "1,000,001 bytes"),
     "10 MB": (Queue.ORDER, order(external_id="x" * 10_000_000), "bytes"),
     "more after the end": (Queue.ORDER, order() + b"{}", "trailing"),
     "a key twice": (Queue.ORDER, order()[:-1] + b', "user_id": 2}', "'user_id' more than once"),
@@ -63,7 +63,7 @@ def test_what_breaks_the_contract_is_invalid(queue: Queue, message: bytes, hint:
 
 
 def _is_refused(queue: Queue, message: bytes, *, code: str, hint: str) -> None:
-    refusal = read(queue, message)
+    refusal = parse_message(queue, message)
 
     assert isinstance(refusal, DaybookError)
     assert refusal.code == code
@@ -74,7 +74,9 @@ def _is_refused(queue: Queue, message: bytes, *, code: str, hint: str) -> None:
 def test_a_reason_does_not_grow_with_the_number_of_mistakes() -> None:
     items = [{"product_id": 0, "quantity": 0}] * 1000
 
-    refusal = read(Queue.ORDER, body({"user_id": 1, "delivery_address_id": 1, "items": items}))
+    refusal = parse_message(
+        Queue.ORDER, body({"user_id": 1, "delivery_address_id": 1, "items": items})
+    )
 
     assert isinstance(refusal, DaybookError)
     assert refusal.detail.endswith(" more")
@@ -82,21 +84,21 @@ def test_a_reason_does_not_grow_with_the_number_of_mistakes() -> None:
 
 
 def test_money_is_exact() -> None:
-    message = read(Queue.PRODUCT, b'{"name": " tea ", "price": 9999999999.99}')
+    message = parse_message(Queue.PRODUCT, b'{"name": " tea ", "price": 9999999999.99}')
 
     assert isinstance(message, ProductMessage)
     assert (message.name, str(message.price)) == ("tea", "9999999999.99")
 
 
 def test_what_is_left_out_is_told_from_null() -> None:
-    message = read(Queue.PRODUCT_UPDATE, product_update(1, description=None))
+    message = parse_message(Queue.PRODUCT_UPDATE, product_update(1, description=None))
 
     assert isinstance(message, ProductUpdateMessage)
     assert message.product_data.model_fields_set == {"description"}
 
 
 def test_a_plain_order_is_read() -> None:
-    message = read(Queue.ORDER, order(quantity=3))
+    message = parse_message(Queue.ORDER, order(quantity=3))
 
     assert isinstance(message, OrderMessage)
     assert message.items[0].quantity == 3

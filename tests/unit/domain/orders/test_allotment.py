@@ -7,37 +7,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daybook_domain.catalog.stock import Held
+from daybook_domain.catalog.stock import LockedProduct
 from daybook_domain.errors import DaybookError
-from daybook_domain.fields import LARGEST_INTEGER
-from daybook_domain.orders.allotment import (
-    Allotted,
-    Earlier,
-    Known,
-    NewItem,
-    NewOrder,
-    Outcome,
-    Repeated,
-    allot,
-    pieces,
-)
 from daybook_domain.orders.errors import (
+    AddressOfAnotherUser,
     ExternalIdTaken,
-    ForeignAddress,
     NoItems,
     OutOfStock,
     TotalTooLarge,
     UnknownReference,
 )
+from daybook_domain.orders.order_validation import (
+    AcceptedOrder,
+    DuplicateInBatch,
+    ExistingOrder,
+    NewItem,
+    NewOrder,
+    OrderDecision,
+    ReferenceData,
+    quantities_by_product,
+    validate_orders,
+)
+from daybook_domain.validation import MAX_INTEGER
 
 PRICE = Decimal("3.50")
 
 
-def known(*, left: int = 10, earlier: dict[str, Earlier] | None = None) -> Known:
-    return Known(
+def known(*, left: int = 10, earlier: dict[str, ExistingOrder] | None = None) -> ReferenceData:
+    return ReferenceData(
         users={1, 2},
         addresses={1: 1, 2: 2},
-        products={1: Held(PRICE, left), 2: Held(Decimal("0.01"), LARGEST_INTEGER)},
+        products={1: LockedProduct(PRICE, left), 2: LockedProduct(Decimal("0.01"), MAX_INTEGER)},
         earlier=earlier or {},
     )
 
@@ -46,14 +46,14 @@ def order(*items: tuple[int, int], user: int = 1, at: int = 1, key: str | None =
     return NewOrder(user, at, tuple(NewItem(*item) for item in items), key)
 
 
-def only(order: NewOrder) -> Outcome:
-    (outcome,) = allot([order], known())
+def only(order: NewOrder) -> OrderDecision:
+    (outcome,) = validate_orders([order], known())
     return outcome
 
 
 def test_an_order_gets_the_prices_of_the_moment() -> None:
     outcome = only(order((1, 2), (2, 5), (1, 1)))
-    assert isinstance(outcome, Allotted)
+    assert isinstance(outcome, AcceptedOrder)
     assert outcome.prices == (PRICE, Decimal("0.01"), PRICE)
     assert outcome.total_price == Decimal("10.55")
 
@@ -63,11 +63,11 @@ def test_an_order_gets_the_prices_of_the_moment() -> None:
     [
         (order((1, 1), user=9), UnknownReference, "user_id"),
         (order((1, 1), at=9), UnknownReference, "delivery_address_id"),
-        (order((1, 1), at=2), ForeignAddress, "delivery_address_id"),
+        (order((1, 1), at=2), AddressOfAnotherUser, "delivery_address_id"),
         (order((1, 1), (9, 1)), UnknownReference, "items/1/product_id"),
         (order(), NoItems, "items"),
         (order((2, 1), (1, 6), (1, 5)), OutOfStock, "items/1/quantity"),
-        (order(*[(2, LARGEST_INTEGER)] * 500), TotalTooLarge, "items"),
+        (order(*[(2, MAX_INTEGER)] * 500), TotalTooLarge, "items"),
     ],
 )
 def test_a_refusal_names_its_field(refused: NewOrder, kind: type[DaybookError], field: str) -> None:
@@ -83,12 +83,14 @@ def test_a_shortage_tells_product_wanted_and_left() -> None:
 
 
 def test_an_order_is_all_or_nothing_and_refusals_take_nothing() -> None:
-    outcomes = allot([order((2, 1), (1, 11)), order((1, 4)), order((1, 7)), order((1, 6))], known())
-    assert [type(one) for one in outcomes] == [OutOfStock, Allotted, OutOfStock, Allotted]
+    outcomes = validate_orders(
+        [order((2, 1), (1, 11)), order((1, 4)), order((1, 7)), order((1, 6))], known()
+    )
+    assert [type(one) for one in outcomes] == [OutOfStock, AcceptedOrder, OutOfStock, AcceptedOrder]
 
 
 def test_an_order_that_comes_again_is_the_first_one() -> None:
-    outcomes = allot(
+    outcomes = validate_orders(
         [
             order((1, 1), (1, 2), key="a"),
             order((1, 3), key="a"),
@@ -97,22 +99,22 @@ def test_an_order_that_comes_again_is_the_first_one() -> None:
         ],
         known(left=3),
     )
-    assert outcomes[1] == Repeated(of=0)
+    assert outcomes[1] == DuplicateInBatch(of=0)
     assert isinstance(outcomes[2], ExternalIdTaken)
     assert isinstance(outcomes[3], ExternalIdTaken)
 
 
 def test_an_order_that_exists_is_known_whatever_has_changed_since() -> None:
     again = order((9, 3), user=7, at=8, key="a")
-    earlier = Earlier(order_id=5, total_price=Decimal(1), digest=again.digest())
-    outcomes = allot([again, order((1, 1), key="a")], known(earlier={"a": earlier}))
+    earlier = ExistingOrder(order_id=5, total_price=Decimal(1), digest=again.digest())
+    outcomes = validate_orders([again, order((1, 1), key="a")], known(earlier={"a": earlier}))
     assert outcomes[0] == earlier
     assert isinstance(outcomes[1], ExternalIdTaken)
 
 
 def test_a_refused_order_leaves_its_external_id_free() -> None:
-    outcomes = allot([order((1, 11), key="a"), order((1, 10), key="a")], known())
-    assert [type(one) for one in outcomes] == [OutOfStock, Allotted]
+    outcomes = validate_orders([order((1, 11), key="a"), order((1, 10), key="a")], known())
+    assert [type(one) for one in outcomes] == [OutOfStock, AcceptedOrder]
 
 
 ITEMS = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 6)), max_size=4)
@@ -132,32 +134,34 @@ ORDERS = st.lists(
 def test_no_more_is_allotted_than_is_left_and_no_refused_order_would_have_fitted(
     orders: list[NewOrder], left: int
 ) -> None:
-    remaining = Counter({1: left, 2: LARGEST_INTEGER})
+    remaining = Counter({1: left, 2: MAX_INTEGER})
     seen: set[str | None] = {None}
-    for one, outcome in zip(orders, allot(orders, known(left=left)), strict=True):
-        if isinstance(outcome, Allotted):
-            remaining.subtract(pieces(one.items))
+    for one, outcome in zip(orders, validate_orders(orders, known(left=left)), strict=True):
+        if isinstance(outcome, AcceptedOrder):
+            remaining.subtract(quantities_by_product(one.items))
             assert one.external_id is None or one.external_id not in seen
             seen.add(one.external_id)
         if isinstance(outcome, OutOfStock):
-            assert any(remaining[product] < n for product, n in pieces(one.items).items())
+            assert any(
+                remaining[product] < n for product, n in quantities_by_product(one.items).items()
+            )
     assert min(remaining.values()) >= 0
 
 
 @given(orders=ORDERS)
 def test_delivering_a_batch_again_allots_nothing(orders: list[NewOrder]) -> None:
     with_keys = [one for one in orders if one.external_id is not None]
-    outcomes = allot(with_keys, known())
+    outcomes = validate_orders(with_keys, known())
     earlier = {
-        outcome.order.external_id or "": Earlier(n, outcome.total_price, outcome.digest)
+        outcome.order.external_id or "": ExistingOrder(n, outcome.total_price, outcome.digest)
         for n, outcome in enumerate(outcomes)
-        if isinstance(outcome, Allotted)
+        if isinstance(outcome, AcceptedOrder)
     }
-    again = allot(with_keys, known(left=0, earlier=earlier))
+    again = validate_orders(with_keys, known(left=0, earlier=earlier))
     for before, after in zip(outcomes, again, strict=True):
-        if isinstance(before, Allotted | Repeated):
-            assert isinstance(after, Earlier)
-        assert not isinstance(after, Allotted)
+        if isinstance(before, AcceptedOrder | DuplicateInBatch):
+            assert isinstance(after, ExistingOrder)
+        assert not isinstance(after, AcceptedOrder)
 
 
 @given(items=ITEMS, seed=st.randoms())

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from daybook_domain.reports.build import NOTHING, IdRange, dense_range, digest
+from daybook_domain.reports.build import EMPTY_RANGE, IdRange, dense_range, digest
 
 
 def test_a_day_whose_ids_lie_close_is_one_range() -> None:
@@ -24,11 +24,11 @@ def test_a_few_far_ids_are_left_out_of_the_range() -> None:
 def test_a_day_strewn_over_all_history_has_no_range() -> None:
     percentiles = tuple(range(1, 9_000_000, 1_200_000))
 
-    assert dense_range(orders=1000, first=1, last=9_000_000, percentiles=percentiles) == NOTHING
+    assert dense_range(orders=1000, first=1, last=9_000_000, percentiles=percentiles) == EMPTY_RANGE
 
 
 def test_a_small_strewn_day_has_no_range() -> None:
-    assert dense_range(orders=2, first=1, last=1_000_000, percentiles=()) == NOTHING
+    assert dense_range(orders=2, first=1, last=1_000_000, percentiles=()) == EMPTY_RANGE
 
 
 def test_a_digest_is_sixteen_hex_digits_whatever_the_sum() -> None:

@@ -8,12 +8,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daybook_domain.errors import Invalid
-from daybook_domain.reports.calendar import (
+from daybook_domain.reports.business_day import (
     BusinessDay,
     business_day,
     first_instant,
     local_date,
-    shift,
+    shift_date,
 )
 from tests.support.zones import distinct_zones
 
@@ -159,4 +159,4 @@ def test_the_outermost_dates_have_a_day(timezone: str, day: date) -> None:
 def test_a_date_that_never_was_does_not_count_in_a_shift(
     day: date, days: int, expected: date
 ) -> None:
-    assert shift(day, days=days, timezone="Pacific/Apia") == expected
+    assert shift_date(day, days=days, timezone="Pacific/Apia") == expected

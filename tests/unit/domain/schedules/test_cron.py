@@ -13,10 +13,10 @@ from cronsim import CronSim
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from daybook_domain.reports.calendar import LAST_DATE, business_day, shift
-from daybook_domain.schedules import cron
+from daybook_domain.reports.business_day import LAST_DATE, business_day, shift_date
+from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.errors import InvalidCron
-from daybook_domain.schedules.materialise import report_date
+from daybook_domain.schedules.materialization import get_report_date
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 from tests.support.zones import distinct_zones
 
@@ -60,7 +60,7 @@ def readings(
 
 
 def until(last: datetime, expression: str, timezone: str, after: datetime) -> list[datetime]:
-    due = cron.fires(expression, timezone=timezone, after=after)
+    due = due_times.iter_fires(expression, timezone=timezone, after=after)
     return list(takewhile(lambda instant: instant <= last, due))
 
 
@@ -138,23 +138,23 @@ def test_a_nightly_fire_reports_every_date_of_every_zone_exactly_once_after_it_e
         for timezone in zones:
             schedule = make_schedule(cron="0 0 * * *", timezone=timezone)
             day = business_day(first, timezone=timezone)
-            for at in cron.fires("0 0 * * *", timezone=timezone, after=day.starts_at):
-                reported = business_day(report_date(schedule, at), timezone=timezone)
+            for at in due_times.iter_fires("0 0 * * *", timezone=timezone, after=day.starts_at):
+                reported = business_day(get_report_date(schedule, at), timezone=timezone)
                 if reported.starts_at != day.starts_at or reported.ends_at != at:
                     wrong.append((timezone, at))
                 if reported.date >= last:
                     break
                 day = business_day(
-                    shift(reported.date, days=1, timezone=timezone), timezone=timezone
+                    shift_date(reported.date, days=1, timezone=timezone), timezone=timezone
                 )
     assert wrong == []
 
 
 def test_the_night_after_a_date_that_never_was_reports_the_last_date_that_was() -> None:
     schedule = make_schedule(cron="0 0 * * *", timezone="Pacific/Apia")
-    due = cron.fires("0 0 * * *", timezone="Pacific/Apia", after=utc(2011, 12, 29))
+    due = due_times.iter_fires("0 0 * * *", timezone="Pacific/Apia", after=utc(2011, 12, 29))
 
-    assert [report_date(schedule, at) for at in islice(due, 3)] == [
+    assert [get_report_date(schedule, at) for at in islice(due, 3)] == [
         date(2011, 12, 28),
         date(2011, 12, 29),
         date(2011, 12, 31),
@@ -174,14 +174,16 @@ def test_the_night_after_a_date_that_never_was_reports_the_last_date_that_was() 
 def test_a_fixed_time_is_moved_over_a_gap_and_fires_once_in_a_fold(
     timezone: str, after: datetime, expected: datetime
 ) -> None:
-    assert cron.next_fire("30 2 * * *", timezone=timezone, after=after) == expected
+    assert due_times.next_fire("30 2 * * *", timezone=timezone, after=after) == expected
 
 
 def test_the_next_fire_is_strictly_later() -> None:
     at = utc(2024, 5, 1)
 
-    assert cron.next_fire("0 0 * * *", timezone="UTC", after=at) == at + DAY
-    assert cron.next_fire("0 0 * * *", timezone="UTC", after=at - timedelta(microseconds=1)) == at
+    assert due_times.next_fire("0 0 * * *", timezone="UTC", after=at) == at + DAY
+    assert (
+        due_times.next_fire("0 0 * * *", timezone="UTC", after=at - timedelta(microseconds=1)) == at
+    )
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "Asia/Tokyo", "America/New_York"])
@@ -190,11 +192,13 @@ def test_fires_end_with_the_calendar(expression: str, timezone: str) -> None:
     after = utc(9995, 1, 1) if "29" in expression else utc(9998, 12, 30)
     zone = ZoneInfo(timezone)
 
-    due = list(cron.fires(expression, timezone=timezone, after=after))
+    due = list(due_times.iter_fires(expression, timezone=timezone, after=after))
 
     assert due
     assert due[-1].astimezone(zone).date() <= LAST_DATE
-    assert list(cron.fires(expression, timezone=timezone, after=utc(9999, 12, 31, 23))) == []
+    assert (
+        list(due_times.iter_fires(expression, timezone=timezone, after=utc(9999, 12, 31, 23))) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,7 +214,7 @@ def test_fires_end_with_the_calendar(expression: str, timezone: str) -> None:
     ],
 )
 def test_an_alias_means_what_its_name_says(alias: str, expected: datetime) -> None:
-    assert cron.next_fire(alias, timezone="UTC", after=utc(2024, 5, 1, 10, 7)) == expected
+    assert due_times.next_fire(alias, timezone="UTC", after=utc(2024, 5, 1, 10, 7)) == expected
 
 
 @pytest.mark.parametrize(
@@ -229,10 +233,10 @@ def test_an_alias_means_what_its_name_says(alias: str, expected: datetime) -> No
 )
 def test_two_ways_to_write_one_expression_mean_the_same(spelled: str, out: str) -> None:
     after = utc(2024, 5, 1)
-    one, other = (cron.fires(e, timezone="UTC", after=after) for e in (spelled, out))
+    one, other = (due_times.iter_fires(e, timezone="UTC", after=after) for e in (spelled, out))
 
     assert list(islice(one, 10)) == list(islice(other, 10))
-    assert cron.validate(spelled) == spelled
+    assert due_times.validate(spelled) == spelled
 
 
 @pytest.mark.parametrize(
@@ -245,7 +249,7 @@ def test_two_ways_to_write_one_expression_mean_the_same(spelled: str, out: str) 
 )
 def test_what_looks_like_another_way_to_write_one_is_refused(expression: str) -> None:
     with pytest.raises(InvalidCron, match=r"\(position \d+\)"):
-        cron.validate(expression)
+        due_times.validate(expression)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +257,7 @@ def test_what_looks_like_another_way_to_write_one_is_refused(expression: str) ->
     ["0 0 * * *", "@daily", "*/5 9-17 * * MON-FRI", "0\t0 29 2 *", "0 0 L * *", "0 0 * * 5#3"],
 )
 def test_an_expression_that_comes_true_is_returned(expression: str) -> None:
-    assert cron.validate(expression) == expression
+    assert due_times.validate(expression) == expression
 
 
 @pytest.mark.parametrize(
@@ -294,7 +298,7 @@ def test_an_expression_that_cannot_be_read_is_refused_with_the_reason(
     expression: str, why: str
 ) -> None:
     with pytest.raises(InvalidCron, match=why) as refusal:
-        cron.validate(expression)
+        due_times.validate(expression)
 
     assert refusal.value.field == "cron"
 
@@ -313,7 +317,7 @@ def test_an_expression_that_cannot_be_read_is_refused_with_the_reason(
 @example("0 0 LW/2 * *")
 def test_any_text_is_either_an_expression_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidCron):
-        assert cron.validate(text) == text
+        assert due_times.validate(text) == text
 
 
 @pytest.mark.parametrize(
@@ -332,7 +336,7 @@ def test_what_the_clocks_always_jump_over_is_given_up_after_a_century(
 
     sys.setprofile(count)
     try:
-        due = list(cron.fires(expression, timezone=timezone, after=utc(2026, 1, 1)))
+        due = list(due_times.iter_fires(expression, timezone=timezone, after=utc(2026, 1, 1)))
     finally:
         sys.setprofile(None)
 

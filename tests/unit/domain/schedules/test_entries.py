@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from daybook_domain.schedules import cron, entries
-from daybook_domain.schedules.entries import Entry, InvalidEntry
+from daybook_domain.schedules import taskiq_entries
+from daybook_domain.schedules.cron import due_times
+from daybook_domain.schedules.taskiq_entries import InvalidEntry, ScheduleEntry
 
 TASK = "reports.build"
 AT = datetime(2026, 11, 24, 22, 30, tzinfo=UTC)
@@ -18,8 +19,8 @@ def written(**said: Any) -> bytes:
     return json.dumps({"task_name": TASK, "labels": {}, "args": [], "kwargs": {}, **said}).encode()
 
 
-def read(**said: Any) -> Entry:
-    return entries.read("theirs", written(**said), timezone="Europe/Berlin")
+def read(**said: Any) -> ScheduleEntry:
+    return taskiq_entries.parse_entry("theirs", written(**said), timezone="Europe/Berlin")
 
 
 def test_a_cron_is_in_utc_and_reports_the_day_before() -> None:
@@ -43,7 +44,7 @@ def test_a_cron_may_be_in_a_zone_or_so_many_hours_ahead(offset: str, zone: str) 
     definition = read(cron="0 9 * * *", cron_offset=offset).definition
 
     assert definition.timezone == zone
-    fire = cron.next_fire("0 9 * * *", timezone=zone, after=AT)
+    fire = due_times.next_fire("0 9 * * *", timezone=zone, after=AT)
     if offset == "PT3H":
         assert fire == datetime(2026, 11, 25, 6, tzinfo=UTC)
 
@@ -61,9 +62,13 @@ def test_a_time_comes_true_once(time: str) -> None:
     definition = entry.definition
     assert entry.at == AT
     assert (definition.timezone, definition.report_offset_days) == ("Europe/Berlin", -1)
-    due = list(cron.fires(definition.cron, timezone="UTC", after=datetime.min.replace(tzinfo=UTC)))
+    due = list(
+        due_times.iter_fires(
+            definition.cron, timezone="UTC", after=datetime.min.replace(tzinfo=UTC)
+        )
+    )
     assert due == [AT]
-    assert cron.next_fire(definition.cron, timezone="UTC", after=AT) is None
+    assert due_times.next_fire(definition.cron, timezone="UTC", after=AT) is None
 
 
 @pytest.mark.parametrize(
@@ -101,7 +106,7 @@ def test_a_time_may_name_the_date_that_is_reported(said: dict[str, Any]) -> None
 )
 def test_what_cannot_be_fired_says_why(raw: bytes, said: str) -> None:
     with pytest.raises(InvalidEntry) as refused:
-        entries.read("theirs", raw, timezone="UTC")
+        taskiq_entries.parse_entry("theirs", raw, timezone="UTC")
 
     assert said in refused.value.detail
     assert len(refused.value.detail) <= 500
@@ -109,4 +114,4 @@ def test_what_cannot_be_fired_says_why(raw: bytes, said: str) -> None:
 
 def test_people_do_not_write_what_comes_true_once() -> None:
     with pytest.raises(Exception, match="has 2 fields"):
-        cron.validate(cron.once(AT))
+        due_times.validate(due_times.once(AT))

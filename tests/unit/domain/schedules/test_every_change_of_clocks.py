@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from daybook_domain.reports.calendar import business_day, shift
-from daybook_domain.schedules import cron
-from daybook_domain.schedules.materialise import report_date
+from daybook_domain.reports.business_day import business_day, shift_date
+from daybook_domain.schedules.cron import due_times
+from daybook_domain.schedules.materialization import get_report_date
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -84,7 +84,9 @@ def expected(move: Move, due: time) -> list[tuple[datetime, date]]:
 
 def fires(name: str, due: time, move: Move) -> list[datetime]:
     read = readings(move)
-    all_fires = cron.fires(f"{due.minute} {due.hour} * * *", timezone=name, after=read[0][0])
+    all_fires = due_times.iter_fires(
+        f"{due.minute} {due.hour} * * *", timezone=name, after=read[0][0]
+    )
     return list(takewhile(lambda at: at <= read[-1][0], all_fires))
 
 
@@ -103,7 +105,7 @@ def test_every_zone_and_every_change_of_seven_years() -> None:
             for due in TIMES:
                 seen += 1
                 wanted, got = expected(move, due), fires(name, due, move)
-                dates = [report_date(daily(due, name), at) for at in got]
+                dates = [get_report_date(daily(due, name), at) for at in got]
                 if got != [at for at, _ in wanted] or dates != [day - DAY for _, day in wanted]:
                     wrong.append((name, move, due, got, wanted))
     assert wrong == []
@@ -125,16 +127,16 @@ def test_a_date_that_never_was_has_no_fire_and_the_one_before_it_has_one_report(
     schedule = daily(due, "Pacific/Apia")
     # There it is the 28th, 03:30.
     after = datetime(2011, 12, 28, 13, 30, tzinfo=UTC)
-    due_times = islice(cron.fires(schedule.cron, timezone="Pacific/Apia", after=after), 3)
+    fires = islice(due_times.iter_fires(schedule.cron, timezone="Pacific/Apia", after=after), 3)
 
-    assert [report_date(schedule, at) for at in due_times] == [
+    assert [get_report_date(schedule, at) for at in fires] == [
         date(2011, 12, 28),
         date(2011, 12, 29),
         date(2011, 12, 31),
     ]
     never = business_day(date(2011, 12, 30), timezone="Pacific/Apia")
     assert never.starts_at == never.ends_at
-    assert shift(date(2011, 12, 31), days=-1, timezone="Pacific/Apia") == date(2011, 12, 29)
+    assert shift_date(date(2011, 12, 31), days=-1, timezone="Pacific/Apia") == date(2011, 12, 29)
 
 
 EXPRESSIONS = st.sampled_from(
@@ -169,10 +171,10 @@ def test_one_by_one_and_all_together_give_the_same_strictly_later_times(
     expression: str, place_and_time: tuple[str, datetime], number: int
 ) -> None:
     timezone, after = place_and_time
-    together = cron.fires(expression, timezone=timezone, after=after)
+    together = due_times.iter_fires(expression, timezone=timezone, after=after)
     at = after
     for _ in range(number):
-        following = cron.next_fire(expression, timezone=timezone, after=at)
+        following = due_times.next_fire(expression, timezone=timezone, after=at)
         assert following == next(together)
         assert following is not None
         assert following > at
@@ -191,7 +193,7 @@ def test_a_range_is_the_sum_of_its_parts(
     c = b + more * MINUTE
 
     def between(first: datetime, last: datetime) -> list[datetime]:
-        due = cron.fires(expression, timezone=timezone, after=first)
+        due = due_times.iter_fires(expression, timezone=timezone, after=first)
         return list(takewhile(lambda at: at <= last, due))
 
     assert between(a, c) == between(a, b) + between(b, c)

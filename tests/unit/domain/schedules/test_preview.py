@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from daybook_domain.schedules.preview import Mark, Upcoming, horizon, upcoming
+from daybook_domain.schedules.preview import ClockChange, UpcomingFire, list_upcoming, search_end
 
 SPRING = datetime(2026, 3, 28, 12, tzinfo=UTC)
 """The day before the clocks of Berlin skip 02:00 to 03:00."""
 
 
-def after(instant: datetime, expression: str, *, timezone: str, count: int) -> list[Upcoming]:
-    return upcoming(
+def after(instant: datetime, expression: str, *, timezone: str, count: int) -> list[UpcomingFire]:
+    return list_upcoming(
         expression, timezone=timezone, report_offset_days=-1, after=instant, count=count
     )
 
@@ -20,10 +20,10 @@ def after(instant: datetime, expression: str, *, timezone: str, count: int) -> l
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
-        ("30 2 * * *", [("29 03:00", Mark.GAP), ("30 02:30", None)]),
+        ("30 2 * * *", [("29 03:00", ClockChange.GAP), ("30 02:30", None)]),
         # What was jumped over fires together with a time that was not.
-        ("0 2,3 * * *", [("29 03:00", Mark.GAP), ("30 02:00", None), ("30 03:00", None)]),
-        ("0,30 2,3 * * *", [("29 03:00", Mark.GAP), ("29 03:30", None), ("30 02:00", None)]),
+        ("0 2,3 * * *", [("29 03:00", ClockChange.GAP), ("30 02:00", None), ("30 03:00", None)]),
+        ("0,30 2,3 * * *", [("29 03:00", ClockChange.GAP), ("29 03:30", None), ("30 02:00", None)]),
         ("0 3 * * *", [("29 03:00", None), ("30 03:00", None)]),
         ("0 1,3 * * *", [("29 01:00", None), ("29 03:00", None)]),
         # What goes with the clock does not fire for what was jumped over.
@@ -32,7 +32,7 @@ def after(instant: datetime, expression: str, *, timezone: str, count: int) -> l
     ],
 )
 def test_a_fire_is_marked_when_a_time_of_it_was_jumped_over(
-    expression: str, expected: list[tuple[str, Mark | None]]
+    expression: str, expected: list[tuple[str, ClockChange | None]]
 ) -> None:
     found = after(SPRING, expression, timezone="Europe/Berlin", count=len(expected))
 
@@ -59,5 +59,5 @@ def test_a_preview_looks_no_further_than_a_century_or_the_calendar(
 
     found = after(instant, "0 0 29 FEB *", timezone="UTC", count=1000)
 
-    assert horizon(instant) == expected
+    assert search_end(instant) == expected
     assert [fire.at.year for fire in found] == [n for n in range(year, expected.year) if isleap(n)]

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import pytest
 
-from daybook_domain.schedules import cron
+from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.errors import InvalidCron
 
 HERE = Path(__file__).parent
@@ -48,8 +48,8 @@ AGREED, DIFFERENCES, REFUSED = map(
 
 def fires(expression: str, *, timezone: str, after: str, number: int) -> list[datetime]:
     start = datetime.fromisoformat(after).astimezone(UTC)
-    cron.validate(expression)
-    return list(islice(cron.fires(expression, timezone=timezone, after=start), number))
+    due_times.validate(expression)
+    return list(islice(due_times.iter_fires(expression, timezone=timezone, after=start), number))
 
 
 def instants(text: str) -> list[datetime]:
@@ -68,7 +68,7 @@ def test_what_others_expect_comes_true(
 @pytest.mark.parametrize(("sources", "expression"), REFUSED)
 def test_what_others_refuse_is_refused(sources: str, expression: str) -> None:
     with pytest.raises(InvalidCron):
-        cron.validate(expression)
+        due_times.validate(expression)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_where_daybook_differs_it_does_as_its_docs_say(
     assert here != there
     if here == "refused":
         with pytest.raises(InvalidCron):
-            cron.validate(expression)
+            due_times.validate(expression)
     else:
         wanted = instants(here)
         assert fires(expression, timezone=timezone, after=after, number=len(wanted)) == wanted

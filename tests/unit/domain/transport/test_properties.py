@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from pamqp.header import ContentHeader
 
-from daybook_domain.transport import properties
+from daybook_platform.rabbitmq import pamqp_patch
 
 TIMESTAMP, MESSAGE_ID, HEADERS = 1 << 6, 1 << 7, 1 << 13
 
 
 def read(flag: int, value: bytes) -> Any:
     """Return the properties of a message that has just one, of these bytes."""
-    properties.tolerate()
+    pamqp_patch.apply()
     header = ContentHeader()
     header.unmarshal(struct.pack(">HHQH", 60, 0, 2, flag) + value)
     return header.properties

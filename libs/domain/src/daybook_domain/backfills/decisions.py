@@ -5,11 +5,11 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from daybook_domain.backfills.models import Mode, Outcome
-from daybook_domain.reports.calendar import BusinessDay
+from daybook_domain.backfills.models import BackfillDayOutcome, BackfillMode
+from daybook_domain.reports.business_day import BusinessDay
 
 
-class Verdict(StrEnum):
+class DayAction(StrEnum):
     """What becomes of a date?"""
 
     BUILD = "build"
@@ -20,20 +20,20 @@ class Verdict(StrEnum):
     NEVER_WAS = "skip: never was"
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> BackfillDayOutcome:
         """With which outcome the date begins."""
-        return _OUTCOMES.get(self, Outcome.OPEN)
+        return _OUTCOMES.get(self, BackfillDayOutcome.OPEN)
 
 
 _OUTCOMES = {
-    Verdict.SEALED: Outcome.SEALED,
-    Verdict.NOT_FAILED: Outcome.NOT_FAILED,
-    Verdict.NEVER_WAS: Outcome.NEVER_WAS,
+    DayAction.SEALED: BackfillDayOutcome.SEALED,
+    DayAction.NOT_FAILED: BackfillDayOutcome.NOT_FAILED,
+    DayAction.NEVER_WAS: BackfillDayOutcome.NEVER_WAS,
 }
 
 
 @dataclass(frozen=True)
-class Facts:
+class DayFacts:
     """What is known about a date when a backfill comes to it."""
 
     sealed: bool = False
@@ -48,30 +48,32 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Decision:
+class DayDecision:
     """A verdict, and the run that is joined."""
 
-    verdict: Verdict
+    verdict: DayAction
     run_id: UUID | None = None
 
 
-def decide(mode: Mode, day: BusinessDay, facts: Facts, *, since: datetime) -> Decision:
+def decide(
+    mode: BackfillMode, day: BusinessDay, facts: DayFacts, *, since: datetime
+) -> DayDecision:
     """Return what becomes of `day` in a backfill that was asked for at `since`.
 
     A run that began after that saw every order that the caller can have meant.
     """
     if day.starts_at == day.ends_at:
-        return Decision(Verdict.NEVER_WAS)
-    if mode is Mode.ABSENT and facts.sealed:
-        return Decision(Verdict.SEALED)
-    if mode is Mode.FAILED and not facts.failed:
-        return Decision(Verdict.NOT_FAILED)
+        return DayDecision(DayAction.NEVER_WAS)
+    if mode is BackfillMode.ABSENT and facts.sealed:
+        return DayDecision(DayAction.SEALED)
+    if mode is BackfillMode.FAILED and not facts.failed:
+        return DayDecision(DayAction.NOT_FAILED)
     if facts.waiting_run_id is not None:
-        return Decision(Verdict.JOIN, facts.waiting_run_id)
+        return DayDecision(DayAction.JOIN, facts.waiting_run_id)
     if facts.begun_at is not None and (
         facts.begun_at >= since
         # It is about to seal the day, which is all that is wanted.
-        or (mode is Mode.ABSENT and facts.is_running and facts.begun_at >= day.ends_at)
+        or (mode is BackfillMode.ABSENT and facts.is_running and facts.begun_at >= day.ends_at)
     ):
-        return Decision(Verdict.JOIN, facts.begun_run_id)
-    return Decision(Verdict.BUILD)
+        return DayDecision(DayAction.JOIN, facts.begun_run_id)
+    return DayDecision(DayAction.BUILD)

@@ -10,7 +10,7 @@ from sqlmodel import Field
 from daybook_domain.types import Table, UtcDateTime, created_at, text_enum
 
 
-class Mode(StrEnum):
+class BackfillMode(StrEnum):
     """Which dates of the range are built?"""
 
     ABSENT = "absent"
@@ -32,7 +32,7 @@ class BackfillState(StrEnum):
     """Something has become of each date."""
 
 
-class Outcome(StrEnum):
+class BackfillDayOutcome(StrEnum):
     """What became of a date?"""
 
     OPEN = "open"
@@ -72,7 +72,7 @@ class Backfill(Table, table=True):
     from_date: date
     to_date: date
     """Included."""
-    mode: Mode = Field(sa_type=text_enum(Mode, name="mode"))
+    mode: BackfillMode = Field(sa_type=text_enum(BackfillMode, name="mode"))
     state: BackfillState = Field(
         default=BackfillState.RUNNING, sa_type=text_enum(BackfillState, name="state")
     )
@@ -103,7 +103,7 @@ class BackfillDay(Table, table=True):
 
     backfill_id: UUID = Field(primary_key=True, foreign_key="backfills.id", ondelete="CASCADE")
     report_date: date = Field(primary_key=True)
-    outcome: Outcome = Field(sa_type=text_enum(Outcome, name="outcome"))
+    outcome: BackfillDayOutcome = Field(sa_type=text_enum(BackfillDayOutcome, name="outcome"))
     run_id: UUID | None = Field(default=None)
     """The run that does the work."""
     joined: bool = Field(default=False)

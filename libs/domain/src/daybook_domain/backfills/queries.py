@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlmodel import col, select, tuple_
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.backfills.decisions import Facts
+from daybook_domain.backfills.decisions import DayFacts
 from daybook_domain.backfills.errors import BackfillNotFound
 from daybook_domain.backfills.models import Backfill, BackfillState
 
@@ -19,7 +19,7 @@ RATE_OVER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
-class Progress:
+class BackfillProgress:
     """How far a backfill has come."""
 
     total: int
@@ -46,7 +46,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class DayLine:
+class BackfillDayStatus:
     """One date of a backfill."""
 
     report_date: date
@@ -60,7 +60,7 @@ class DayLine:
     settled_at: datetime | None
 
 
-async def get(session: AsyncSession, backfill_id: UUID, *, lock: bool = False) -> Backfill:
+async def get_backfill(session: AsyncSession, backfill_id: UUID, *, lock: bool = False) -> Backfill:
     """Return a backfill, locked for the caller on request, or raise `BackfillNotFound`."""
     statement = select(Backfill).where(Backfill.id == backfill_id)
     if lock:
@@ -73,7 +73,7 @@ async def get(session: AsyncSession, backfill_id: UUID, *, lock: bool = False) -
     return found
 
 
-async def backfills(
+async def list_backfills(
     session: AsyncSession,
     *,
     states: Sequence[BackfillState] = (),
@@ -117,15 +117,15 @@ _PROGRESS = text(
 )
 
 
-async def progress(
+async def get_progress(
     session: AsyncSession, backfills: Sequence[Backfill], *, now: datetime
-) -> dict[UUID, Progress]:
+) -> dict[UUID, BackfillProgress]:
     """Return how far each of the backfills has come."""
-    found: dict[UUID, Progress] = {b.id: Progress(total=b.total) for b in backfills}
+    found: dict[UUID, BackfillProgress] = {b.id: BackfillProgress(total=b.total) for b in backfills}
     rows = await session.execute(_PROGRESS, {"ids": list(found), "lately": now - RATE_OVER})
     for row in rows:
         so_far = found[row.backfill_id]
-        found[row.backfill_id] = Progress(
+        found[row.backfill_id] = BackfillProgress(
             total=so_far.total,
             outcomes=so_far.outcomes + Counter({row.outcome: row.days}),
             joined=so_far.joined + row.joined,
@@ -146,20 +146,20 @@ _PAGE = text(
 )
 
 
-async def days(
+async def list_backfill_days(
     session: AsyncSession,
     backfill_id: UUID,
     *,
     outcomes: Collection[str] = (),
     after: date | None = None,
     limit: int,
-) -> list[DayLine]:
+) -> list[BackfillDayStatus]:
     """Return the dates that a backfill has come to, by date, those after `after`."""
     rows = await session.execute(
         _PAGE,
         {"id": backfill_id, "after": after, "outcomes": list(outcomes), "limit": limit},
     )
-    return [DayLine(**row._mapping) for row in rows]
+    return [BackfillDayStatus(**row._mapping) for row in rows]
 
 
 _FACTS = text(
@@ -186,11 +186,11 @@ _FACTS = text(
 )
 
 
-async def facts(session: AsyncSession, days: Sequence[date]) -> dict[date, Facts]:
+async def get_day_facts(session: AsyncSession, days: Sequence[date]) -> dict[date, DayFacts]:
     """Return what is known about each of `days`."""
     rows = await session.execute(_FACTS, {"days": list(days)})
     return {
-        row.date: Facts(
+        row.date: DayFacts(
             sealed=row.sealed,
             failed=row.failed,
             waiting_run_id=row.waiting_run_id,

@@ -18,28 +18,28 @@ from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.backfills import queries
-from daybook_domain.backfills.decisions import Decision, decide
+from daybook_domain.backfills.decisions import DayDecision, decide
 from daybook_domain.backfills.errors import BackfillEnded, InvalidRange
-from daybook_domain.backfills.models import Backfill, BackfillState, Mode
+from daybook_domain.backfills.models import Backfill, BackfillMode, BackfillState
 from daybook_domain.errors import Invalid
-from daybook_domain.reports.calendar import business_day, local_date
-from daybook_domain.reports.service import wake_schedulers
+from daybook_domain.reports.business_day import business_day, local_date
+from daybook_domain.runs.requests import notify_schedulers
 
-LONGEST_DAYS = 3_660
-MOST_AT_ONCE = 100
-AT_ONCE = 4
+MAX_RANGE_DAYS = 3_660
+MAX_CONCURRENCY = 100
+DEFAULT_CONCURRENCY = 4
 """How many dates of a backfill are under way at the same time, unless it is said otherwise."""
 
-GOING = (BackfillState.RUNNING, BackfillState.PAUSED)
+ACTIVE_STATES = (BackfillState.RUNNING, BackfillState.PAUSED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
+class BackfillRange:
     """Which dates to build; `last` is included."""
 
     first: date
     last: date
-    mode: Mode = Mode.ABSENT
+    mode: BackfillMode = BackfillMode.ABSENT
 
     @property
     def days(self) -> Iterator[date]:
@@ -63,15 +63,15 @@ class Range:
                 field="to",
             )
         count = (self.last - self.first).days + 1
-        if count > LONGEST_DAYS:
+        if count > MAX_RANGE_DAYS:
             raise InvalidRange(
-                f"the range has {count:,} days; at most {LONGEST_DAYS:,} fit into a backfill.",
+                f"the range has {count:,} days; at most {MAX_RANGE_DAYS:,} fit into a backfill.",
                 field="to",
             )
 
 
 @dataclass(frozen=True)
-class Requested:
+class RequestedBackfill:
     """The backfill that will do the work, and whether it was going on already."""
 
     backfill: Backfill
@@ -81,20 +81,20 @@ class Requested:
 async def request(
     session: AsyncSession,
     *,
-    wanted: Range,
+    wanted: BackfillRange,
     timezone: str,
     now: datetime,
-    concurrency: int = AT_ONCE,
+    concurrency: int = DEFAULT_CONCURRENCY,
     reason: str | None = None,
     requested_by: str | None = None,
-) -> Requested:
+) -> RequestedBackfill:
     """Ask for the reports of a range; joins the backfill of the same range and mode, if one is on.
 
     The schedulers hand out its dates. Raises `InvalidRange`, `Invalid`.
     """
     wanted.check(today=local_date(now, timezone=timezone))
-    if not 1 <= concurrency <= MOST_AT_ONCE:
-        raise Invalid(f"{concurrency} is not 1-{MOST_AT_ONCE}", field="concurrency")
+    if not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise Invalid(f"{concurrency} is not 1-{MAX_CONCURRENCY}", field="concurrency")
     backfill = Backfill(
         from_date=wanted.first,
         to_date=wanted.last,
@@ -118,16 +118,16 @@ async def request(
         .execution_options(populate_existing=True)
     )
     kept = (await session.scalars(statement)).one()
-    await wake_schedulers(session)
-    return Requested(kept, joined=kept.id != backfill.id)
+    await notify_schedulers(session)
+    return RequestedBackfill(kept, joined=kept.id != backfill.id)
 
 
 async def preview(
-    session: AsyncSession, *, wanted: Range, timezone: str, now: datetime
-) -> Sequence[tuple[date, Decision]]:
+    session: AsyncSession, *, wanted: BackfillRange, timezone: str, now: datetime
+) -> Sequence[tuple[date, DayDecision]]:
     """Return what would become of each date if it were asked for now. Raises `InvalidRange`."""
     wanted.check(today=local_date(now, timezone=timezone))
-    facts = await queries.facts(session, list(wanted.days))
+    facts = await queries.get_day_facts(session, list(wanted.days))
     return [
         (
             day,
@@ -150,7 +150,7 @@ async def resume(session: AsyncSession, backfill_id: UUID) -> Backfill:
     backfill = await _lock_going(session, backfill_id)
     backfill.state = BackfillState.RUNNING
     await session.flush()
-    await wake_schedulers(session)
+    await notify_schedulers(session)
     return backfill
 
 
@@ -160,13 +160,13 @@ async def cancel(session: AsyncSession, backfill_id: UUID, *, now: datetime) -> 
     Builds under way finish. Cancelling again changes nothing. Raises `BackfillEnded` for one that
     has finished.
     """
-    backfill = await queries.get(session, backfill_id, lock=True)
+    backfill = await queries.get_backfill(session, backfill_id, lock=True)
     if backfill.state is BackfillState.FINISHED:
         raise _ended(backfill)
     backfill.state = BackfillState.CANCELLED
     await session.flush()
     await session.execute(_WITHDRAW, {"id": backfill_id, "now": now})
-    await wake_schedulers(session)
+    await notify_schedulers(session)
     return backfill
 
 
@@ -211,8 +211,8 @@ async def prune(session: AsyncSession, *, before: datetime, limit: int) -> None:
 
 
 async def _lock_going(session: AsyncSession, backfill_id: UUID) -> Backfill:
-    backfill = await queries.get(session, backfill_id, lock=True)
-    if backfill.state not in GOING:
+    backfill = await queries.get_backfill(session, backfill_id, lock=True)
+    if backfill.state not in ACTIVE_STATES:
         raise _ended(backfill)
     return backfill
 

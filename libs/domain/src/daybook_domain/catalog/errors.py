@@ -21,13 +21,13 @@ class ProductNotFound(NotFound):
     code = "product_not_found"
 
 
-class Taken(Conflict):
+class AlreadyTaken(Conflict):
     """Another user has this name or email; `field` says which."""
 
     code = "taken"
 
 
-class InUse(Conflict):
+class StillReferenced(Conflict):
     """Orders refer to it, so it cannot be deleted."""
 
     code = "in_use"

@@ -38,12 +38,14 @@ async def get_product(session: AsyncSession, product_id: int) -> Product:
     return product
 
 
-async def users(session: AsyncSession, *, limit: int, offset: int) -> tuple[Sequence[User], int]:
+async def list_users(
+    session: AsyncSession, *, limit: int, offset: int
+) -> tuple[Sequence[User], int]:
     """Return users, newest first, and how many there are in all."""
     return await _page(session, User, limit=limit, offset=offset)
 
 
-async def addresses(
+async def list_addresses(
     session: AsyncSession, *, user_id: int, limit: int, offset: int
 ) -> tuple[Sequence[Address], int]:
     """Return addresses of a user, newest first, and how many the user has; or `UserNotFound`."""
@@ -53,7 +55,7 @@ async def addresses(
     )
 
 
-async def products(
+async def list_products(
     session: AsyncSession,
     *,
     name: str | None = None,

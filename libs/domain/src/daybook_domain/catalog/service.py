@@ -10,16 +10,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_domain.cache_invalidation import EntityKind, mark_changed
 from daybook_domain.catalog.errors import (
     AddressNotFound,
-    InUse,
+    AlreadyTaken,
     ProductNotFound,
-    Taken,
+    StillReferenced,
     UserNotFound,
 )
 from daybook_domain.catalog.models import Address, Product, User
-from daybook_domain.changes import Kind, note
-from daybook_domain.violations import broken_constraint
+from daybook_domain.postgres_errors import violated_constraint
 
 T = TypeVar("T", User, Address, Product)
 
@@ -95,14 +95,14 @@ async def change_user(session: AsyncSession, user_id: int, *, changes: UserChang
     user = await _hold_user(session, user_id)
     _apply(user, changes)
     await _save_user(session, user)
-    note(session, Kind.USER, user_id)
+    mark_changed(session, EntityKind.USER, user_id)
     return user
 
 
 async def delete_user(session: AsyncSession, user_id: int) -> None:
     """Delete a user and the addresses; raises `UserNotFound`, and `InUse` with an order."""
     await _hold_user(session, user_id, to_delete=True)
-    note(session, Kind.USER, user_id)
+    mark_changed(session, EntityKind.USER, user_id)
     statements = (
         delete(Address).where(col(Address.user_id) == user_id),
         delete(User).where(col(User.id) == user_id),
@@ -113,7 +113,9 @@ async def delete_user(session: AsyncSession, user_id: int) -> None:
                 await session.execute(statement)
     except IntegrityError as error:
         _require_order(error)
-        raise InUse(f"User {user_id} has orders, so the user cannot be deleted.") from None
+        raise StillReferenced(
+            f"User {user_id} has orders, so the user cannot be deleted."
+        ) from None
 
 
 async def add_address(session: AsyncSession, user_id: int, new: NewAddress) -> Address:
@@ -153,7 +155,7 @@ async def delete_address(session: AsyncSession, address_id: int, *, user_id: int
             await session.execute(delete(Address).where(col(Address.id) == address_id))
     except IntegrityError as error:
         _require_order(error)
-        raise InUse(
+        raise StillReferenced(
             f"Orders are delivered to address {address_id}, so it cannot be deleted."
         ) from None
 
@@ -204,7 +206,7 @@ async def change_product(
     _apply(product, changes)
     await session.flush()
     await session.refresh(product)
-    note(session, Kind.PRODUCT, product_id)
+    mark_changed(session, EntityKind.PRODUCT, product_id)
     return product
 
 
@@ -212,13 +214,13 @@ async def delete_product(session: AsyncSession, product_id: int) -> None:
     """Delete a product; raises `ProductNotFound`, and `InUse` when an order has it."""
     if await _held(session, Product, product_id, to_delete=True) is None:
         raise ProductNotFound(f"There is no product {product_id}.")
-    note(session, Kind.PRODUCT, product_id)
+    mark_changed(session, EntityKind.PRODUCT, product_id)
     try:
         async with session.begin_nested():
             await session.execute(delete(Product).where(col(Product.id) == product_id))
     except IntegrityError as error:
         _require_order(error)
-        raise InUse(
+        raise StillReferenced(
             f"Orders contain product {product_id}, so it cannot be deleted."
             " With a stock of 0 nobody can order it any more."
         ) from None
@@ -230,14 +232,14 @@ async def _save_user(session: AsyncSession, user: User) -> None:
             session.add(user)
             await session.flush()
     except IntegrityError as error:
-        match broken_constraint(error):
+        match violated_constraint(error):
             case "uq_users_username":
                 field = "username"
             case "uq_users_email":
                 field = "email"
             case _:
                 raise
-        raise Taken(f"this {field} is another user's", field=field) from None
+        raise AlreadyTaken(f"this {field} is another user's", field=field) from None
     await session.refresh(user)
 
 
@@ -287,7 +289,7 @@ def _apply(row: User | Address | Product, changes: Any) -> None:
 
 def _require_order(error: IntegrityError) -> None:
     """Let the refusal to delete what an order refers to pass, and nothing else."""
-    if broken_constraint(error) not in {
+    if violated_constraint(error) not in {
         "fk_orders_user_id",
         "fk_orders_delivery_address_id",
         "fk_order_items_product_id",

@@ -21,7 +21,7 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.changes import Kind, note
+from daybook_domain.cache_invalidation import EntityKind, mark_changed
 
 # NO KEY UPDATE lets others insert items that refer to the product, which needs but its key.
 #
@@ -45,23 +45,25 @@ _MOVE = text(
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LockedProduct:
     """What a product costs, and how many pieces are left, until the caller's transaction ends."""
 
     price: Decimal
     left: int
 
 
-async def hold(session: AsyncSession, product_ids: Iterable[int]) -> dict[int, Held]:
+async def get_products_for_update(
+    session: AsyncSession, product_ids: Iterable[int]
+) -> dict[int, LockedProduct]:
     """Return the products that exist; nobody else changes them before the transaction ends.
 
     The rest of the transaction is planned without reading tables from end to end.
     """
     found = (await session.execute(_HOLD, {"ids": sorted(set(product_ids))})).all()
-    return {row.id: Held(price=row.price, left=row.stock_quantity) for row in found}
+    return {row.id: LockedProduct(price=row.price, left=row.stock_quantity) for row in found}
 
 
-async def take(session: AsyncSession, pieces: Mapping[int, int]) -> None:
+async def deduct(session: AsyncSession, pieces: Mapping[int, int]) -> None:
     """Take so many pieces of each product; a negative number gives them back.
 
     The products are held, and enough of them is left: the caller has looked.
@@ -69,7 +71,7 @@ async def take(session: AsyncSession, pieces: Mapping[int, int]) -> None:
     moved = {product: count for product, count in pieces.items() if count}
     if not moved:
         return
-    note(session, Kind.PRODUCT, *moved)
+    mark_changed(session, EntityKind.PRODUCT, *moved)
     values = {"ids": list(moved), "pieces": list(moved.values())}
     touched = cast("CursorResult[Any]", await session.execute(_MOVE, values)).rowcount
     if touched != len(moved):

@@ -15,12 +15,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from daybook_domain.idempotency.errors import KeyReused
 from daybook_domain.idempotency.models import IdempotencyKey
 
-FORGET_AT_ONCE = 10
+EXPIRED_KEYS_PER_CLAIM = 10
 """How many expired keys a new one removes: more than one, so that they do not pile up."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredResponse:
     """How a request was answered, for good."""
 
     status: int
@@ -28,9 +28,9 @@ class Answer:
     body: bytes
 
 
-async def claim(
+async def claim_key(
     session: AsyncSession, *, operation: str, key: str, digest: str, retention: timedelta
-) -> Answer | None:
+) -> StoredResponse | None:
     """Return the answer that the key has got already; None when the caller is to do the work.
 
     `digest` tells whether the request is the same; raises `KeyReused` when it is not. A key older
@@ -67,10 +67,12 @@ async def claim(
         )
     assert found.status is not None
     assert found.body is not None
-    return Answer(status=found.status, location=found.location, body=found.body)
+    return StoredResponse(status=found.status, location=found.location, body=found.body)
 
 
-async def keep(session: AsyncSession, answer: Answer, *, operation: str, key: str) -> None:
+async def store_response(
+    session: AsyncSession, answer: StoredResponse, *, operation: str, key: str
+) -> None:
     """Store the answer of a request whose key the caller has claimed in this transaction."""
     await session.execute(
         update(IdempotencyKey)
@@ -86,7 +88,7 @@ async def _forget(session: AsyncSession, oldest: object) -> None:
         select(table.operation, table.key)
         .where(col(table.created_at) < oldest)
         .order_by(col(table.created_at))
-        .limit(FORGET_AT_ONCE)
+        .limit(EXPIRED_KEYS_PER_CLAIM)
         .with_for_update(skip_locked=True)
     )
     await session.execute(

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from daybook_domain.intake.messages import LARGEST_BODY_BYTES, MODELS
+from daybook_domain.intake.messages import MAX_BODY_BYTES, MODELS
 
 VERSION = "1.0.0"
 """Of the contract, not of the software."""
@@ -26,7 +26,7 @@ def document() -> dict[str, Any]:
             "description": (
                 "What producers send to Daybook, on RabbitMQ's default exchange: the routing key"
                 " is the queue's name, the delivery mode 2, the body JSON in UTF-8 of at most"
-                f" {LARGEST_BODY_BYTES:,} bytes. A message id is not needed; with one, or with an"
+                f" {MAX_BODY_BYTES:,} bytes. A message id is not needed; with one, or with an"
                 " external id of an order, a message may be sent again without harm. What cannot"
                 " be processed is kept as a dead letter."
             ),

@@ -27,37 +27,37 @@ class Postponed(Conflict):
     code = "postponed"
 
 
-class Unforeseen(Conflict):
+class UnexpectedFailure(Conflict):
     """What the message asks for fails in a way that nobody has foreseen: a bug of ours."""
 
     code = "unforeseen"
 
 
-class DeliveryLimit(Conflict):
+class DeliveryLimitReached(Conflict):
     """Workers ended while they had the message, so often that it is suspected of it."""
 
     code = "delivery_limit"
 
 
-class NotOurs(Unavailable):
+class DeliveriesLost(Unavailable):
     """RabbitMQ may have given the deliveries to another worker; nothing was committed."""
 
     code = "not_ours"
 
 
-class LetterNotFound(NotFound):
+class DeadLetterNotFound(NotFound):
     """There is no such dead letter."""
 
     code = "dead_letter_not_found"
 
 
-class LetterClosed(Conflict):
+class DeadLetterClosed(Conflict):
     """The dead letter was processed or discarded already."""
 
     code = "dead_letter_closed"
 
 
-class LetterChanged(Conflict):
+class DeadLetterChanged(Conflict):
     """Somebody has edited the dead letter since it was looked at."""
 
     code = "dead_letter_changed"

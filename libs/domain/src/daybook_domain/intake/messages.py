@@ -10,14 +10,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from daybook_domain.catalog.fields import Price, ProductDescription, ProductName, Stock
+from daybook_domain.catalog.validation import Price, ProductDescription, ProductName, Stock
 from daybook_domain.errors import DaybookError
-from daybook_domain.fields import Id, left_out
 from daybook_domain.intake.errors import InvalidMessage, Malformed
-from daybook_domain.orders.fields import MOST_ITEMS, ExternalId, Quantity
 from daybook_domain.orders.models import OrderStatus
+from daybook_domain.orders.order_validation import MAX_ITEMS, ExternalId, Quantity
+from daybook_domain.validation import Id, unset_field
 
-LARGEST_BODY_BYTES = 1_000_000
+MAX_BODY_BYTES = 1_000_000
 _MOST_PROBLEMS = 5
 
 
@@ -33,13 +33,13 @@ class Queue(StrEnum):
     ORDER_UPDATE = "order_update"
 
 
-class Message(BaseModel):
+class IntakeMessageModel(BaseModel):
     """What all messages have in common: nothing may be in them that is not known here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class ProductMessage(Message):
+class ProductMessage(IntakeMessageModel):
     """A product to add."""
 
     name: ProductName
@@ -48,33 +48,33 @@ class ProductMessage(Message):
     stock_quantity: Stock = 0
 
 
-class ProductData(Message):
+class ProductData(IntakeMessageModel):
     """What changes about a product; what is left out stays."""
 
-    name: ProductName = left_out()
+    name: ProductName = unset_field()
     description: ProductDescription | None = None
-    price: Price = left_out()
-    stock_quantity: Stock = left_out()
+    price: Price = unset_field()
+    stock_quantity: Stock = unset_field()
 
 
-class ProductUpdateMessage(Message):
+class ProductUpdateMessage(IntakeMessageModel):
     """A product to change."""
 
     product_id: Id
     product_data: ProductData
 
 
-class OrderItemData(Message):
+class OrderItemData(IntakeMessageModel):
     """So many pieces of one product."""
 
     product_id: Id
     quantity: Quantity
 
 
-Items = Annotated[tuple[OrderItemData, ...], Field(min_length=1, max_length=MOST_ITEMS)]
+Items = Annotated[tuple[OrderItemData, ...], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
-class OrderMessage(Message):
+class OrderMessage(IntakeMessageModel):
     """An order to place; with an `external_id` it may be sent again without harm."""
 
     user_id: Id
@@ -83,15 +83,15 @@ class OrderMessage(Message):
     external_id: ExternalId | None = None
 
 
-class OrderData(Message):
+class OrderData(IntakeMessageModel):
     """What changes about an order; what is left out stays."""
 
-    status: OrderStatus = left_out()
-    delivery_address_id: Id = left_out()
-    items: Items = left_out()
+    status: OrderStatus = unset_field()
+    delivery_address_id: Id = unset_field()
+    items: Items = unset_field()
 
 
-class OrderUpdateMessage(Message):
+class OrderUpdateMessage(IntakeMessageModel):
     """An order to change."""
 
     order_id: Id
@@ -108,10 +108,10 @@ MODELS: Mapping[Queue, type[AnyMessage]] = {
 }
 
 
-def read(queue: Queue, body: bytes) -> AnyMessage | DaybookError:
+def parse_message(queue: Queue, body: bytes) -> AnyMessage | DaybookError:
     """Return the message in `body`, or what is wrong with it: `Malformed`, `InvalidMessage`."""
-    if len(body) > LARGEST_BODY_BYTES:
-        return Malformed(f"has {len(body):,} bytes; expected at most {LARGEST_BODY_BYTES:,}")
+    if len(body) > MAX_BODY_BYTES:
+        return Malformed(f"has {len(body):,} bytes; expected at most {MAX_BODY_BYTES:,}")
     try:
         message = MODELS[queue].model_validate_json(body)
         # Of two values under one key, the sender may have meant either.
@@ -123,7 +123,7 @@ def read(queue: Queue, body: bytes) -> AnyMessage | DaybookError:
     return message
 
 
-def subject(message: AnyMessage) -> str | None:
+def get_subject(message: AnyMessage) -> str | None:
     """Return what an update is about; updates of one subject keep their order."""
     match message:
         case ProductUpdateMessage():

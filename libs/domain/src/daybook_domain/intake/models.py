@@ -12,7 +12,7 @@ from sqlmodel import Field
 from daybook_domain.types import Table, UtcDateTime, created_at, identity, reference, text_enum
 
 
-class LetterState(StrEnum):
+class DeadLetterState(StrEnum):
     """What is to become of a dead letter?"""
 
     WAITING = "waiting"
@@ -56,7 +56,7 @@ class DeadLetter(Table, table=True):
     """How many attempts have begun since the last one that came to an end."""
     first_failed_at: datetime = Field(sa_type=UtcDateTime)
     last_failed_at: datetime = Field(sa_type=UtcDateTime)
-    state: LetterState = Field(sa_type=text_enum(LetterState, name="state"))
+    state: DeadLetterState = Field(sa_type=text_enum(DeadLetterState, name="state"))
     subject: str | None = Field(default=None, max_length=50)
     """What it is about or waits for, such as `product:7`: one subject's letters keep their turn."""
     available_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -71,7 +71,7 @@ class DeadLetter(Table, table=True):
     created_at: datetime = created_at()
 
 
-class LetterAction(StrEnum):
+class DeadLetterActionType(StrEnum):
     """What was done with a dead letter?"""
 
     EDIT = "edit"
@@ -91,7 +91,7 @@ class DeadLetterAction(Table, table=True):
 
     id: int | None = identity()
     dead_letter_id: int = reference("dead_letters.id", index=True, ondelete="CASCADE")
-    action: LetterAction = Field(sa_type=text_enum(LetterAction, name="action"))
+    action: DeadLetterActionType = Field(sa_type=text_enum(DeadLetterActionType, name="action"))
     actor: str = Field(max_length=200)
     note: str | None = Field(default=None, max_length=2000)
     digest_before: str | None = Field(default=None, max_length=64)

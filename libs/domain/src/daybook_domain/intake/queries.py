@@ -8,21 +8,21 @@ from sqlalchemy.orm import defer
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.intake.errors import LetterNotFound
-from daybook_domain.intake.models import DeadLetter, DeadLetterAction, LetterState
+from daybook_domain.intake.errors import DeadLetterNotFound
+from daybook_domain.intake.models import DeadLetter, DeadLetterAction, DeadLetterState
 
 EXCERPT_BYTES = 200
 
-CLOSED = (LetterState.REDRIVEN, LetterState.DISCARDED)
+CLOSED_STATES = (DeadLetterState.REDRIVEN, DeadLetterState.DISCARDED)
 """The states in which nothing more can happen to a letter."""
 
 
 @dataclass(frozen=True, slots=True)
-class LetterFilter:
+class DeadLetterFilter:
     """Which letters? What is None counts as any."""
 
     queue: str | None = None
-    state: LetterState | None = None
+    state: DeadLetterState | None = None
     reason_code: str | None = None
     text: str | None = None
     """Part of the reason, whatever its case, or of the body, to the letter."""
@@ -46,19 +46,21 @@ class LetterFilter:
         return wanted
 
 
-async def get(session: AsyncSession, letter_id: int, *, to_change: bool = False) -> DeadLetter:
+async def get_dead_letter(
+    session: AsyncSession, letter_id: int, *, to_change: bool = False
+) -> DeadLetter:
     """Return a letter, or raise `LetterNotFound`; `to_change`: nobody else does meanwhile."""
     statement = select(DeadLetter).where(DeadLetter.id == letter_id)
     if to_change:
         statement = statement.with_for_update().execution_options(populate_existing=True)
     letter = (await session.exec(statement)).one_or_none()
     if letter is None:
-        raise LetterNotFound(f"There is no dead letter {letter_id}.")
+        raise DeadLetterNotFound(f"There is no dead letter {letter_id}.")
     return letter
 
 
-async def letters(
-    session: AsyncSession, wanted: LetterFilter, *, before: int | None = None, limit: int
+async def list_dead_letters(
+    session: AsyncSession, wanted: DeadLetterFilter, *, before: int | None = None, limit: int
 ) -> Sequence[tuple[DeadLetter, bytes]]:
     """Return letters, newest first, each with the beginning of its body, which is not loaded.
 
@@ -77,7 +79,7 @@ async def letters(
     return [(letter, bytes(excerpt)) for letter, excerpt in await session.exec(statement)]
 
 
-async def actions(session: AsyncSession, letter_id: int) -> Sequence[DeadLetterAction]:
+async def list_actions(session: AsyncSession, letter_id: int) -> Sequence[DeadLetterAction]:
     """Return what was done with a letter, first things first."""
     statement = (
         select(DeadLetterAction)
@@ -87,11 +89,11 @@ async def actions(session: AsyncSession, letter_id: int) -> Sequence[DeadLetterA
     return (await session.exec(statement)).all()
 
 
-async def waiting(session: AsyncSession) -> int:
+async def count_waiting(session: AsyncSession) -> int:
     """Return how many letters wait to be tried again."""
     statement = (
         select(func.count())
         .select_from(DeadLetter)
-        .where(col(DeadLetter.state) == LetterState.WAITING)
+        .where(col(DeadLetter.state) == DeadLetterState.WAITING)
     )
     return (await session.exec(statement)).one()

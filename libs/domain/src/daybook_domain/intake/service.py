@@ -18,18 +18,23 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain import clock
 from daybook_domain.errors import DaybookError
-from daybook_domain.intake import effects, letters, memory
-from daybook_domain.intake.deliveries import Delivery, read
-from daybook_domain.intake.effects import Applied, Effect
-from daybook_domain.intake.errors import DeliveryLimit, MessageIdReused, NotOurs, Postponed
-from daybook_domain.intake.letters import Patience, Refused
-from daybook_domain.intake.messages import AnyMessage, subject
-from daybook_domain.intake.models import DeadLetter, LetterState
+from daybook_domain.intake import dead_letters, deduplication, handlers
+from daybook_domain.intake.dead_letters import RejectedDelivery, RetryPolicy
+from daybook_domain.intake.errors import (
+    DeliveriesLost,
+    DeliveryLimitReached,
+    MessageIdReused,
+    Postponed,
+)
+from daybook_domain.intake.handlers import Applied, HandlerResult
+from daybook_domain.intake.messages import AnyMessage, get_subject
+from daybook_domain.intake.models import DeadLetter, DeadLetterState
+from daybook_domain.intake.parsing import Delivery, parse_body
 
 Content = AnyMessage | DaybookError
 
 
-class Outcome(StrEnum):
+class MessageOutcome(StrEnum):
     """What became of a message?"""
 
     APPLIED = "applied"
@@ -39,10 +44,10 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class MessageResult:
     """The outcome of one message; `reason_code`: of its dead letter, if it is one."""
 
-    outcome: Outcome
+    outcome: MessageOutcome
     reason_code: str | None = None
 
 
@@ -57,9 +62,9 @@ class Batch:
     deliveries: Sequence[Delivery]
 
 
-async def take(
-    session: AsyncSession, batch: Batch, *, patience: Patience, ours: Callable[[], bool]
-) -> list[Settled] | None:
+async def consume_batch(
+    session: AsyncSession, batch: Batch, *, patience: RetryPolicy, ours: Callable[[], bool]
+) -> list[MessageResult] | None:
     """Settle a batch, one outcome for each delivery; None: this very batch was committed before.
 
     `ours` tells whether RabbitMQ can still think that we have the deliveries: a worker that was
@@ -67,11 +72,11 @@ async def take(
     """
     plain = [delivery for delivery in batch.deliveries if delivery.message_id is None]
     again = [delivery.digest for delivery in plain if delivery.again]
-    await memory.begin(session, alone=bool(again))
+    await deduplication.begin_batch(session, alone=bool(again))
     # From here on, whoever gets them in our place waits for the end of our transaction.
     if not ours():
-        raise NotOurs("the deliveries may be with another worker by now")
-    recorded = await memory.record(
+        raise DeliveriesLost("the deliveries may be with another worker by now")
+    recorded = await deduplication.record_receipt(
         session,
         batch.consumer,
         number=batch.number,
@@ -85,19 +90,19 @@ async def take(
     return await _write_down(session, batch.deliveries, outcomes, patience=patience)
 
 
-async def retry(
-    session: AsyncSession, letter_ids: Sequence[int], *, patience: Patience
-) -> list[Settled]:
+async def retry_dead_letters(
+    session: AsyncSession, letter_ids: Sequence[int], *, patience: RetryPolicy
+) -> list[MessageResult]:
     """Try again the letters that were taken up, and write down what became of each."""
-    held = await letters.hold(session, letter_ids)
+    held = await dead_letters.get_waiting_for_update(session, letter_ids)
     now = await clock.now(session)
-    contents = [_given_up(letter) or read(letter.queue, letter.body) for letter in held]
+    contents = [_given_up(letter) or parse_body(letter.queue, letter.body) for letter in held]
     outcomes = await _apply(session, contents)
     for letter, content, effect in zip(held, contents, outcomes, strict=True):
         if isinstance(effect, Applied):
-            letters.settle(session, letter, note=_note(effect))
+            dead_letters.mark_processed(session, letter, note=_note(effect))
         else:
-            letters.refuse(
+            dead_letters.mark_failed(
                 session,
                 letter,
                 effect,
@@ -108,25 +113,27 @@ async def retry(
     await session.flush()
     await _wake(session, outcomes)
     return [
-        _settled(effect, waits=letter.state is LetterState.WAITING)
+        _settled(effect, waits=letter.state is DeadLetterState.WAITING)
         for letter, effect in zip(held, outcomes, strict=True)
     ]
 
 
 async def _known(
     session: AsyncSession, batch: Batch, again: Sequence[bytes]
-) -> list[Effect | None]:
+) -> list[HandlerResult | None]:
     """Return for each delivery whether it was taken in before; None: it was not."""
-    used_up = await memory.use_up(session, batch.consumer, again) if again else {}
-    first: dict[memory.Key, bytes] = {}
+    used_up = await deduplication.consume_receipts(session, batch.consumer, again) if again else {}
+    first: dict[deduplication.MessageKey, bytes] = {}
     for delivery in batch.deliveries:
         if delivery.message_id is not None:
             first.setdefault((delivery.queue, delivery.message_id), delivery.digest)
-    before: Mapping[memory.Key, bytes] = await memory.remember(session, first) if first else {}
+    before: Mapping[deduplication.MessageKey, bytes] = (
+        await deduplication.record_message_ids(session, first) if first else {}
+    )
     seen = set(before)
-    known: list[Effect | None] = []
+    known: list[HandlerResult | None] = []
     for delivery in batch.deliveries:
-        effect: Effect | None = None
+        effect: HandlerResult | None = None
         if delivery.message_id is not None:
             key = (delivery.queue, delivery.message_id)
             if key in seen:
@@ -139,22 +146,22 @@ async def _known(
     return known
 
 
-def _repeated(delivery: Delivery, first_digest: bytes) -> Effect:
+def _repeated(delivery: Delivery, first_digest: bytes) -> HandlerResult:
     if delivery.digest == first_digest:
         return Applied(duplicate=True)
     return MessageIdReused(f"another message came with the id {delivery.message_id!r} before")
 
 
 async def _apply(
-    session: AsyncSession, contents: Sequence[Content], known: Sequence[Effect | None] = ()
-) -> list[Effect]:
+    session: AsyncSession, contents: Sequence[Content], known: Sequence[HandlerResult | None] = ()
+) -> list[HandlerResult]:
     """Apply the messages that can be; what is `known` or wrong already stays as it is."""
     decided = [
         effect or (content if isinstance(content, DaybookError) else None)
         for content, effect in zip_longest(contents, known)
     ]
     applied = iter(
-        await effects.apply(
+        await handlers.apply_messages(
             session,
             [
                 content
@@ -169,11 +176,13 @@ async def _apply(
 async def _behind(session: AsyncSession, deliveries: Sequence[Delivery]) -> list[Content]:
     """Return the contents, but a refusal for each update of which an earlier one waits."""
     about = [
-        None if isinstance(delivery.content, DaybookError) else subject(delivery.content)
+        None if isinstance(delivery.content, DaybookError) else get_subject(delivery.content)
         for delivery in deliveries
     ]
     subjects = {each for each in about if each is not None}
-    waiting = await letters.waiting(session, sorted(subjects)) if subjects else set()
+    waiting = (
+        await dead_letters.list_waiting_subjects(session, sorted(subjects)) if subjects else set()
+    )
     return [
         Postponed("an earlier update of the same waits, too")
         if (delivery.queue, each) in waiting
@@ -185,18 +194,18 @@ async def _behind(session: AsyncSession, deliveries: Sequence[Delivery]) -> list
 async def _write_down(
     session: AsyncSession,
     deliveries: Sequence[Delivery],
-    outcomes: Sequence[Effect],
+    outcomes: Sequence[HandlerResult],
     *,
-    patience: Patience,
-) -> list[Settled]:
+    patience: RetryPolicy,
+) -> list[MessageResult]:
     """Keep as dead letters what was refused, and return what became of each delivery."""
     refused = [
-        Refused(delivery, effect, _awaited(effect, delivery.content))
+        RejectedDelivery(delivery, effect, _awaited(effect, delivery.content))
         for delivery, effect in zip(deliveries, outcomes, strict=True)
         if isinstance(effect, DaybookError)
     ]
     if refused:
-        await letters.add(session, refused, now=await clock.now(session), patience=patience)
+        await dead_letters.insert(session, refused, now=await clock.now(session), patience=patience)
     waits = iter([each.subject is not None for each in refused])
     return [
         _settled(effect, waits=isinstance(effect, DaybookError) and next(waits))
@@ -204,7 +213,7 @@ async def _write_down(
     ]
 
 
-async def _wake(session: AsyncSession, outcomes: Sequence[Effect]) -> None:
+async def _wake(session: AsyncSession, outcomes: Sequence[HandlerResult]) -> None:
     """Have those tried again that wait for what is there now."""
     new = [
         effect.subject
@@ -212,26 +221,28 @@ async def _wake(session: AsyncSession, outcomes: Sequence[Effect]) -> None:
         if isinstance(effect, Applied) and effect.subject and not effect.duplicate
     ]
     if new:
-        await letters.wake(session, new)
+        await dead_letters.retry_now(session, new)
 
 
-def _awaited(effect: Effect, content: Content) -> str | None:
+def _awaited(effect: HandlerResult, content: Content) -> str | None:
     if isinstance(effect, Applied) or isinstance(content, DaybookError):
         return None
-    return effects.awaited(effect, content)
+    return handlers.missing_subject(effect, content)
 
 
-def _settled(effect: Effect, *, waits: bool) -> Settled:
+def _settled(effect: HandlerResult, *, waits: bool) -> MessageResult:
     if isinstance(effect, Applied):
-        return Settled(Outcome.DUPLICATE if effect.duplicate else Outcome.APPLIED)
-    return Settled(Outcome.WAITING if waits else Outcome.KEPT, effect.code)
+        return MessageResult(
+            MessageOutcome.DUPLICATE if effect.duplicate else MessageOutcome.APPLIED
+        )
+    return MessageResult(MessageOutcome.WAITING if waits else MessageOutcome.KEPT, effect.code)
 
 
 def _given_up(letter: DeadLetter) -> DaybookError | None:
     """Return a refusal if workers end with this letter."""
-    if letter.begun <= letters.MOST_BEGUN:
+    if letter.begun <= dead_letters.MAX_STARTED_ATTEMPTS:
         return None
-    return DeliveryLimit(f"{letter.begun - 1} workers in a row ended while they tried it")
+    return DeliveryLimitReached(f"{letter.begun - 1} workers in a row ended while they tried it")
 
 
 def _note(effect: Applied) -> str:

@@ -27,7 +27,7 @@ class UnknownReference(Invalid):
     code = "unknown_reference"
 
 
-class ForeignAddress(Invalid):
+class AddressOfAnotherUser(Invalid):
     """The address to deliver to is another user's."""
 
     code = "foreign_address"
@@ -45,13 +45,13 @@ class TotalTooLarge(Invalid):
     code = "total_too_large"
 
 
-class StockFull(Conflict):
+class StockLimitExceeded(Conflict):
     """The pieces of the order cannot be put back: the stock of a product would be too large."""
 
     code = "stock_full"
 
 
-class StatusForbids(Conflict):
+class StatusConflict(Conflict):
     """The status of the order does not allow the change."""
 
     code = "status_forbids"

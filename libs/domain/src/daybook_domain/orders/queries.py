@@ -11,7 +11,7 @@ from daybook_domain.orders.errors import OrderNotFound
 from daybook_domain.orders.models import Order, OrderItem, OrderStatus
 
 
-async def get(session: AsyncSession, order_id: int) -> Order:
+async def get_order(session: AsyncSession, order_id: int) -> Order:
     """Return an order, or raise `OrderNotFound`."""
     order = await session.get(Order, order_id)
     if order is None:
@@ -19,7 +19,7 @@ async def get(session: AsyncSession, order_id: int) -> Order:
     return order
 
 
-async def items(session: AsyncSession, order_ids: Iterable[int]) -> dict[int, list[OrderItem]]:
+async def list_items(session: AsyncSession, order_ids: Iterable[int]) -> dict[int, list[OrderItem]]:
     """Return the items of each of these orders, in the order in which they were ordered."""
     found: dict[int, list[OrderItem]] = {order_id: [] for order_id in order_ids}
     statement = (
@@ -30,7 +30,7 @@ async def items(session: AsyncSession, order_ids: Iterable[int]) -> dict[int, li
     return found
 
 
-async def orders(
+async def list_orders(
     session: AsyncSession,
     *,
     user_id: int | None = None,

@@ -16,26 +16,26 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.catalog import stock
 from daybook_domain.catalog.models import Address
-from daybook_domain.fields import LARGEST_INTEGER
 from daybook_domain.orders import queries
-from daybook_domain.orders.allotment import (
-    NewItem,
-    pieces,
-    priced,
-    require_own_address,
-    require_stock,
-)
 from daybook_domain.orders.errors import (
     OrderNotFound,
     OrderReported,
-    StatusForbids,
-    StockFull,
+    StatusConflict,
+    StockLimitExceeded,
     UnknownReference,
 )
 from daybook_domain.orders.models import Order, OrderItem, OrderStatus
-from daybook_domain.reports import counted
+from daybook_domain.orders.order_validation import (
+    NewItem,
+    price_items,
+    quantities_by_product,
+    require_own_address,
+    require_stock,
+)
+from daybook_domain.runs import order_rebuilds
+from daybook_domain.validation import MAX_INTEGER
 
-NEXT: Mapping[OrderStatus, Sequence[OrderStatus]] = {
+TRANSITIONS: Mapping[OrderStatus, Sequence[OrderStatus]] = {
     OrderStatus.PENDING: (OrderStatus.PAID, OrderStatus.CANCELLED),
     OrderStatus.PAID: (OrderStatus.SHIPPED, OrderStatus.CANCELLED),
     OrderStatus.SHIPPED: (OrderStatus.DELIVERED,),
@@ -44,7 +44,7 @@ NEXT: Mapping[OrderStatus, Sequence[OrderStatus]] = {
 }
 """What may become of an order."""
 
-UNSENT = (OrderStatus.PENDING, OrderStatus.PAID)
+UNSHIPPED = (OrderStatus.PENDING, OrderStatus.PAID)
 """The pieces are still in the house: they can be put back, or sent elsewhere."""
 
 
@@ -72,7 +72,7 @@ async def change(session: AsyncSession, order_id: int, *, changes: OrderChanges)
     old = await _items(session, order_id)
     new = changes.get("items", old)
     cancelled = status is OrderStatus.CANCELLED and order.status is not status
-    if pieces(new) != pieces(old):
+    if quantities_by_product(new) != quantities_by_product(old):
         await _replace(session, order, old=old, new=new, cancelled=cancelled)
     elif cancelled:
         await _return(session, old)
@@ -90,12 +90,14 @@ async def delete(session: AsyncSession, order_id: int) -> None:
     Raises `OrderNotFound`, and `OrderReported` when a report counts it.
     """
     order = await _hold(session, order_id, to_delete=True)
-    days = await counted.dates(session, order_id=order_id, created_at=order.created_at)
+    days = await order_rebuilds.lock_report_dates(
+        session, order_id=order_id, created_at=order.created_at
+    )
     if days:
         raise OrderReported(
             f"Order {order_id} is counted by the report of {days[0]}; cancel it instead."
         )
-    if order.status in UNSENT:
+    if order.status in UNSHIPPED:
         await _return(session, await _items(session, order_id))
     await session.execute(sql_delete(Order).where(col(Order.id) == order_id))
 
@@ -114,15 +116,15 @@ async def _hold(session: AsyncSession, order_id: int, *, to_delete: bool = False
 
 
 async def _items(session: AsyncSession, order_id: int) -> tuple[NewItem, ...]:
-    items = (await queries.items(session, [order_id]))[order_id]
+    items = (await queries.list_items(session, [order_id]))[order_id]
     return tuple(NewItem(item.product_id, item.quantity) for item in items)
 
 
 def _require_transition(before: OrderStatus, after: OrderStatus) -> None:
-    if after is before or after in NEXT[before]:
+    if after is before or after in TRANSITIONS[before]:
         return
-    allowed = " or ".join(NEXT[before])
-    raise StatusForbids(
+    allowed = " or ".join(TRANSITIONS[before])
+    raise StatusConflict(
         f"a {before} order cannot become {after}; "
         + (f"it can become {allowed}" if allowed else "it stays as it is"),
         field="status",
@@ -130,8 +132,8 @@ def _require_transition(before: OrderStatus, after: OrderStatus) -> None:
 
 
 async def _require_address(session: AsyncSession, order: Order, address_id: int) -> None:
-    if order.status not in UNSENT:
-        raise StatusForbids(
+    if order.status not in UNSHIPPED:
+        raise StatusConflict(
             f"a {order.status} order has its address; only a pending or paid one can get another",
             field="delivery_address_id",
         )
@@ -158,27 +160,29 @@ async def _replace(
 ) -> None:
     """Replace the items, whose number of pieces is another; a cancelled order holds none."""
     if order.status is not OrderStatus.PENDING:
-        raise StatusForbids(
+        raise StatusConflict(
             f"a {order.status} order keeps its items; only a pending one can get others",
             field="items",
         )
     assert order.id is not None
-    await counted.request_rebuild(
+    await order_rebuilds.request_rebuild(
         session,
         order_id=order.id,
         created_at=order.created_at,
         reason=f"the items of order {order.id} were changed",
     )
-    products = await stock.hold(session, (item.product_id for item in (*old, *new)))
-    prices, order.total_price = priced(new, products)
-    back = pieces(old)
+    products = await stock.get_products_for_update(
+        session, (item.product_id for item in (*old, *new))
+    )
+    prices, order.total_price = price_items(new, products)
+    back = quantities_by_product(old)
     if cancelled:
         await _put_back(session, back, products)
     else:
-        taken = pieces(new)
+        taken = quantities_by_product(new)
         left = {key: held.left + back.get(key, 0) for key, held in products.items()}
         require_stock(taken, left, items=new)
-        await stock.take(session, {key: taken.get(key, 0) - back.get(key, 0) for key in products})
+        await stock.deduct(session, {key: taken.get(key, 0) - back.get(key, 0) for key in products})
     await session.execute(sql_delete(OrderItem).where(col(OrderItem.order_id) == order.id))
     session.add_all(
         OrderItem(
@@ -192,17 +196,17 @@ async def _replace(
 
 
 async def _return(session: AsyncSession, items: Sequence[NewItem]) -> None:
-    back = pieces(items)
-    await _put_back(session, back, await stock.hold(session, back))
+    back = quantities_by_product(items)
+    await _put_back(session, back, await stock.get_products_for_update(session, back))
 
 
 async def _put_back(
-    session: AsyncSession, back: Mapping[int, int], products: Mapping[int, stock.Held]
+    session: AsyncSession, back: Mapping[int, int], products: Mapping[int, stock.LockedProduct]
 ) -> None:
     for product, count in back.items():
-        if products[product].left + count > LARGEST_INTEGER:
-            raise StockFull(
+        if products[product].left + count > MAX_INTEGER:
+            raise StockLimitExceeded(
                 f"{count} of product {product} cannot be put back to {products[product].left};"
-                f" the stock of a product is at most {LARGEST_INTEGER}"
+                f" the stock of a product is at most {MAX_INTEGER}"
             )
-    await stock.take(session, {product: -count for product, count in back.items()})
+    await stock.deduct(session, {product: -count for product, count in back.items()})

@@ -15,31 +15,27 @@ from sqlalchemy import TextClause
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from daybook_domain.reports.calendar import BusinessDay
-from daybook_domain.reports.errors import LeaseLost
-from daybook_domain.reports.statements import (
-    FINISH,
-    KEEP_DAY,
-    LOCK,
-    LOOK,
+from daybook_domain.advisory_locks import REPORT_DATE, date_key
+from daybook_domain.reports.build_sql import (
+    FINISH_RUN,
+    INSPECT,
+    LOCK_DATE,
     SHARES,
     TOTALS,
+    UPSERT_DAY,
     WRITE_ALL,
     WRITE_DIFFERENCE,
 )
+from daybook_domain.reports.business_day import BusinessDay
+from daybook_domain.reports.errors import LeaseLost
 
-DAY_LOCK_CLASS = 7201
-"""The advisory lock `(DAY_LOCK_CLASS, days since 2000-01-01)` guards the rows of one date."""
-
-EPOCH = date(2000, 1, 1)
-
-SPREAD = 3
+MAX_ID_SPREAD = 3
 """Up to so many ids for each order of the day, reading their range beats asking for each order:
 an id that is read in passing costs about a third of one that is looked up."""
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """What a build found and did; `sealed`: this or an earlier build came after the day's end."""
 
     report_date: date
@@ -67,7 +63,7 @@ class IdRange:
     last: int
 
 
-NOTHING = IdRange(first=1, last=0)
+EMPTY_RANGE = IdRange(first=1, last=0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ async def build_day(
     run_id: UUID,
     fence: int,
     idle_timeout: timedelta = timedelta(minutes=1),
-) -> Built:
+) -> BuildResult:
     """Make the report of `day` equal its orders, and finish the run; the caller commits.
 
     `connection` is inside a READ COMMITTED transaction that has locked nothing yet. The server
@@ -96,7 +92,7 @@ async def build_day(
     """
     await _guard_and_lock(connection, day=day, idle_timeout=idle_timeout)
     seen = await _one(
-        connection, LOOK, **_bounds(day), report_date=day.date, run_id=run_id, fence=fence
+        connection, INSPECT, **_bounds(day), report_date=day.date, run_id=run_id, fence=fence
     )
     if not seen.held:
         raise _lease_lost(run_id)
@@ -106,7 +102,7 @@ async def build_day(
     await _finish_run(
         connection, outcome=outcome, revision=kept.revision, run_id=run_id, fence=fence
     )
-    return Built(
+    return BuildResult(
         report_date=day.date,
         revision=kept.revision,
         orders_count=outcome.orders_count,
@@ -131,9 +127,9 @@ def dense_range(*, orders: int, first: int, last: int, percentiles: Sequence[int
         for share, low, high in zip(SHARES, lower, reversed(upper), strict=False)
     ]
     for share, low, high in widest_first:
-        if high - low < SPREAD * orders * share:
+        if high - low < MAX_ID_SPREAD * orders * share:
             return IdRange(first=low, last=high)
-    return NOTHING
+    return EMPTY_RANGE
 
 
 def digest(hashes: Decimal | None) -> str:
@@ -150,11 +146,11 @@ async def _guard_and_lock(
     connection: AsyncConnection, *, day: BusinessDay, idle_timeout: timedelta
 ) -> None:
     await connection.execute(
-        LOCK,
+        LOCK_DATE,
         {
             "idle_timeout": f"{idle_timeout // timedelta(milliseconds=1)}ms",
-            "lock_class": DAY_LOCK_CLASS,
-            "lock_day": (day.date - EPOCH).days,
+            "lock_class": REPORT_DATE,
+            "lock_day": date_key(day.date),
         },
     )
 
@@ -196,7 +192,7 @@ async def _keep_day(
 ) -> Row[Any]:
     return await _one(
         connection,
-        KEEP_DAY,
+        UPSERT_DAY,
         report_date=day.date,
         orders_count=outcome.orders_count,
         products_count=outcome.products_count,
@@ -212,7 +208,7 @@ async def _finish_run(
     connection: AsyncConnection, *, outcome: _Outcome, revision: int, run_id: UUID, fence: int
 ) -> None:
     finished = await connection.execute(
-        FINISH,
+        FINISH_RUN,
         {
             "revision": revision,
             "added": outcome.added,
@@ -235,7 +231,7 @@ def _bounds(day: BusinessDay) -> dict[str, Any]:
 
 
 def _orders(day: BusinessDay, seen: Row[Any]) -> dict[str, Any]:
-    near = NOTHING
+    near = EMPTY_RANGE
     if seen.orders:
         near = dense_range(
             orders=seen.orders,

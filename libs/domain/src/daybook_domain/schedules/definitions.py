@@ -8,18 +8,18 @@ from typing import Self
 from zoneinfo import available_timezones
 
 from daybook_domain.errors import Invalid
-from daybook_domain.schedules import cron
+from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
 
-LONGEST_NAME = 100
-FURTHEST_OFFSET_DAYS = 3660
-LONGEST_WINDOW = timedelta(days=31)
-LONGEST_JITTER = timedelta(days=1)
+MAX_NAME_LENGTH = 100
+MAX_OFFSET_DAYS = 3660
+MAX_CATCHUP_WINDOW = timedelta(days=31)
+MAX_JITTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Definition:
+class ScheduleDefinition:
     """When a schedule fires, what it reports, and its policies."""
 
     name: str
@@ -38,7 +38,7 @@ class Definition:
         return cls(**{field.name: getattr(schedule, field.name) for field in fields(cls)})
 
     @property
-    def due_times(self) -> tuple[str, str, int]:
+    def firing_key(self) -> tuple[str, str, int]:
         """What decides when it fires, and about which date."""
         return self.cron, self.timezone, self.report_offset_days
 
@@ -46,17 +46,17 @@ class Definition:
         """Raise `Invalid`, naming the field, for what cannot be."""
         if not self.name.strip() or self.name != self.name.strip() or not self.name.isprintable():
             raise Invalid("expected a name without spaces around it", field="name")
-        if len(self.name) > LONGEST_NAME:
-            raise Invalid(f"a name has at most {LONGEST_NAME} characters", field="name")
-        cron.validate(self.cron)
-        check_zone(self.timezone)
-        check_cron_in_zone(self.cron, timezone=self.timezone)
-        check_offset(self.report_offset_days)
-        _within(self.catchup_window, LONGEST_WINDOW, field="catchup_window_seconds")
-        _within(self.jitter, LONGEST_JITTER, field="jitter_seconds")
+        if len(self.name) > MAX_NAME_LENGTH:
+            raise Invalid(f"a name has at most {MAX_NAME_LENGTH} characters", field="name")
+        due_times.validate(self.cron)
+        validate_zone(self.timezone)
+        validate_cron_in_zone(self.cron, timezone=self.timezone)
+        validate_offset(self.report_offset_days)
+        _within(self.catchup_window, MAX_CATCHUP_WINDOW, field="catchup_window_seconds")
+        _within(self.jitter, MAX_JITTER, field="jitter_seconds")
 
 
-def check_zone(name: str) -> None:
+def validate_zone(name: str) -> None:
     """Raise `Invalid` when there is no IANA zone of that name; its message knows similar ones."""
     if name in _zones():
         return
@@ -65,21 +65,21 @@ def check_zone(name: str) -> None:
     raise Invalid(f"'{name[:100]}' is not an IANA time zone{hint}", field="timezone")
 
 
-def check_cron_in_zone(expression: str, *, timezone: str) -> None:
+def validate_cron_in_zone(expression: str, *, timezone: str) -> None:
     """Raise `InvalidCron` where the clocks of a zone show none of the times."""
     start = datetime(2024, 1, 1, tzinfo=UTC)
-    if cron.next_fire(expression, timezone=timezone, after=start) is None:
+    if due_times.next_fire(expression, timezone=timezone, after=start) is None:
         raise InvalidCron(
             f"'{expression}' never comes true in {timezone}: the clocks always jump over it",
             field="cron",
         )
 
 
-def check_offset(days: int) -> None:
+def validate_offset(days: int) -> None:
     """Raise `Invalid` for an offset that leads to days to come, or too far back."""
-    if not -FURTHEST_OFFSET_DAYS <= days <= 0:
+    if not -MAX_OFFSET_DAYS <= days <= 0:
         raise Invalid(
-            f"{days} is not -{FURTHEST_OFFSET_DAYS} to 0: -1 reports the day before the fire's"
+            f"{days} is not -{MAX_OFFSET_DAYS} to 0: -1 reports the day before the fire's"
             " local date, 0 that date itself",
             field="report_offset_days",
         )

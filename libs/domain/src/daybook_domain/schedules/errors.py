@@ -15,19 +15,19 @@ class ScheduleNotFound(NotFound):
     code = "schedule_not_found"
 
 
-class NameTaken(Conflict):
+class ScheduleNameTaken(Conflict):
     """Another schedule has that name."""
 
     code = "schedule_name_taken"
 
 
-class FromSettings(Conflict):
+class ScheduleFromSettings(Conflict):
     """The schedule follows the settings, and would be written over at the next start."""
 
     code = "schedule_from_settings"
 
 
-class NotPaused(Conflict):
+class ScheduleNotPaused(Conflict):
     """The schedule is not paused, so it cannot be resumed."""
 
     code = "schedule_not_paused"
@@ -39,7 +39,7 @@ class ScheduleChanged(Outdated):
     code = "schedule_changed"
 
 
-class FromTaskiq(Conflict):
+class ScheduleFromTaskiq(Conflict):
     """The schedule follows an entry of TaskIQ's source, and would be written over with it."""
 
     code = "schedule_from_taskiq"

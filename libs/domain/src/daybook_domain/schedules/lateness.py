@@ -9,13 +9,13 @@ from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.reports.calendar import business_day, first_instant, local_date, shift
+from daybook_domain.reports.business_day import business_day, first_instant, local_date, shift_date
 from daybook_domain.reports.models import ReportDay
-from daybook_domain.schedules import cron
+from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
-LOOK_BACK_DAYS = 366
+MAX_LOOKBACK_DAYS = 366
 """How far back late days are looked for; whoever has not missed one for a year never will."""
 
 
@@ -56,10 +56,10 @@ class Expectation:
     def _first_fire(self, day: date) -> datetime | None:
         ends_at = business_day(day, timezone=self.timezone).ends_at
         zone, offset = self.daily.timezone, self.daily.report_offset_days
-        fires_on = shift(day, days=-offset, timezone=zone)
+        fires_on = shift_date(day, days=-offset, timezone=zone)
         begins, ends = (first_instant(fires_on + timedelta(days=k), timezone=zone) for k in (0, 1))
         after = max(begins, ends_at) - timedelta(microseconds=1)
-        due = cron.next_fire(self.daily.cron, timezone=zone, after=after)
+        due = due_times.next_fire(self.daily.cron, timezone=zone, after=after)
         return due if due is not None and due < ends else None
 
     def is_late(self, day: date, *, sealed: bool, now: datetime) -> bool:
@@ -70,7 +70,7 @@ class Expectation:
         return due is not None and now >= due + self.late_after
 
 
-async def expectation(
+async def find_expectation(
     session: AsyncSession, *, timezone: str, late_after: timedelta
 ) -> Expectation | None:
     """Return what is promised; None before the first order, or without a daily schedule."""
@@ -89,15 +89,15 @@ async def expectation(
     )
 
 
-async def late_days(
+async def list_late_days(
     session: AsyncSession, *, timezone: str, late_after: timedelta, now: datetime
 ) -> Sequence[LateDay]:
     """Return the days of the last year whose report is late, oldest first."""
-    expected = await expectation(session, timezone=timezone, late_after=late_after)
+    expected = await find_expectation(session, timezone=timezone, late_after=late_after)
     if expected is None:
         return []
     today = local_date(now, timezone=timezone)
-    first = max(expected.first_day, today - timedelta(days=LOOK_BACK_DAYS))
+    first = max(expected.first_day, today - timedelta(days=MAX_LOOKBACK_DAYS))
     sealed = select(col(ReportDay.report_date)).where(
         ReportDay.report_date >= first, col(ReportDay.sealed_at).is_not(None)
     )

@@ -10,12 +10,12 @@ from sqlalchemy.orm import aliased
 from sqlmodel import and_, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.reports.models import NoWork, ReportRun, RunState
+from daybook_domain.runs.models import ReportRun, RunState, SkipCause
 from daybook_domain.schedules.errors import ScheduleNotFound
 from daybook_domain.schedules.models import Schedule, TaskiqEntry
 
 
-class Outcome(StrEnum):
+class FireOutcome(StrEnum):
     """What became of a fire; the shorter `skipped` and `missed` stand for all of theirs."""
 
     PENDING = "pending"
@@ -33,7 +33,7 @@ class Outcome(StrEnum):
     MISSED_CATCHUP = "missed: catchup"
 
     @classmethod
-    def of(cls, run: ReportRun) -> "Outcome":
+    def of(cls, run: ReportRun) -> "FireOutcome":
         """Return the outcome of a fire that is in the ledger."""
         return cls(f"{run.state}: {run.cause}" if run.cause else run.state.value)
 
@@ -46,12 +46,12 @@ class LedgerFire:
     joined_run_state: RunState | None
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> FireOutcome:
         """What became of it."""
-        return Outcome.of(self.run)
+        return FireOutcome.of(self.run)
 
 
-async def next_due(session: AsyncSession, *, after: datetime) -> datetime | None:
+async def get_next_due_at(session: AsyncSession, *, after: datetime) -> datetime | None:
     """Return when, later than `after`, the next schedule is due."""
     statement = select(func.min(Schedule.next_fire_at)).where(
         col(Schedule.next_fire_at) > after,
@@ -61,7 +61,9 @@ async def next_due(session: AsyncSession, *, after: datetime) -> datetime | None
     return (await session.exec(statement)).one()
 
 
-async def find(session: AsyncSession, schedule_id: int, *, lock: bool = False) -> Schedule | None:
+async def find_schedule(
+    session: AsyncSession, schedule_id: int, *, lock: bool = False
+) -> Schedule | None:
     """Return a schedule, locked for the caller on request; None when there is none (any more)."""
     statement = select(Schedule).where(
         Schedule.id == schedule_id, col(Schedule.deleted_at).is_(None)
@@ -72,15 +74,15 @@ async def find(session: AsyncSession, schedule_id: int, *, lock: bool = False) -
     return (await session.exec(statement)).one_or_none()
 
 
-async def get(session: AsyncSession, schedule_id: int, *, lock: bool = False) -> Schedule:
+async def get_schedule(session: AsyncSession, schedule_id: int, *, lock: bool = False) -> Schedule:
     """Return a schedule, locked for the caller on request, or raise `ScheduleNotFound`."""
-    found = await find(session, schedule_id, lock=lock)
+    found = await find_schedule(session, schedule_id, lock=lock)
     if found is None:
         raise ScheduleNotFound(f"There is no schedule {schedule_id}; GET /schedules lists all.")
     return found
 
 
-async def id_of(session: AsyncSession, name: str) -> int:
+async def get_schedule_id(session: AsyncSession, name: str) -> int:
     """Return the id of the schedule of that name, or raise `ScheduleNotFound`."""
     statement = select(Schedule.id).where(Schedule.name == name, col(Schedule.deleted_at).is_(None))
     found = (await session.exec(statement)).one_or_none()
@@ -89,7 +91,7 @@ async def id_of(session: AsyncSession, name: str) -> int:
     return found
 
 
-async def schedules(
+async def list_schedules(
     session: AsyncSession, *, enabled: bool | None = None, after: int = 0, limit: int
 ) -> Sequence[Schedule]:
     """Return schedules by id, those after `after`."""
@@ -99,13 +101,13 @@ async def schedules(
     return (await session.exec(statement.order_by(col(Schedule.id)).limit(limit))).all()
 
 
-async def fires(
+async def list_fires(
     session: AsyncSession,
     schedule_id: int,
     *,
     first: datetime | None = None,
     before: datetime | None = None,
-    outcomes: Sequence[Outcome] = (),
+    outcomes: Sequence[FireOutcome] = (),
     limit: int,
 ) -> Sequence[LedgerFire]:
     """Return the fires of a schedule due from `first` on and before `before`, newest first."""
@@ -128,13 +130,13 @@ async def fires(
     ]
 
 
-def _has(outcome: Outcome) -> ColumnElement[bool]:
+def _has(outcome: FireOutcome) -> ColumnElement[bool]:
     state, _, cause = outcome.partition(": ")
     in_state = col(ReportRun.state) == RunState(state)
-    return and_(in_state, col(ReportRun.cause) == NoWork(cause)) if cause else in_state
+    return and_(in_state, col(ReportRun.cause) == SkipCause(cause)) if cause else in_state
 
 
-async def taskiq_entries(
+async def list_taskiq_entries(
     session: AsyncSession, *, broken: bool | None = None, after: str = "", limit: int
 ) -> Sequence[TaskiqEntry]:
     """Return what TaskIQ's source in Redis has, by id, those after `after`."""

@@ -61,7 +61,7 @@ async def prune(session: AsyncSession, *, before: datetime, limit: int) -> int:
     return int(pruned)
 
 
-async def forgotten_through(session: AsyncSession) -> datetime | None:
+async def get_pruned_through(session: AsyncSession) -> datetime | None:
     """Return the instant after which no run that ended was forgotten; None: none ever was.
 
     A fire is in the ledger before it ends, so each that was due later is there.

@@ -18,34 +18,34 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.reports import ledger
-from daybook_domain.reports import service as reports
-from daybook_domain.reports.calendar import business_day
-from daybook_domain.reports.ledger import Fire
-from daybook_domain.reports.models import NoWork, ReportRun, RunTrigger
-from daybook_domain.schedules import cron, queries
-from daybook_domain.schedules.definitions import Definition
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.runs import fire_ledger, requests
+from daybook_domain.runs.fire_ledger import Fire
+from daybook_domain.runs.models import ReportRun, RunTrigger, SkipCause
+from daybook_domain.schedules import queries
+from daybook_domain.schedules.cron import due_times
+from daybook_domain.schedules.definitions import ScheduleDefinition
 from daybook_domain.schedules.errors import (
-    FromSettings,
-    FromTaskiq,
     InvalidCron,
-    NameTaken,
-    NotPaused,
     ScheduleChanged,
+    ScheduleFromSettings,
+    ScheduleFromTaskiq,
+    ScheduleNameTaken,
+    ScheduleNotPaused,
 )
-from daybook_domain.schedules.materialise import (
-    judge,
-    materialise_one,
-    report_date,
-    without_overlap,
+from daybook_domain.schedules.materialization import (
+    apply_catchup_policy,
+    get_report_date,
+    materialize_one,
 )
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
+from daybook_domain.schedules.overlap import apply_overlap_policy
 
-DAILY = "daily"
+DAILY_NAME = "daily"
 """The name of the schedule that comes from the settings."""
 
 
-class Resume(StrEnum):
+class ResumeMode(StrEnum):
     """What becomes of the fires that were due while a schedule was paused?"""
 
     CATCHUP = "catchup"
@@ -55,13 +55,15 @@ class Resume(StrEnum):
 
 
 async def define_from_settings(
-    session: AsyncSession, *, definition: Definition, now: datetime
+    session: AsyncSession, *, definition: ScheduleDefinition, now: datetime
 ) -> Schedule:
     """Write a schedule that the settings ask for; the same settings again change nothing."""
     definition.check()
     await _insert(session, definition, origin=ScheduleOrigin.SETTINGS, now=now)
-    schedule = await queries.get(session, await queries.id_of(session, definition.name), lock=True)
-    if Definition.of(schedule) != definition:
+    schedule = await queries.get_schedule(
+        session, await queries.get_schedule_id(session, definition.name), lock=True
+    )
+    if ScheduleDefinition.of(schedule) != definition:
         await _redefine(session, schedule, definition, now=now)
     return schedule
 
@@ -69,7 +71,7 @@ async def define_from_settings(
 async def define_from_taskiq(
     session: AsyncSession,
     *,
-    definition: Definition,
+    definition: ScheduleDefinition,
     at: datetime | None,
     known: int | None,
     now: datetime,
@@ -79,14 +81,14 @@ async def define_from_taskiq(
     One that fires once, `at` an instant, does so also when that has passed: it was not known of.
     """
     since = now if at is None else min(now, at - timedelta(seconds=1))
-    schedule = await queries.find(session, known, lock=True) if known is not None else None
+    schedule = await queries.find_schedule(session, known, lock=True) if known is not None else None
     if schedule is None:
-        origin, taken = ScheduleOrigin.TASKIQ, definition.name == DAILY
+        origin, taken = ScheduleOrigin.TASKIQ, definition.name == DAILY_NAME
         added = None if taken else await _insert(session, definition, origin=origin, now=since)
         if added is None:
             raise _taken(definition.name)
-        return await queries.get(session, added)
-    if Definition.of(schedule) != definition:
+        return await queries.get_schedule(session, added)
+    if ScheduleDefinition.of(schedule) != definition:
         await _redefine(session, schedule, definition, now=now)
         if at is not None:
             schedule.defined_at, schedule.next_fire_at = since, at
@@ -94,15 +96,17 @@ async def define_from_taskiq(
     return schedule
 
 
-async def create(session: AsyncSession, *, definition: Definition, now: datetime) -> Schedule:
+async def create(
+    session: AsyncSession, *, definition: ScheduleDefinition, now: datetime
+) -> Schedule:
     """Add a schedule that fires from now on. Raises `Invalid`, `NameTaken`."""
     definition.check()
     added = None
-    if definition.name != DAILY:
+    if definition.name != DAILY_NAME:
         added = await _insert(session, definition, origin=ScheduleOrigin.API, now=now)
     if added is None:
         raise _taken(definition.name)
-    return await queries.get(session, added)
+    return await queries.get_schedule(session, added)
 
 
 async def change(
@@ -120,15 +124,15 @@ async def change(
     """
     schedule = await _lock_to_edit(session, schedule_id, versions=versions)
     if schedule.origin is ScheduleOrigin.TASKIQ:
-        raise FromTaskiq(
+        raise ScheduleFromTaskiq(
             f"Schedule {schedule.name} comes from TaskIQ's source in Redis; change it there. It can"
             " be paused, resumed, triggered and removed."
         )
-    before = Definition.of(schedule)
+    before = ScheduleDefinition.of(schedule)
     after = replace(before, **changes)
     after.check()
-    if after.name == DAILY:
-        raise _taken(DAILY)
+    if after.name == DAILY_NAME:
+        raise _taken(DAILY_NAME)
     if after != before:
         try:
             async with session.begin_nested():
@@ -143,7 +147,7 @@ async def remove(
 ) -> None:
     """Let a schedule fire no more; the ledger keeps what it has done. Raises as `change` does."""
     schedule = await _lock_to_edit(session, schedule_id, versions=versions)
-    await materialise_one(session, schedule, now=now)
+    await materialize_one(session, schedule, now=now)
     schedule.deleted_at = now
     schedule.next_fire_at = None
     await _changed(session, schedule)
@@ -156,8 +160,8 @@ async def pause(
 
     One that is paused already keeps its note, unless there is a new one.
     """
-    schedule = await queries.get(session, schedule_id, lock=True)
-    await materialise_one(session, schedule, now=now)
+    schedule = await queries.get_schedule(session, schedule_id, lock=True)
+    await materialize_one(session, schedule, now=now)
     if note is not None:
         schedule.note = note
     if schedule.enabled:
@@ -167,14 +171,14 @@ async def pause(
 
 
 async def resume(
-    session: AsyncSession, schedule_id: int, *, mode: Resume, now: datetime
+    session: AsyncSession, schedule_id: int, *, mode: ResumeMode, now: datetime
 ) -> Schedule:
     """Let a paused schedule do work again. Raises `NotPaused`."""
-    schedule = await queries.get(session, schedule_id, lock=True)
+    schedule = await queries.get_schedule(session, schedule_id, lock=True)
     if schedule.enabled:
-        raise NotPaused(f"Schedule {schedule.name} is not paused.")
-    await materialise_one(session, schedule, now=now)
-    if mode is Resume.CATCHUP:
+        raise ScheduleNotPaused(f"Schedule {schedule.name} is not paused.")
+    await materialize_one(session, schedule, now=now)
+    if mode is ResumeMode.CATCHUP:
         await _catch_up(session, schedule, now=now)
     schedule.enabled = True
     schedule.paused_at = schedule.note = None
@@ -183,16 +187,16 @@ async def resume(
 
 async def trigger(
     session: AsyncSession, schedule_id: int, *, timezone: str, now: datetime
-) -> reports.Requested:
+) -> requests.RequestedRun:
     """Ask for the report that a fire at this moment would be about, paused or not.
 
     It is no fire: the schedule's next one comes as if nothing had been asked for. `timezone` is
     that of business days.
     """
-    schedule = await queries.get(session, schedule_id)
-    return await reports.request(
+    schedule = await queries.get_schedule(session, schedule_id)
+    return await requests.request(
         session,
-        day=business_day(report_date(schedule, now), timezone=timezone),
+        day=business_day(get_report_date(schedule, now), timezone=timezone),
         trigger=RunTrigger.MANUAL,
         now=now,
         reason=f"schedule {schedule.name} was triggered by hand",
@@ -201,7 +205,7 @@ async def trigger(
 
 
 async def _insert(
-    session: AsyncSession, definition: Definition, *, origin: ScheduleOrigin, now: datetime
+    session: AsyncSession, definition: ScheduleDefinition, *, origin: ScheduleOrigin, now: datetime
 ) -> int | None:
     statement = (
         insert(Schedule)
@@ -209,7 +213,9 @@ async def _insert(
             **asdict(definition),
             enabled=True,
             defined_at=now,
-            next_fire_at=cron.next_fire(definition.cron, timezone=definition.timezone, after=now),
+            next_fire_at=due_times.next_fire(
+                definition.cron, timezone=definition.timezone, after=now
+            ),
             origin=origin,
         )
         .on_conflict_do_nothing()
@@ -219,20 +225,20 @@ async def _insert(
 
 
 async def _redefine(
-    session: AsyncSession, schedule: Schedule, definition: Definition, *, now: datetime
+    session: AsyncSession, schedule: Schedule, definition: ScheduleDefinition, *, now: datetime
 ) -> None:
-    due_times = Definition.of(schedule).due_times
+    before = ScheduleDefinition.of(schedule).firing_key
     # What a broken definition meant cannot be told, and so it must not keep it from being mended.
     with suppress(InvalidCron, ZoneInfoNotFoundError):
-        await materialise_one(session, schedule, now=now)
+        await materialize_one(session, schedule, now=now)
     for name, value in asdict(definition).items():
         setattr(schedule, name, value)
-    if definition.due_times != due_times:
+    if definition.firing_key != before:
         # Another scheduler may have gone on to a later fire while this one waited for the lock, and
         # a clock may have been put back: what has been decided on is never gone back to.
         after = max(now, schedule.last_fire_at or now, schedule.defined_at or now)
         schedule.defined_at = after
-        schedule.next_fire_at = cron.next_fire(
+        schedule.next_fire_at = due_times.next_fire(
             definition.cron, timezone=definition.timezone, after=after
         )
         schedule.error = None
@@ -243,22 +249,25 @@ async def _catch_up(session: AsyncSession, schedule: Schedule, *, now: datetime)
     """Judge again what was skipped since the pause began, as if it were found out only now."""
     skipped = select(ReportRun).where(
         ReportRun.schedule_id == schedule.id,
-        ReportRun.cause == NoWork.PAUSED,
+        ReportRun.cause == SkipCause.PAUSED,
         col(ReportRun.scheduled_for) >= schedule.paused_at,
         col(ReportRun.scheduled_for) >= now - schedule.catchup_window,
     )
     # Locked: one that somebody retries just now is work already.
     locked = skipped.order_by(col(ReportRun.scheduled_for)).with_for_update()
     runs = (await session.exec(locked)).all()
-    judged = [judge(schedule, _fire_again(run), is_latest=run is runs[-1], now=now) for run in runs]
+    judged = [
+        apply_catchup_policy(schedule, _fire_again(run), is_latest=run is runs[-1], now=now)
+        for run in runs
+    ]
     # What by policy is not made up for stays as it is: it was skipped, not missed.
     fires = [fire for fire in judged if fire.cause is None]
-    fires = [f for f in await without_overlap(session, [(schedule, fires)]) if f.cause is None]
+    fires = [f for f in await apply_overlap_policy(session, [(schedule, fires)]) if f.cause is None]
     await session.execute(
         _FORGET, {"id": schedule.id, "instants": [fire.scheduled_for for fire in fires]}
     )
-    await ledger.record(session, fires, now=now)
-    await reports.wake_schedulers(session)
+    await fire_ledger.record(session, fires, now=now)
+    await requests.notify_schedulers(session)
 
 
 _FORGET = text(
@@ -276,14 +285,14 @@ def _fire_again(run: ReportRun) -> Fire:
 async def _lock_to_edit(
     session: AsyncSession, schedule_id: int, *, versions: Collection[int] | None
 ) -> Schedule:
-    schedule = await queries.get(session, schedule_id, lock=True)
+    schedule = await queries.get_schedule(session, schedule_id, lock=True)
     if versions is not None and schedule.version not in versions:
         raise ScheduleChanged(
             f"Schedule {schedule.name} has changed since it was read; read it again, and decide"
             " whether the change still makes sense."
         )
     if schedule.origin is ScheduleOrigin.SETTINGS:
-        raise FromSettings(
+        raise ScheduleFromSettings(
             f"Schedule {schedule.name} comes from the settings of the scheduler: set"
             " DAYBOOK_DAILY_CRON and DAYBOOK_TIMEZONE there. It can be paused, resumed and"
             " triggered."
@@ -291,8 +300,8 @@ async def _lock_to_edit(
     return schedule
 
 
-def _taken(name: str) -> NameTaken:
-    return NameTaken(f"There is a schedule named {name} already.")
+def _taken(name: str) -> ScheduleNameTaken:
+    return ScheduleNameTaken(f"There is a schedule named {name} already.")
 
 
 async def _changed(session: AsyncSession, schedule: Schedule) -> Schedule:

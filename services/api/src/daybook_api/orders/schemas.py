@@ -6,13 +6,18 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from daybook_api.lists import PageQuery, PathId
 from daybook_api.money import Money
-from daybook_domain.fields import Id, left_out
-from daybook_domain.orders.allotment import NewItem, NewOrder
-from daybook_domain.orders.fields import MOST_ITEMS, ExternalId, Quantity
+from daybook_api.pagination import PageQuery, PathId
 from daybook_domain.orders.models import Order, OrderItem, OrderStatus
+from daybook_domain.orders.order_validation import (
+    MAX_ITEMS,
+    ExternalId,
+    NewItem,
+    NewOrder,
+    Quantity,
+)
 from daybook_domain.orders.service import OrderChanges
+from daybook_domain.validation import Id, unset_field
 
 
 class ItemIn(BaseModel):
@@ -24,7 +29,7 @@ class ItemIn(BaseModel):
     quantity: Quantity
 
 
-Items = Annotated[list[ItemIn], Field(min_length=1, max_length=MOST_ITEMS)]
+Items = Annotated[list[ItemIn], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
 def _items(items: Sequence[ItemIn]) -> tuple[NewItem, ...]:
@@ -59,9 +64,9 @@ class OrderPatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    status: OrderStatus = left_out()
-    delivery_address_id: Id = left_out()
-    items: Items = left_out()
+    status: OrderStatus = unset_field()
+    delivery_address_id: Id = unset_field()
+    items: Items = unset_field()
 
     def changes(self) -> OrderChanges:
         """Return what was named."""

@@ -1,0 +1,42 @@
+"""How does a command ask the database, and what does a refusal look like?"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import typer
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.errors import DaybookError
+from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
+from daybook_platform.settings import DatabaseSettings, load
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def opened(url: str, *, application: str = "daybook") -> AsyncIterator[Sessions]:
+    """Give sessions of one connection to the database at `url`, for as long as the block takes."""
+    engine = create_engine(url, application=application, pool_size=1)
+    try:
+        yield create_sessions(engine)
+    finally:
+        await engine.dispose()
+
+
+def with_database(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """Return what `work` does in one transaction; a refusal ends the command with code 1."""
+    url = load(DatabaseSettings).database_url.get_secret_value()
+
+    async def run() -> T:
+        async with opened(url) as sessions, sessions.begin() as session:
+            return await work(session)
+
+    try:
+        return asyncio.run(run())
+    except DaybookError as error:
+        field = getattr(error, "field", None)
+        sys.stderr.write(f"{field}: {error.detail}\n" if field else f"{error.detail}\n")
+        raise typer.Exit(1) from None

@@ -1,0 +1,40 @@
+"""How far has a backfill come? A bar, until its end."""
+
+import asyncio
+from uuid import UUID
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from daybook_domain import clock
+from daybook_domain.backfills import queries
+from daybook_domain.backfills.models import BackfillState
+from daybook_platform.postgres.engine import Sessions
+
+POLL_SECONDS = 0.2
+
+
+async def follow(
+    sessions: Sessions, backfill_id: UUID, *, console: Console, title: str
+) -> queries.BackfillProgress:
+    """Show the progress of a backfill until it has ended, or is paused; return the last of it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(title, total=None)
+        while True:
+            async with sessions() as session:
+                backfill = await queries.get_backfill(session, backfill_id)
+                found = await queries.get_progress(
+                    session, [backfill], now=await clock.now(session)
+                )
+            progress = found[backfill_id]
+            bar.update(task, completed=progress.done, total=progress.total)
+            if backfill.finished_at is not None or backfill.state is BackfillState.PAUSED:
+                return progress
+            await asyncio.sleep(POLL_SECONDS)

@@ -1,0 +1,84 @@
+"""Classification of errors of SQLAlchemy, asyncpg and sockets."""
+
+import errno
+import socket
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+_OUTAGE_STATES = (
+    "08",  # connection exception
+    "25006",  # read-only transaction: a standby, before clients have followed the failover
+    "25P03",  # idle in transaction for too long
+    "28",  # invalid authorization: a password in rotation
+    "3D",  # the database does not exist yet
+    "40",  # rolled back: serialization failure, deadlock
+    "53",  # insufficient resources
+    "55P03",  # lock not available
+    "57",  # operator intervention: shutdown, crash, cancelled
+    "58",  # system error, such as an error of the disk
+)
+"""SQLSTATEs by their beginning."""
+
+_LOCK_CONFLICT_STATES = ("40", "55P03")
+_MISSING_SCHEMA_STATES = {
+    "3F000",  # invalid schema name
+    "42P01",  # undefined table
+    "42703",  # undefined column
+}
+
+_CONNECTION_ERRORS = (ConnectionError, TimeoutError, PoolTimeoutError, socket.gaierror)
+
+_ERRNOS = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether `error` means that Postgres is temporarily unavailable.
+
+    True for connections that break or cannot be opened, for a server that starts, stops or is
+    full, and for work that it aborted in favour of other work. A later retry may succeed; every
+    other error is a bug.
+    """
+    if isinstance(error, DBAPIError):
+        # SQLAlchemy wraps its own wrapper of the asyncpg error.
+        cause = error.orig and (error.orig.__cause__ or error.orig)
+        return error.connection_invalidated or (cause is not None and is_outage(cause))
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(_OUTAGE_STATES)
+    if isinstance(error, asyncpg.InternalClientError):
+        # Raised by asyncpg for a connection that the server closed between two statements.
+        return "another operation" in str(error)
+    if isinstance(error, asyncpg.InterfaceError):
+        # asyncpg has one class for a closed connection and for arguments that do not fit.
+        return "clos" in str(error) or "connection" in str(error)
+    # A missing file is an OSError too.
+    return isinstance(error, _CONNECTION_ERRORS) or (
+        isinstance(error, OSError) and error.errno in _ERRNOS
+    )
+
+
+def is_lock_conflict(error: BaseException) -> bool:
+    """Return whether another transaction was in the way: a deadlock, a lock timeout."""
+    return get_sqlstate(error).startswith(_LOCK_CONFLICT_STATES)
+
+
+def is_schema_missing(error: BaseException) -> bool:
+    """Return whether a schema, table or column does not exist (yet)."""
+    return get_sqlstate(error) in _MISSING_SCHEMA_STATES
+
+
+def get_sqlstate(error: BaseException) -> str:
+    """Return the SQLSTATE of `error`; empty for an error that is not from the server."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(origin, "sqlstate", None) or "")
+
+
+def violated_constraint(error: IntegrityError) -> str | None:
+    """Return the name of the violated constraint, if Postgres reported one."""
+    # SQLAlchemy wraps its own wrapper of the asyncpg error.
+    cause = error.orig and error.orig.__cause__
+    if not isinstance(cause, asyncpg.PostgresError):
+        return None
+    name: str | None = getattr(cause, "constraint_name", None)
+    return name

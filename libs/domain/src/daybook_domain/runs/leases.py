@@ -1,0 +1,105 @@
+"""Leases of claimed runs: extend, release, and reap those that have expired."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import CursorResult, update
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.runs import queries, retries
+from daybook_domain.runs.models import ReportRun, RunState
+from daybook_domain.runs.requests import notify_schedulers
+
+REAP_RETRY_DELAY = timedelta(seconds=5)
+"""How soon the reaper returns to a run that it could not reap."""
+
+
+async def extend(
+    session: AsyncSession, run_id: UUID, *, fence: int, until: datetime, progress: str | None = None
+) -> bool:
+    """Extend the lease of a running run; False when `fence` is not its newest (any more)."""
+    values: dict[str, object] = {"lease_until": until}
+    if progress is not None:
+        values["progress"] = progress
+    statement = (
+        update(ReportRun)
+        .where(
+            col(ReportRun.id) == run_id,
+            col(ReportRun.fence) == fence,
+            col(ReportRun.state) == RunState.RUNNING,
+        )
+        .values(**values)
+    )
+    result = cast("CursorResult[Any]", await session.execute(statement))
+    return result.rowcount > 0
+
+
+async def release(session: AsyncSession, run_id: UUID, *, fence: int, now: datetime) -> None:
+    """Return a running run to pending, unchanged, so that another worker claims it at once.
+
+    The attempt does not count: the worker shuts down, the run has not failed.
+    """
+    run = await queries.find_claimed_run_for_update(session, run_id, fence=fence)
+    if run is not None:
+        run.attempt -= 1
+        await retries.return_to_pending(session, run, now=now, available_at=now)
+        await notify_schedulers(session)
+
+
+async def reap(
+    session: AsyncSession,
+    *,
+    now: datetime,
+    limit: int,
+    on_reaped: Callable[[ReportRun], Awaitable[None]] | None = None,
+) -> Sequence[ReportRun]:
+    """Reap up to `limit` runs whose lease has expired, and return them.
+
+    A queued run is dispatched again; a running one has used up an attempt. Locked rows, such as
+    that of a build about to commit, are skipped. A run that cannot be reaped now gets a little
+    more time, so that it does not block the runs behind it. `on_reaped` is called in the savepoint
+    of each run: what it writes is committed with the reaped run, or not at all.
+    """
+    expired = (
+        select(ReportRun)
+        .where(
+            col(ReportRun.state).in_((RunState.QUEUED, RunState.RUNNING)),
+            col(ReportRun.lease_until) < now,
+        )
+        .order_by(col(ReportRun.lease_until))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    reaped = []
+    for run in (await session.exec(expired)).all():
+        try:
+            async with session.begin_nested():
+                await _reap(session, run, now=now)
+                if on_reaped is not None:
+                    await on_reaped(run)
+            reaped.append(run)
+        except DBAPIError:
+            await session.refresh(run)
+            run.lease_until = now + REAP_RETRY_DELAY
+            await session.flush()
+    return reaped
+
+
+async def _reap(session: AsyncSession, run: ReportRun, *, now: datetime) -> None:
+    if run.state == RunState.QUEUED:
+        await retries.return_to_pending(session, run, now=now, available_at=now)
+        return
+    await retries.end_attempt(
+        session,
+        run,
+        error_code="lease_expired",
+        error_detail=f"worker {run.worker} did not extend the lease in time",
+        retryable=True,
+        now=now,
+        pause=timedelta(0),
+    )

@@ -1,0 +1,68 @@
+"""Reconciliation: periodic rebuilds of recent days, so that late orders get into their report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from sqlalchemy import and_
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import col, or_, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.reports.models import ReportDay
+from daybook_domain.runs.models import RunTrigger
+from daybook_domain.runs.requests import request
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """The dates whose rebuild was requested, and those whose waiting run was locked."""
+
+    requested: Sequence[date]
+    postponed: Sequence[date]
+
+
+async def reconcile(
+    session: AsyncSession,
+    *,
+    first: date,
+    timezone: str,
+    now: datetime,
+    settle: timedelta,
+    interval: timedelta,
+) -> Reconciliation:
+    """Request the rebuild of the sealed days since `first` that are due for one.
+
+    A day is due `settle` after it was sealed and then every `interval`. Late orders, whose
+    transaction committed after the build took its snapshot, get into their report this way. A day
+    whose waiting run is locked is postponed: it is due again at the next call.
+    """
+    due = (
+        select(ReportDay)
+        .where(
+            ReportDay.report_date >= first,
+            col(ReportDay.sealed_at).is_not(None),
+            or_(
+                and_(
+                    col(ReportDay.reconciled_at).is_(None),
+                    col(ReportDay.sealed_at) <= now - settle,
+                ),
+                col(ReportDay.reconciled_at) <= now - interval,
+            ),
+        )
+        .order_by(col(ReportDay.report_date))
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    requested, postponed = [], []
+    for found in (await session.exec(due)).all():
+        day = business_day(found.report_date, timezone=timezone)
+        try:
+            async with session.begin_nested():
+                found.reconciled_at = now
+                await request(session, day=day, trigger=RunTrigger.RECONCILE, now=now)
+            requested.append(day.date)
+        except DBAPIError:
+            postponed.append(day.date)
+    return Reconciliation(requested=requested, postponed=postponed)

@@ -1,0 +1,159 @@
+"""Failed attempts and retries of runs.
+
+pending ──dispatch──▶ queued ──claim──▶ running ──▶ succeeded   (by the build, with the rows)
+   ▲                     │                 │  └───▶ failed      attempts used up
+   ├──── reap: the lease expired, or an attempt failed
+   └──── retry ◀── failed, cancelled, skipped or missed             cancel ──▶ cancelled
+"""
+
+import random
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from daybook_domain.runs import queries
+from daybook_domain.runs.errors import RunNotEnded
+from daybook_domain.runs.fire_ledger import joined_reason
+from daybook_domain.runs.models import ReportRun, RunState, SkipCause
+from daybook_domain.runs.requests import notify_schedulers
+
+BACKOFF_BASE = timedelta(seconds=2)
+BACKOFF_CAP = timedelta(minutes=5)
+
+RETRYABLE_STATES = {RunState.FAILED, RunState.CANCELLED, RunState.MISSED, RunState.SKIPPED}
+"""The states of a run that `retry` accepts."""
+
+
+async def record_failure(
+    session: AsyncSession,
+    run_id: UUID,
+    *,
+    fence: int,
+    error_code: str,
+    error_detail: str,
+    retryable: bool,
+    now: datetime,
+) -> ReportRun | None:
+    """Record a failed attempt: pending again after a backoff, or failed without attempts left.
+
+    None when `fence` is not the run's newest (any more).
+    """
+    run = await queries.find_claimed_run_for_update(session, run_id, fence=fence)
+    if run is None:
+        return None
+    await end_attempt(
+        session, run, error_code=error_code, error_detail=error_detail, retryable=retryable, now=now
+    )
+    return run
+
+
+async def end_attempt(
+    session: AsyncSession,
+    run: ReportRun,
+    *,
+    error_code: str,
+    error_detail: str,
+    retryable: bool,
+    now: datetime,
+    pause: timedelta | None = None,
+) -> None:
+    """End the attempt of a locked running run; `pause` replaces the backoff."""
+    run.error_code = error_code
+    run.error_detail = error_detail[:2000]
+    if retryable and run.attempt < run.max_attempts:
+        delay = backoff(run.attempt) if pause is None else pause
+        await return_to_pending(session, run, now=now, available_at=now + delay)
+        return
+    run.state = RunState.FAILED
+    run.reason = "no attempts left" if retryable else "not retryable"
+    run.lease_until = None
+    run.finished_at = now
+    run.progress = None
+    # A worker that still has the old fence must not finish the run.
+    run.fence += 1
+    await session.flush()
+
+
+async def retry(session: AsyncSession, run_id: UUID, *, now: datetime) -> ReportRun:
+    """Return a run that ended without a report to pending, with all its attempts.
+
+    Where another run waits for its date, it joins that one. Raises `RunNotEnded` for a run that is
+    in progress, has succeeded, or has joined another.
+    """
+    run = await queries.get_run_for_update(session, run_id)
+    if run.cause is SkipCause.JOINED:
+        raise RunNotEnded(f"Run {run.id} has joined run {run.joined_run_id}; retry that one.")
+    if run.state not in RETRYABLE_STATES:
+        raise RunNotEnded(
+            f"Run {run.id} is {run.state}; only one that failed, was cancelled, skipped or missed"
+            " can be retried. POST /report/runs builds a day again."
+        )
+    run.cause = run.reason = run.joined_run_id = None
+    run.finished_at = run.error_code = run.error_detail = None
+    run.attempt = 0
+    await return_to_pending(session, run, now=now, available_at=now)
+    await notify_schedulers(session)
+    return run
+
+
+async def return_to_pending(
+    session: AsyncSession, run: ReportRun, *, now: datetime, available_at: datetime
+) -> None:
+    """Return a locked run to pending; end it as joined when another run waits for its date."""
+    run.lease_until = None
+    run.queued_at = None
+    run.progress = None
+    # A worker that still has the old fence must not finish the run.
+    run.fence += 1
+    await session.flush()
+    pending = (
+        update(ReportRun)
+        .where(col(ReportRun.id) == run.id)
+        .values(state=RunState.PENDING, available_at=available_at)
+        .execution_options(synchronize_session=False)
+    )
+    while True:
+        try:
+            async with session.begin_nested():
+                await session.execute(pending)
+            break
+        except IntegrityError:
+            # No lock is needed: the other run began to wait after this one, so it builds no less.
+            waiting = await queries.find_waiting_run(session, run.report_date)
+            if waiting is not None:
+                await _end_as_joined(session, run, waiting, now=now)
+                return
+            # The waiting run was claimed in this very moment: the date is free again.
+    await session.refresh(run)
+
+
+async def _end_as_joined(
+    session: AsyncSession, run: ReportRun, waiting: ReportRun, *, now: datetime
+) -> None:
+    run.state = RunState.SKIPPED
+    run.cause = SkipCause.JOINED
+    run.joined_run_id = waiting.id
+    run.reason = joined_reason(waiting.id, run.report_date)
+    run.finished_at = now
+    await session.flush()
+    # Runs that joined it follow, so that each of them names the run that does the work.
+    await session.execute(
+        update(ReportRun)
+        .where(col(ReportRun.joined_run_id) == run.id, col(ReportRun.cause) == SkipCause.JOINED)
+        .values(joined_run_id=waiting.id)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def backoff(attempt: int) -> timedelta:
+    """Return the pause after failed attempt number `attempt`: doubling, capped, jittered by half.
+
+    Source: "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), equal jitter.
+    """
+    # Twenty doublings are far beyond the cap; more would overflow.
+    full = min(BACKOFF_BASE * (1 << min(attempt - 1, 20)), BACKOFF_CAP)
+    return full / 2 + full / 2 * random.random()

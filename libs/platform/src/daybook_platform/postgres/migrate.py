@@ -1,0 +1,55 @@
+"""How does a database get the schema? One release step runs this; no service ever does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from daybook_domain import migrations
+from daybook_domain.advisory_locks import MIGRATION
+from daybook_platform.postgres.engine import async_url
+
+Step = Callable[[Config], None]
+
+_MIGRATIONS = Path(migrations.__file__).parent
+
+
+async def upgrade(url: str, *, revision: str = "head") -> None:
+    """Bring the database at `url` up to `revision`; a second caller waits for the first."""
+    await _run(url, lambda config: command.upgrade(config, revision))
+
+
+async def downgrade(url: str, *, revision: str) -> None:
+    """Bring the database at `url` down to `revision` (`base`: nothing of ours left)."""
+    await _run(url, lambda config: command.downgrade(config, revision))
+
+
+async def check(url: str) -> None:
+    """Raise when the tables of the code and of the database at `url` differ."""
+    await _run(url, command.check)
+
+
+async def _run(url: str, step: Step) -> None:
+    engine = create_async_engine(async_url(url), poolclass=NullPool)
+    try:
+        await _run_locked(engine, step)
+    finally:
+        await engine.dispose()
+
+
+async def _run_locked(engine: AsyncEngine, step: Step) -> None:
+    def run(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        config.attributes["connection"] = connection
+        step(config)
+
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION})
+        # A migration that waits for a table makes everybody behind it wait: better to fail.
+        await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        await connection.run_sync(run)

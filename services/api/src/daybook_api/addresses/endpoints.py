@@ -1,0 +1,71 @@
+"""/users/{user_id}/addresses: where a user has things delivered to."""
+
+from http import HTTPStatus
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Query, Response
+
+from daybook_api.addresses.schemas import Addresses, AddressIn, AddressOut, AddressPatch
+from daybook_api.dependencies import App
+from daybook_api.idempotency import CREATED, Idempotent
+from daybook_api.pagination import PageQuery, PathId
+from daybook_domain.catalog import queries, service
+from daybook_domain.catalog.service import AddressChanges, NewAddress
+
+router = APIRouter(prefix="/users/{user_id}/addresses", tags=["users"])
+
+
+@router.get("")
+async def list_addresses(
+    user_id: PathId, query: Annotated[PageQuery, Query()], app: App
+) -> Addresses:
+    """List the addresses of a user, newest first."""
+    async with app.sessions() as session:
+        found, total = await queries.list_addresses(
+            session, user_id=user_id, limit=query.count, offset=query.offset
+        )
+    return Addresses(addresses=[AddressOut.model_validate(one) for one in found], total=total)
+
+
+@router.post(
+    "", status_code=HTTPStatus.CREATED, response_model=AddressOut, responses={201: CREATED}
+)
+async def add_address(user_id: PathId, body: AddressIn, app: App, once: Idempotent) -> Response:
+    """Add an address of a user."""
+    async with app.sessions.begin() as session:
+        if (known := await once.replay(session, body)) is not None:
+            return known
+        address = await service.add_address(session, user_id, NewAddress(**body.model_dump()))
+        return await once.keep(
+            session,
+            AddressOut.model_validate(address),
+            location=f"/users/{user_id}/addresses/{address.id}",
+        )
+
+
+@router.get("/{address_id}")
+async def get_address(user_id: PathId, address_id: PathId, app: App) -> AddressOut:
+    """Show an address."""
+    async with app.sessions() as session:
+        return AddressOut.model_validate(
+            await queries.get_address(session, address_id, user_id=user_id)
+        )
+
+
+@router.put("/{address_id}")
+async def change_address(
+    user_id: PathId, address_id: PathId, body: AddressPatch, app: App
+) -> AddressOut:
+    """Change what the body names."""
+    changes = cast("AddressChanges", body.model_dump(exclude_unset=True))
+    async with app.sessions.begin() as session:
+        return AddressOut.model_validate(
+            await service.change_address(session, address_id, user_id=user_id, changes=changes)
+        )
+
+
+@router.delete("/{address_id}", status_code=HTTPStatus.NO_CONTENT)
+async def delete_address(user_id: PathId, address_id: PathId, app: App) -> None:
+    """Delete an address that no order goes to."""
+    async with app.sessions.begin() as session:
+        await service.delete_address(session, address_id, user_id=user_id)

@@ -1,0 +1,77 @@
+"""Request and response bodies of products."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from daybook_api.money import Money
+from daybook_api.pagination import PageQuery
+from daybook_domain.catalog.validation import (
+    MAX_AMOUNT,
+    Price,
+    ProductDescription,
+    ProductName,
+    Stock,
+)
+from daybook_domain.validation import Storable, unset_field
+
+
+class ProductIn(BaseModel):
+    """A product to add."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: ProductName
+    description: ProductDescription | None = None
+    price: Price
+    stock_quantity: Stock = 0
+
+
+class ProductPatch(BaseModel):
+    """What is to be different about a product; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: ProductName = unset_field()
+    description: ProductDescription | None = None
+    price: Price = unset_field()
+    stock_quantity: Stock = unset_field()
+
+
+class ProductOut(BaseModel):
+    """A thing that can be ordered."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    name: str
+    description: str | None
+    price: Money
+    stock_quantity: int = Field(description="How many pieces are left.")
+    created_at: datetime
+    updated_at: datetime
+
+
+class Products(BaseModel):
+    """A page of products, newest first."""
+
+    products: list[ProductOut]
+    total: int
+
+
+PriceBound = Annotated[Decimal, Field(ge=0, le=MAX_AMOUNT)]
+
+
+class ProductsQuery(PageQuery):
+    """Which products to list."""
+
+    name: Annotated[
+        str | None,
+        StringConstraints(max_length=200),
+        Storable,
+        Field(description="A part of the name, in upper or lower case."),
+    ] = None
+    min_price: PriceBound | None = None
+    max_price: PriceBound | None = None

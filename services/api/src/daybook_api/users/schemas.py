@@ -1,0 +1,48 @@
+"""Request and response bodies of users."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from daybook_domain.catalog.validation import Email, UserDescription, Username
+from daybook_domain.validation import unset_field
+
+
+class UserIn(BaseModel):
+    """A user to add."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    username: Username
+    email: Email
+    description: UserDescription | None = None
+
+
+class UserPatch(BaseModel):
+    """What is to be different about a user; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    username: Username = unset_field()
+    email: Email = unset_field()
+    description: UserDescription | None = None
+
+
+class UserOut(BaseModel):
+    """Somebody who orders."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    username: str
+    email: str
+    description: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Users(BaseModel):
+    """A page of users, newest first."""
+
+    users: list[UserOut]
+    total: int
