@@ -1,4 +1,4 @@
-"""Is every task contract bound, once, and does its payload survive the wire?"""
+"""Task contracts: each is bound once, and its payload is serializable."""
 
 import importlib
 import json
@@ -22,12 +22,12 @@ from daybook_worker.settings import WorkerSettings
 EXAMPLES: dict[str, BaseModel] = {BUILD_REPORT.name: BuildReport(run_id=uuid4())}
 
 
-def declared() -> Iterator[Task[Any]]:
-    """Return every contract that some feature declares."""
+def declared_tasks() -> Iterator[Task[Any]]:
+    """Yield the task contracts of all features."""
     for module in pkgutil.walk_packages(daybook_domain.__path__, "daybook_domain."):
         if module.name.endswith(".tasks"):
-            room = importlib.import_module(module.name)
-            yield from (thing for thing in vars(room).values() if isinstance(thing, Task))
+            members = vars(importlib.import_module(module.name)).values()
+            yield from (member for member in members if isinstance(member, Task))
 
 
 def settings() -> WorkerSettings:
@@ -39,7 +39,7 @@ def settings() -> WorkerSettings:
 
 
 def test_every_declared_task_is_bound_exactly_once() -> None:
-    names = [task.name for task in declared()]
+    names = [task.name for task in declared_tasks()]
 
     engine = create_engine(settings().database_url.get_secret_value(), application="tests")
     bound = wire_reports(settings(), engine, WorkerMetrics()).broker.local_task_registry
@@ -58,14 +58,14 @@ def test_a_task_cannot_be_bound_twice() -> None:
         register(broker, BUILD_REPORT, handler)
 
 
-@pytest.mark.parametrize("task", list(declared()), ids=lambda task: task.name)
-def test_every_payload_survives_json(task: Task[Any]) -> None:
+@pytest.mark.parametrize("task", list(declared_tasks()), ids=lambda task: task.name)
+def test_every_payload_is_unchanged_by_a_json_round_trip(task: Task[Any]) -> None:
     payload = EXAMPLES[task.name]
 
     assert task.payload.model_validate(json.loads(payload.model_dump_json())) == payload
 
 
-def test_a_payload_from_a_newer_release_is_understood() -> None:
+def test_a_payload_of_a_newer_release_is_accepted() -> None:
     run_id = uuid4()
 
     newer = {"run_id": str(run_id), "colour": "blue"}

@@ -8,7 +8,7 @@ row locks that belongs to it.
 from datetime import date
 
 MIGRATION = 7200
-"""Single key, transaction: one migration runs at a time."""
+"""Single key, transaction. Exclusive: a migration, so that one runs at a time."""
 
 REPORT_DATE = 7201
 """Class, key `date_key(report_date)`, transaction.
@@ -18,13 +18,13 @@ report of that date may contain (also in the triggers of migration 0002).
 """
 
 TASKIQ_SYNC = 7206
-"""Single key, transaction: the scheduler that copies TaskIQ's schedules from Redis."""
+"""Single key, transaction. Exclusive: the scheduler that synchronizes TaskIQ's schedules."""
 
 INTAKE_BATCH = 7210
 """Class, key 0, transaction.
 
-Shared: a batch of intake messages. Exclusive: a batch that has to see the receipts of all batches
-that are being committed.
+Shared: a batch of intake messages. Exclusive: a batch that must see the receipts of all batches
+that are committing concurrently.
 """
 
 _DATE_EPOCH = date(2000, 1, 1)

@@ -1,4 +1,4 @@
-"""What time is it? The database's clock decides, so that skewed hosts agree on leases and fires."""
+"""The database's clock, the only one: hosts with skewed clocks agree on leases and fires."""
 
 from datetime import UTC, datetime
 
@@ -7,6 +7,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 
 async def now(session: AsyncSession) -> datetime:
-    """Return the present instant (UTC), which moves on within a transaction too."""
+    """Return the current instant (UTC); it advances within a transaction, unlike `now()` in SQL."""
     instant: datetime = (await session.execute(text("SELECT clock_timestamp()"))).scalar_one()
     return instant.astimezone(UTC)

@@ -1,21 +1,24 @@
-"""What the domain can refuse.
+"""Errors of the domain, by meaning.
 
 DaybookError
-├── NotFound      the thing asked for does not exist         api: 404   worker: stop
-├── Conflict      it exists, in a state that forbids this    api: 409   worker: stop
-├── Outdated      it has changed since the caller looked     api: 412   worker: stop
-├── Invalid       the request breaks a business rule         api: 422   worker: stop
-└── Unavailable   something we depend on is down             api: 503   worker: retry, with backoff
+├── NotFound      the requested object does not exist             api: 404   worker: fail
+├── Conflict      the object's state does not permit the request  api: 409   worker: fail
+├── Outdated      the object changed after the caller read it     api: 412   worker: fail
+├── Invalid       the request violates a business rule            api: 422   worker: fail
+└── Unavailable   a service that we depend on does not respond    api: 503   worker: retry
+
+Features subclass these. The api maps them to `application/problem+json` (RFC 9457), the worker to
+acknowledge, retry with backoff, or dead-letter. Every other exception is a bug.
 """
 
 from typing import ClassVar
 
 
 class DaybookError(Exception):
-    """A refusal with a meaning; `code` is stable, for callers to match on.
+    """A request that cannot be fulfilled; `code` is stable, so that callers can match on it.
 
-    `field` names the culprit within what was asked, where there is one: `date`,
-    `items/0/product_id`.
+    `field` is the path of the invalid value within the request, if the error concerns a single
+    one: `date`, `items/0/product_id`.
     """
 
     code: ClassVar[str] = "error"
@@ -27,30 +30,30 @@ class DaybookError(Exception):
 
 
 class NotFound(DaybookError):
-    """The thing asked for does not exist."""
+    """The requested object does not exist."""
 
     code = "not_found"
 
 
 class Conflict(DaybookError):
-    """The thing asked for exists, in a state that forbids what was asked."""
+    """The requested object exists, in a state that does not permit the request."""
 
     code = "conflict"
 
 
 class Outdated(DaybookError):
-    """The thing asked for has changed since the caller looked at it."""
+    """The requested object has changed after the caller read it."""
 
     code = "outdated"
 
 
 class Invalid(DaybookError):
-    """The request breaks a business rule."""
+    """The request violates a business rule."""
 
     code = "invalid"
 
 
 class Unavailable(DaybookError):
-    """Something that we depend on is down; trying again later may help."""
+    """A service that we depend on does not respond; a later retry may succeed."""
 
     code = "unavailable"

@@ -1,7 +1,7 @@
-"""Names of the channels that LISTEN and NOTIFY use."""
+"""Channel names of LISTEN and NOTIFY."""
 
 RUNS_CHANNEL = "daybook_runs"
-"""Wakes schedulers: a run is pending, or a backfill can continue. Carries no payload."""
+"""Wakes the schedulers: a run is pending, or a backfill can continue. No payload."""
 
 EVENTS_CHANNEL = "daybook_events"
-"""Changed runs, days and backfills, as JSON; written by triggers (migrations 0005 and 0006)."""
+"""Changes of runs, days and backfills, as JSON; sent by triggers (migrations 0005 and 0006)."""

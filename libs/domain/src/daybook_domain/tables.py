@@ -1,4 +1,4 @@
-"""Which tables exist? Their metadata, complete: every feature's models are imported here."""
+"""The complete metadata of all tables: every feature's models are imported here."""
 
 from daybook_domain.backfills import models as backfills
 from daybook_domain.catalog import models as catalog

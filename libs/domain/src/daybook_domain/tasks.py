@@ -1,4 +1,4 @@
-"""What is a task contract? (and the TaskQueue protocol)"""
+"""Task contracts, and the protocol of the queue that they are sent to."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,10 +11,10 @@ P = TypeVar("P", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Task(Generic[P]):
-    """What may be asked of a worker.
+    """The contract of a task: its name, payload model and timeout.
 
-    `name` travels on the wire and is never renamed while messages may be in flight; `payload`
-    carries ids, not data, and only ever gains optional fields.
+    `name` is part of the wire format and must not change while messages may be in flight;
+    `payload` carries ids, not data, and only gains optional fields.
     """
 
     name: str
@@ -23,15 +23,15 @@ class Task(Generic[P]):
 
 
 class TaskQueue(Protocol):
-    """Where tasks are sent; keeps the message broker out of the domain."""
+    """A destination of tasks; a protocol, so that the domain depends on no message broker."""
 
     async def send(self, task: Task[P], payload: P) -> None:
-        """Send one task; returns once the broker has taken responsibility for it.
+        """Send one task; return when the broker has confirmed it.
 
-        Raises `Unavailable` when that cannot be had now.
+        Raises `Unavailable` when the broker cannot confirm it at present.
         """
         ...
 
 
 class Interrupted(Exception):
-    """Raised by a handler that gives its task back unfinished, because its worker is leaving."""
+    """The handler stopped before it finished, because its worker shuts down: requeue the task."""

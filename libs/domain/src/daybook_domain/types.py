@@ -1,4 +1,4 @@
-"""Which base and which column types do tables share?"""
+"""The base class and the column types of all tables."""
 
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
@@ -8,11 +8,11 @@ from sqlmodel import Field, SQLModel
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 UtcDateTime = UTCDateTime
-"""`timestamptz`; refuses naive values, gives aware UTC ones back."""
+"""`timestamptz`; rejects naive values, returns aware UTC ones."""
 
 
 class Table(SQLModel):
-    """The base of all tables; its metadata gives every constraint a name."""
+    """The base class of all tables; its metadata names every constraint."""
 
     metadata: ClassVar[MetaData] = MetaData(
         naming_convention={
@@ -54,7 +54,7 @@ def reference(
 
 
 def created_at() -> Any:
-    """Return the field of an instant that the database fills in on insert."""
+    """Return the field of an instant that the database sets on insert."""
     return Field(
         default=None,
         sa_type=UtcDateTime,
@@ -64,7 +64,7 @@ def created_at() -> Any:
 
 
 def updated_at() -> Any:
-    """Return the field of an instant that moves with each change of its row."""
+    """Return the field of an instant that is set on insert and on each update of its row."""
     return Field(
         default=None,
         sa_type=UtcDateTime,
@@ -74,14 +74,15 @@ def updated_at() -> Any:
 
 
 def money() -> Any:
-    """Return the type of an amount of money: exact, two decimals."""
+    """Return the type of an amount of money: exact, two decimal places."""
     return Numeric(12, 2)
 
 
 def text_enum(enum: type[StrEnum], *, name: str) -> Any:
-    """Return the type of an enum stored as text by value, with the CHECK named `name`.
+    """Return the type of an enum stored as the text of its value, with a CHECK named `name`.
 
-    SQLModel's default, a native enum of member names, is painful to alter.
+    Not SQLModel's default, a native enum of member names: removing a value from one requires a
+    new type.
     """
     return Enum(
         enum,
