@@ -60,7 +60,7 @@ async def test_schedulers_are_woken_once_the_run_can_be_seen(
 @pytest.mark.parametrize(
     ("body", "pointer", "hint"),
     [
-        ({"date": "2999-01-01"}, "#/date", "has not begun yet"),
+        ({"date": "2999-01-01"}, "#/date", "has not started"),
         ({"date": "2026-13-01"}, "#/date", "expected YYYY-MM-DD"),
         ({"date": ""}, "#/date", "is empty"),
         ({"date": 20260301}, "#/date", "is not a date"),

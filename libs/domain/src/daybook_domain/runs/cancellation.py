@@ -14,15 +14,15 @@ from daybook_domain.runs.models import ReportRun, RunState
 async def cancel(
     session: AsyncSession, run_id: UUID, *, now: datetime, reason: str | None = None
 ) -> ReportRun:
-    """Cancel a run that has not ended, and with it the fires that joined it.
+    """Cancel a run that has not ended, and the fires that joined it.
 
-    A worker that is building it has an old fence from now on and cannot commit. Raises `RunEnded`.
+    A worker that is building it has an outdated fence then and cannot commit. Raises `RunEnded`.
     """
     run = await queries.get_run_for_update(session, run_id)
     if run.state not in queries.OPEN_STATES:
-        raise RunEnded(f"Run {run.id} has ended already: it is {run.state}.")
+        raise RunEnded(f"Run {run.id} has already ended; its state is {run.state}.")
     run.state = RunState.CANCELLED
-    run.reason = reason or "cancelled by hand"
+    run.reason = reason or "cancelled manually"
     run.lease_until = None
     run.finished_at = now
     run.progress = None

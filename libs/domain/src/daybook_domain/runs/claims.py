@@ -29,18 +29,18 @@ async def claim_next(
     """Claim the most urgent queued run and return it; None when there is nothing to claim.
 
     `run_id` is the run that the message names. A more urgent run is claimed in its place, so the
-    order of messages in the queue does not matter; the message of that run then stands for one
-    that still waits. With `before`, only runs more urgent than that trigger are claimed. The new
-    `fence` of the run is what the worker must present to finish it.
+    order of messages in the queue does not matter; the message of the claimed run will claim one
+    that is still queued. With `before`, only runs more urgent than that trigger are claimed. The
+    new `fence` of the run is required to finish it.
 
-    Never waits. Raises `RunsLocked` when every claimable run is locked: it is being claimed, or
-    looked at by a scheduler that came too late to send it, and then there may be no other message
-    for it. Ask again, in a new transaction.
+    Does not wait for locks. Raises `RunsLocked` when every claimable run is locked, by another
+    claim or by a scheduler that lost the race to dispatch it. In the second case there may be no
+    other message for the run, so the caller must retry, in a new transaction.
     """
     is_named = col(ReportRun.id) == run_id
     priority_column = col(ReportRun.priority)
-    # Without sorts the most urgent run is the first of its index, also when the statistics say
-    # that next to nothing is queued, and a burst of fires has just been sent.
+    # Without sorts Postgres reads the most urgent run first from the index, even when a burst of
+    # fires was just dispatched and the statistics still show few queued runs.
     statement = select(priority_column, func.set_config("enable_sort", "off", True)).where(  # noqa: FBT003
         is_named
     )
@@ -97,6 +97,6 @@ async def _claim(
 
 
 def _is_queued() -> ColumnElement[bool]:
-    # A condition that no partial index matches: as long as the statistics do not know of a burst
-    # of runs, Postgres takes these indexes for empty, and reads a whole one instead of the key.
+    # A condition that no partial index matches: while the statistics do not include a burst of
+    # runs, Postgres estimates these indexes as empty and scans a whole one instead of the key.
     return case((col(ReportRun.state) == RunState.QUEUED, true()), else_=false())

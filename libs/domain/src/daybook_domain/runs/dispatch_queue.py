@@ -1,6 +1,6 @@
-"""Which runs have still to be sent to the workers, and what became of sending them?
+"""The queue of runs to dispatch: claim those that are due, record whether their messages were sent.
 
-Runs are the outbox of their own messages: what is pending has not been sent, what is queued has.
+Runs are the outbox of their own messages: a pending run has not been sent, a queued one has.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 
 @dataclass(frozen=True)
 class DispatchItem:
-    """What sending a run needs to know of it.
+    """The columns of a run that its dispatch needs.
 
-    Not the row itself: to make objects of rows would cost about as much as to send their messages.
+    Not the row itself: creating ORM objects would cost about as much as publishing the messages.
     """
 
     id: UUID
@@ -30,7 +30,7 @@ class DispatchItem:
     attempt: int
     available_at: datetime
     fence: int
-    """Grows when the run is claimed or reaped, and so has left the hands of its sender."""
+    """Incremented when the run is claimed or reaped; the dispatcher must not change it then."""
 
 
 async def claim_due(
@@ -41,11 +41,11 @@ async def claim_due(
     limit: int,
     has_to_wait: ColumnElement[bool],
 ) -> Sequence[DispatchItem]:
-    """Move up to `limit` pending runs that are due to queued, and return them, most urgent first.
+    """Move up to `limit` pending runs that are due to queued; return them, most urgent first.
 
-    Committed before anything is published: a scheduler that crashes in between leaves a queued run
-    whose short `lease` expires. Rows that another scheduler has locked are skipped, and so are
-    those for which the condition `has_to_wait` holds (`schedules.overlap`).
+    The caller commits before it publishes: if the scheduler crashes in between, the short `lease`
+    of the queued runs expires. Rows that are locked by another scheduler are skipped, and so are
+    those for which the condition `has_to_wait` is true (`schedules.overlap`).
     """
     due = (
         select(ReportRun.id)
@@ -54,30 +54,30 @@ async def claim_due(
             ReportRun.available_at <= now,
             ~has_to_wait,
         )
-        # As the index has them, so that the rest of what is due is not even looked at.
+        # The order of the index, so that Postgres stops reading it after `limit` rows.
         .order_by(col(ReportRun.priority), col(ReportRun.available_at))
         .limit(limit)
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    taken = (
+    queue_due = (
         update(ReportRun)
         .where(col(ReportRun.id) == due.c.id)
         .values(state=RunState.QUEUED, queued_at=now, lease_until=now + lease)
         .returning(*(getattr(ReportRun, field.name) for field in fields(DispatchItem)))
         .execution_options(synchronize_session=False)
     )
-    runs = [DispatchItem(*row) for row in await session.execute(taken)]
-    return sorted(runs, key=lambda run: (run.priority, run.available_at, run.report_date))
+    items = [DispatchItem(*row) for row in await session.execute(queue_due)]
+    return sorted(items, key=lambda item: (item.priority, item.available_at, item.report_date))
 
 
 async def mark_sent(
     session: AsyncSession, runs: Sequence[DispatchItem], *, until: datetime
 ) -> Sequence[DispatchItem]:
-    """Record that the broker has the messages: the runs may wait for a worker `until` then.
+    """Record that the broker has confirmed the messages: extend the leases of the runs to `until`.
 
-    Return those that somebody has locked just now. They keep their short lease; unless it is tried
-    again, they are taken back and sent a second time.
+    Return the runs whose rows are locked by another transaction. Their short lease is unchanged:
+    unless the caller retries in time, they are reaped and dispatched a second time.
     """
     return await _mark(session, runs, _MARK_SENT, until=until)
 
@@ -85,9 +85,10 @@ async def mark_sent(
 async def mark_unsent(
     session: AsyncSession, runs: Sequence[DispatchItem], *, until: datetime
 ) -> Sequence[DispatchItem]:
-    """Record that the broker took no messages: the runs are pending again, from `until` on.
+    """Record that the messages were not sent: return the runs to pending, available at `until`.
 
-    A message that did get through after all finds nothing to claim. Return as `mark_sent` does.
+    If a message was delivered nevertheless, its consumer finds no queued run to claim. Return the
+    runs whose rows are locked, as `mark_sent` does.
     """
     return await _mark(session, runs, _MARK_UNSENT, until=until)
 
@@ -98,31 +99,32 @@ async def _mark(
     if not runs:
         return []
     keys = {"ids": [run.id for run in runs], "fences": [run.fence for run in runs]}
-    held = set((await session.execute(statement, {"until": until, **keys})).scalars())
-    return [run for run in runs if run.id in held]
+    locked = set((await session.execute(statement, {"until": until, **keys})).scalars())
+    return [run for run in runs if run.id in locked]
 
 
-# The fence grows when a run is claimed or reaped: a sender that was held up must not touch what
-# has long been in other hands. Nor does it wait for whoever holds a run: besides those who change
-# it that is another scheduler which, in the same moment, found it pending and came too late.
-_STILL_TAKEN = """
-    WITH still AS (
+# A claim or a reap increments the fence: a delayed dispatcher must not change a run that was
+# claimed or dispatched again meanwhile. Locked rows are skipped instead of waited for: besides the
+# transactions that change the run, another scheduler may hold the lock that found it pending at
+# the same moment and lost the race to queue it.
+_MARK_UNCLAIMED = """
+    WITH unclaimed AS (
         SELECT run.id, run.fence FROM report_runs AS run
-        JOIN unnest(CAST(:ids AS uuid[]), CAST(:fences AS bigint[])) AS taken(id, fence)
-            ON run.id = taken.id AND run.fence = taken.fence
+        JOIN unnest(CAST(:ids AS uuid[]), CAST(:fences AS bigint[])) AS item(id, fence)
+            ON run.id = item.id AND run.fence = item.fence
         WHERE run.state = 'queued'
-    ), free AS (
-        SELECT run.id FROM report_runs AS run JOIN still USING (id)
-        WHERE run.state = 'queued' AND run.fence = still.fence
+    ), unlocked AS (
+        SELECT run.id FROM report_runs AS run JOIN unclaimed USING (id)
+        WHERE run.state = 'queued' AND run.fence = unclaimed.fence
         FOR UPDATE OF run SKIP LOCKED
-    ), marked AS (
-        UPDATE report_runs SET {change} WHERE id IN (SELECT id FROM free) RETURNING id
+    ), updated AS (
+        UPDATE report_runs SET {change} WHERE id IN (SELECT id FROM unlocked) RETURNING id
     )
-    SELECT id FROM still EXCEPT SELECT id FROM marked
+    SELECT id FROM unclaimed EXCEPT SELECT id FROM updated
 """
-_MARK_SENT = text(_STILL_TAKEN.format(change="lease_until = :until"))
+_MARK_SENT = text(_MARK_UNCLAIMED.format(change="lease_until = :until"))
 _MARK_UNSENT = text(
-    _STILL_TAKEN.format(
+    _MARK_UNCLAIMED.format(
         change="state = 'pending', available_at = :until, lease_until = NULL, queued_at = NULL"
     )
 )

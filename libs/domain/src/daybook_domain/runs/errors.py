@@ -10,13 +10,13 @@ class RunNotFound(NotFound):
 
 
 class FutureDay(Invalid):
-    """The business day has not started, so there is nothing to report."""
+    """The business day has not started, so it has no orders to report."""
 
     code = "future_day"
 
 
 class RunsLocked(Conflict):
-    """Every claimable run is locked by another transaction at this moment; ask again."""
+    """Every claimable run is locked by another transaction; retry in a new one."""
 
     code = "run_held"
 

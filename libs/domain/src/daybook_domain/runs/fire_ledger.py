@@ -1,6 +1,6 @@
-"""How do due fires get into the ledger, each once, as work or with the reason why not?
+"""The ledger of fires: each due fire is recorded once, as a run or with the cause of its skip.
 
-Set-based: a thousand fires take as many statements as one. Writes, inside the caller's transaction.
+Set-based: a thousand fires take as many statements as one. Runs in the caller's transaction.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from daybook_domain.runs.models import ReportRun, RunState, SkipCause
 
 @dataclass(frozen=True)
 class Fire:
-    """One due time of a schedule; with `cause` and `reason` where by policy it becomes no work."""
+    """One due time of a schedule; `cause` and `reason` are set if a policy skips it."""
 
     schedule_id: int
     scheduled_for: datetime
@@ -30,7 +30,7 @@ class Fire:
 
     @property
     def key(self) -> tuple[int, datetime]:
-        """What is there once in the ledger (P1)."""
+        """The unique key of the fire in the ledger (P1)."""
         return self.schedule_id, self.scheduled_for
 
 
@@ -44,60 +44,61 @@ STATE_BY_CAUSE = {
 }
 
 FireCounts = Counter[SkipCause | None]
-"""How many fires became what; None: work of their own."""
+"""The number of recorded fires by cause; None: a run of their own."""
 
 
 @dataclass(frozen=True)
-class _Row:
+class _LedgerRow:
     fire: Fire
     joined_run_id: UUID | None = None
     id: UUID = field(default_factory=uuid4)
 
 
 async def record(session: AsyncSession, fires: Sequence[Fire], *, now: datetime) -> FireCounts:
-    """Turn due fires into runs, or into the reason why not; those known already change nothing.
+    """Record due fires, each as a run or as skipped; count those that were not recorded before.
 
-    A fire whose date has a waiting run joins it, also that of another fire among these.
+    A fire whose date has a waiting run joins it, also the run of another fire in `fires`.
     """
-    ended = [_Row(fire) for fire in fires if fire.cause is not None]
-    recorded = await _insert(session, ended, now=now)
-    work = [fire for fire in fires if fire.cause is None]
-    while work:
-        added, work = await _add_or_join(session, work, now=now)
-        recorded += added
-        # What is left met a run that began to wait, or was claimed, in this very moment.
-        work = await _unknown(session, work) if work else []
-    return recorded
+    skipped = [_LedgerRow(fire) for fire in fires if fire.cause is not None]
+    counts = await _insert(session, skipped, now=now)
+    remaining = [fire for fire in fires if fire.cause is None]
+    while remaining:
+        added, remaining = await _insert_or_join(session, remaining, now=now)
+        counts += added
+        # The rest conflicted with a run that was inserted or claimed concurrently: try again.
+        remaining = await _exclude_recorded(session, remaining) if remaining else []
+    return counts
 
 
-async def _add_or_join(
+async def _insert_or_join(
     session: AsyncSession, fires: Sequence[Fire], *, now: datetime
 ) -> tuple[FireCounts, list[Fire]]:
-    """Record what can be; return the counts, and the fires whose place was taken meanwhile."""
-    # A waiting run need not be locked: it was waiting after these fires were due, so whoever
-    # claims it builds what they are about. `end_joined` sees to one that is cancelled just now.
+    """Insert one run a date and join the other fires to it; return the counts and the rest.
+
+    The rest are fires of dates whose waiting run was inserted by a concurrent transaction.
+    """
+    # A waiting run need not be locked: it was still waiting when these fires were due, so its
+    # build includes their data. `cancel_joined_fires` handles a run that is cancelled concurrently.
     waiting = await queries.list_waiting_runs(session, {fire.day for fire in fires})
-    first: dict[date, _Row] = {}
+    first_of_date: dict[date, _LedgerRow] = {}
     for fire in fires:
         if fire.day not in waiting:
-            first.setdefault(fire.day, _Row(fire))
-    # In the order of dates, so that two schedulers cannot wait for each other.
-    chosen = sorted(first.values(), key=lambda row: row.fire.day)
-    recorded = await _insert(session, chosen, now=now)
-    there = await _which_are_there(session, chosen) if recorded[None] < len(chosen) else chosen
-    waiting |= {row.fire.day: row.id for row in there}
-    own = {row.fire.key for row in there}
-    joining = [fire for fire in fires if fire.key not in own and fire.day in waiting]
-    recorded += await _insert(
-        session, [_join(fire, waiting[fire.day]) for fire in joining], now=now
-    )
-    await _pull(session, joining, waiting)
-    return recorded, [fire for fire in fires if fire.day not in waiting]
+            first_of_date.setdefault(fire.day, _LedgerRow(fire))
+    # Sorted by date, so that two schedulers cannot deadlock.
+    rows = sorted(first_of_date.values(), key=lambda row: row.fire.day)
+    counts = await _insert(session, rows, now=now)
+    inserted = await _list_inserted(session, rows) if counts[None] < len(rows) else rows
+    waiting |= {row.fire.day: row.id for row in inserted}
+    inserted_keys = {row.fire.key for row in inserted}
+    joining = [fire for fire in fires if fire.key not in inserted_keys and fire.day in waiting]
+    counts += await _insert(session, [_join(fire, waiting[fire.day]) for fire in joining], now=now)
+    await _promote(session, joining, waiting)
+    return counts, [fire for fire in fires if fire.day not in waiting]
 
 
-def _join(fire: Fire, run_id: UUID) -> _Row:
+def _join(fire: Fire, run_id: UUID) -> _LedgerRow:
     reason = joined_reason(run_id, fire.day)
-    return _Row(replace(fire, cause=SkipCause.JOINED, reason=reason), joined_run_id=run_id)
+    return _LedgerRow(replace(fire, cause=SkipCause.JOINED, reason=reason), joined_run_id=run_id)
 
 
 def joined_reason(run_id: UUID, day: date) -> str:
@@ -105,7 +106,7 @@ def joined_reason(run_id: UUID, day: date) -> str:
     return f"joined: run {run_id} was waiting for {day} already"
 
 
-# Without a conflict target both keys count: the fire's, and that of a waiting run.
+# Without a conflict target both unique keys apply: that of fires, and that of waiting runs.
 _INSERT = text(
     """
     INSERT INTO report_runs (id, report_date, trigger, schedule_id, scheduled_for, state, cause,
@@ -125,7 +126,9 @@ _INSERT = text(
 )
 
 
-async def _insert(session: AsyncSession, rows: Sequence[_Row], *, now: datetime) -> FireCounts:
+async def _insert(
+    session: AsyncSession, rows: Sequence[_LedgerRow], *, now: datetime
+) -> FireCounts:
     if not rows:
         return Counter()
     inserted = await session.execute(
@@ -146,85 +149,91 @@ async def _insert(session: AsyncSession, rows: Sequence[_Row], *, now: datetime)
     return Counter(cause and SkipCause(cause) for (cause,) in inserted)
 
 
-async def _which_are_there(session: AsyncSession, rows: Sequence[_Row]) -> list[_Row]:
+async def _list_inserted(session: AsyncSession, rows: Sequence[_LedgerRow]) -> list[_LedgerRow]:
     statement = select(ReportRun.id).where(col(ReportRun.id).in_([row.id for row in rows]))
-    there = set((await session.exec(statement)).all())
-    return [row for row in rows if row.id in there]
+    inserted_ids = set((await session.exec(statement)).all())
+    return [row for row in rows if row.id in inserted_ids]
 
 
-async def _unknown(session: AsyncSession, fires: Sequence[Fire]) -> list[Fire]:
+async def _exclude_recorded(session: AsyncSession, fires: Sequence[Fire]) -> list[Fire]:
     key = tuple_(col(ReportRun.schedule_id), col(ReportRun.scheduled_for))
     statement = select(ReportRun.schedule_id, ReportRun.scheduled_for).where(
         key.in_([fire.key for fire in fires])
     )
-    known = set((await session.exec(statement)).all())
-    return [fire for fire in fires if fire.key not in known]
+    recorded_keys = set((await session.exec(statement)).all())
+    return [fire for fire in fires if fire.key not in recorded_keys]
 
 
-# A run that waits for its jitter, after a failure, or as part of a backfill is not to delay a fire
-# that joins it. One that somebody holds is about to be sent, or pulled forward by another.
-_PULL = text(
+# A run that is delayed by jitter, by a backoff or by the low priority of a backfill must not delay
+# a fire that joins it. A locked run is being dispatched, or promoted by another transaction.
+_PROMOTE = text(
     """
     UPDATE report_runs SET
-        available_at = least(report_runs.available_at, sooner.at), priority = 0
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:instants AS timestamptz[])) AS sooner(id, at)
+        available_at = least(report_runs.available_at, joining.available_at), priority = 0
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:instants AS timestamptz[]))
+        AS joining(run_id, available_at)
     WHERE report_runs.id IN (
         SELECT run.id FROM report_runs AS run
-        JOIN unnest(CAST(:ids AS uuid[]), CAST(:instants AS timestamptz[])) AS wanted(id, at)
-            ON wanted.id = run.id AND (wanted.at < run.available_at OR run.priority > 0)
+        JOIN unnest(CAST(:ids AS uuid[]), CAST(:instants AS timestamptz[]))
+                AS joining(run_id, available_at)
+            ON joining.run_id = run.id
+            AND (joining.available_at < run.available_at OR run.priority > 0)
         WHERE run.state IN ('pending', 'queued')
         FOR UPDATE OF run SKIP LOCKED
-    ) AND report_runs.id = sooner.id
+    ) AND report_runs.id = joining.run_id
     """
 )
 
 
-async def _pull(session: AsyncSession, fires: Iterable[Fire], waiting: dict[date, UUID]) -> None:
-    soonest: dict[UUID, datetime] = {}
+async def _promote(session: AsyncSession, fires: Iterable[Fire], waiting: dict[date, UUID]) -> None:
+    earliest: dict[UUID, datetime] = {}
     for fire in fires:
         run_id = waiting[fire.day]
-        soonest[run_id] = min(fire.available_at, soonest.get(run_id, fire.available_at))
-    if soonest:
-        await session.execute(_PULL, {"ids": list(soonest), "instants": list(soonest.values())})
+        earliest[run_id] = min(fire.available_at, earliest.get(run_id, fire.available_at))
+    if earliest:
+        await session.execute(
+            _PROMOTE, {"ids": list(earliest), "instants": list(earliest.values())}
+        )
 
 
-_GOING = text(
+_BUSY_SCHEDULES = text(
     """
     SELECT schedule_id FROM report_runs
     WHERE schedule_id = ANY (CAST(:schedules AS bigint[]))
         AND state IN ('pending', 'queued', 'running')
     UNION
     SELECT fire.schedule_id
-    FROM report_runs AS fire JOIN report_runs AS work ON work.id = fire.joined_run_id
+    FROM report_runs AS fire JOIN report_runs AS joined_run ON joined_run.id = fire.joined_run_id
     WHERE fire.schedule_id = ANY (CAST(:schedules AS bigint[])) AND fire.cause = 'joined'
-        AND work.state IN ('pending', 'queued', 'running')
+        AND joined_run.state IN ('pending', 'queued', 'running')
     """
 )
 
 
 async def list_busy_schedules(session: AsyncSession, schedules: Sequence[int]) -> set[int]:
-    """Return those of the schedules with work that has not ended, their own or one they joined."""
+    """Return those of the schedules that have an unfinished run, their own or one they joined."""
     if not schedules:
         return set()
-    return set((await session.execute(_GOING, {"schedules": schedules})).scalars())
+    return set((await session.execute(_BUSY_SCHEDULES, {"schedules": schedules})).scalars())
 
 
-# The cancelled run's `reason` says who and why.
-_END_JOINED = text(
+# The `reason` of the cancelled run has who cancelled it, and why.
+_CANCEL_JOINED = text(
     """
     UPDATE report_runs AS fire SET
         state = 'cancelled', cause = NULL, finished_at = :now,
-        reason = 'the run that it joined, ' || work.id || ', was cancelled'
-    FROM report_runs AS work
-    WHERE work.state = 'cancelled' AND work.finished_at > :since
-        AND fire.joined_run_id = work.id AND fire.state = 'skipped' AND fire.cause = 'joined'
+        reason = 'the run that it joined, ' || joined_run.id || ', was cancelled'
+    FROM report_runs AS joined_run
+    WHERE joined_run.state = 'cancelled' AND joined_run.finished_at > :since
+        AND fire.joined_run_id = joined_run.id AND fire.state = 'skipped'
+        AND fire.cause = 'joined'
     """
 )
 
 
 async def cancel_joined_fires(session: AsyncSession, *, now: datetime, within: timedelta) -> None:
-    """Have the fires end as cancelled that joined a run which was cancelled `within` this time.
+    """Cancel the fires that joined a run which was cancelled less than `within` ago.
 
-    Again and again, for a fire can be about to join a run in the moment in which it is cancelled.
+    To be called periodically: a fire can join a run while that is being cancelled.
     """
-    await session.execute(_END_JOINED, {"now": now, "since": now - within})
+    await session.execute(_CANCEL_JOINED, {"now": now, "since": now - within})

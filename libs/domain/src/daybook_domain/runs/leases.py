@@ -15,13 +15,13 @@ from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.runs.requests import notify_schedulers
 
 REAP_RETRY_DELAY = timedelta(seconds=5)
-"""How soon the reaper returns to a run that it could not reap."""
+"""The delay after which the reaper tries again to reap a run that it could not reap."""
 
 
 async def extend(
     session: AsyncSession, run_id: UUID, *, fence: int, until: datetime, progress: str | None = None
 ) -> bool:
-    """Extend the lease of a running run; False when `fence` is not its newest (any more)."""
+    """Extend the lease of a running run; False when `fence` is not its current one."""
     values: dict[str, object] = {"lease_until": until}
     if progress is not None:
         values["progress"] = progress
@@ -39,7 +39,7 @@ async def extend(
 
 
 async def release(session: AsyncSession, run_id: UUID, *, fence: int, now: datetime) -> None:
-    """Return a running run to pending, unchanged, so that another worker claims it at once.
+    """Return a running run to pending, so that another worker can claim it immediately.
 
     The attempt does not count: the worker shuts down, the run has not failed.
     """
@@ -60,9 +60,9 @@ async def reap(
     """Reap up to `limit` runs whose lease has expired, and return them.
 
     A queued run is dispatched again; a running one has used up an attempt. Locked rows, such as
-    that of a build about to commit, are skipped. A run that cannot be reaped now gets a little
-    more time, so that it does not block the runs behind it. `on_reaped` is called in the savepoint
-    of each run: what it writes is committed with the reaped run, or not at all.
+    that of a build about to commit, are skipped. The lease of a run that cannot be reaped now is
+    extended by `REAP_RETRY_DELAY`, so that it does not block the runs behind it. `on_reaped` is
+    called in the savepoint of each run: its writes are committed with the reaped run or not at all.
     """
     expired = (
         select(ReportRun)
@@ -101,5 +101,5 @@ async def _reap(session: AsyncSession, run: ReportRun, *, now: datetime) -> None
         error_detail=f"worker {run.worker} did not extend the lease in time",
         retryable=True,
         now=now,
-        pause=timedelta(0),
+        delay=timedelta(0),
     )

@@ -11,7 +11,7 @@ from daybook_domain.types import Table, UtcDateTime, created_at, reference, text
 
 
 class RunTrigger(StrEnum):
-    """Why does a run exist?"""
+    """Origin of a run."""
 
     SCHEDULE = "schedule"
     MANUAL = "manual"
@@ -20,7 +20,7 @@ class RunTrigger(StrEnum):
 
 
 class RunState(StrEnum):
-    """How far has a run come? See the diagram in docs/architecture.md."""
+    """State of a run; docs/architecture.md has the state diagram."""
 
     PENDING = "pending"
     QUEUED = "queued"
@@ -33,22 +33,22 @@ class RunState(StrEnum):
 
 
 class SkipCause(StrEnum):
-    """Why did a fire become no work of its own?"""
+    """Cause for which a fire was skipped or missed instead of executed as a run of its own."""
 
     JOINED = "joined"
-    """A run of its date was waiting already, and does its work."""
+    """A run of the same date was waiting already; it builds the report for this fire too."""
     OVERLAP = "overlap"
-    """Work of the same schedule was still going."""
+    """An earlier run of the same schedule had not finished."""
     PAUSED = "paused"
-    """Its schedule was paused."""
+    """The schedule was paused."""
     OUTSIDE_WINDOW = "outside window"
-    """It was found out too late to be made up for."""
+    """The fire was found after the catch-up window."""
     CATCHUP = "catchup"
-    """It was found out late, and the schedule does not make up for such fires."""
+    """The fire was found late, and the catch-up policy of the schedule excludes it."""
 
 
 class ReportRun(Table, table=True):
-    """A unit of work that builds the report of one date; also the outbox of its message.
+    """A report run: one attempt-bearing build of one date; also the outbox of its message.
 
     Runs with a `schedule_id` are the ledger of fires: one row for each due time of a schedule.
     """
@@ -56,7 +56,7 @@ class ReportRun(Table, table=True):
     __tablename__ = "report_runs"
     __table_args__ = (
         UniqueConstraint("schedule_id", "scheduled_for"),
-        # At most one run of a date waits; later requests join it.
+        # At most one waiting run a date; later requests join it.
         Index(
             "uq_report_runs_waiting",
             "report_date",
@@ -74,14 +74,14 @@ class ReportRun(Table, table=True):
             "lease_until",
             postgresql_where=text("state IN ('queued', 'running')"),
         ),
-        # Workers take the most urgent of those that were sent to them.
+        # Workers claim the most urgent queued run.
         Index(
             "ix_report_runs_queued",
             "priority",
             "queued_at",
             postgresql_where=text("state = 'queued'"),
         ),
-        # Which work of a schedule is still going?
+        # Unfinished runs of a schedule.
         Index(
             "ix_report_runs_open",
             "schedule_id",
@@ -114,17 +114,17 @@ class ReportRun(Table, table=True):
     """Set where `state` is skipped or missed."""
     reason: str | None = Field(default=None, max_length=500)
     joined_run_id: UUID | None = Field(default=None)
-    """The run that does the work of this one, when `state` is skipped because it joined."""
+    """The run that this one joined, when `cause` is joined."""
     priority: int = Field(default=0)
-    """Dispatched lowest first: 0 the nightly run and people, 10 reconciliation, 20 backfill."""
+    """Lowest first: 0 schedule and manual, 10 reconciliation, 20 backfill."""
     attempt: int = Field(default=0)
     max_attempts: int = Field(default=5)
     available_at: datetime = Field(sa_type=UtcDateTime)
-    """Not dispatched before; in the future after a failed attempt."""
+    """Earliest dispatch; in the future after a failed attempt."""
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """While queued or running: after this instant the reaper takes the run back."""
+    """While queued or running: the instant after which the run is reaped."""
     fence: int = Field(default=0, sa_type=BigInteger)
-    """Grows with each claim; a worker commits only while it holds the newest."""
+    """Incremented by each claim; a worker can commit only with the current value."""
     worker: str | None = Field(default=None, max_length=200)
     progress: str | None = Field(default=None, max_length=50)
     queued_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

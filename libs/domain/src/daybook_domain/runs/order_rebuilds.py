@@ -1,4 +1,4 @@
-"""Which reports count an order, and what becomes of them when it changes?"""
+"""Rebuilds of the reports that contain an order which changes."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -13,28 +13,29 @@ from daybook_domain.reports.models import Report
 from daybook_domain.runs import requests
 from daybook_domain.runs.models import ReportRun, RunTrigger
 
-_HOLD = text(
-    "SELECT pg_advisory_xact_lock_shared(:lock_class, day)"
-    " FROM unnest(CAST(:days AS integer[])) AS day"
+_LOCK_DATES_SHARED = text(
+    "SELECT pg_advisory_xact_lock_shared(:lock_class, date_key)"
+    " FROM unnest(CAST(:date_keys AS integer[])) AS date_key"
 )
 
 
 async def lock_report_dates(
     session: AsyncSession, *, order_id: int, created_at: datetime
 ) -> Sequence[date]:
-    """Return the dates whose reports count the order; that stays so until the transaction ends.
+    """Lock the dates whose reports may contain the order; return those whose reports do.
 
-    As the triggers of migration 0002 do: a build under way is waited for, and the next one waits
-    for the caller.
+    The locks are shared and last until the transaction ends, as in the triggers of migration 0002:
+    they wait for a build of these dates that is in progress, and the next one waits for them.
     """
-    # No zone is a whole day away from UTC.
-    near = [created_at.astimezone(UTC).date() + timedelta(days=k) for k in (-1, 0, 1)]
-    days = [date_key(day) for day in near]
-    await session.execute(_HOLD, {"lock_class": REPORT_DATE, "days": days})
-    # Only a statement that begins after the wait sees what was waited for.
+    # The offset of every zone is less than a day.
+    utc_date = created_at.astimezone(UTC).date()
+    candidates = [utc_date + timedelta(days=offset) for offset in (-1, 0, 1)]
+    date_keys = [date_key(day) for day in candidates]
+    await session.execute(_LOCK_DATES_SHARED, {"lock_class": REPORT_DATE, "date_keys": date_keys})
+    # A separate statement, since only a snapshot taken after the wait contains the build's rows.
     statement = (
         select(Report)
-        .where(Report.order_id == order_id, col(Report.report_at).in_(near))
+        .where(Report.order_id == order_id, col(Report.report_at).in_(candidates))
         .order_by(col(Report.report_at))
     )
     return [row.report_at for row in (await session.exec(statement)).all()]
@@ -43,7 +44,7 @@ async def lock_report_dates(
 async def request_rebuild(
     session: AsyncSession, *, order_id: int, created_at: datetime, reason: str
 ) -> None:
-    """Ask for the rebuild of the reports that count the order, which the caller changes."""
+    """Request a rebuild of each report that contains the order, which the caller then changes."""
     days = await lock_report_dates(session, order_id=order_id, created_at=created_at)
     for day in days:
         run = ReportRun(

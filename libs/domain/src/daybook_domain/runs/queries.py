@@ -1,4 +1,4 @@
-"""Reads of report runs; decides nothing."""
+"""Queries of report runs."""
 
 from collections.abc import Collection, Sequence
 from datetime import date, datetime
@@ -15,7 +15,7 @@ WAITING_STATES = (RunState.PENDING, RunState.QUEUED)
 """The states of a run that later requests for its date join."""
 
 OPEN_STATES = (*WAITING_STATES, RunState.RUNNING)
-"""The states in which a run can still change the report of its date."""
+"""The states of a run that has not finished."""
 
 
 async def get_run(session: AsyncSession, run_id: UUID) -> ReportRun:
@@ -39,7 +39,7 @@ async def get_run_for_update(session: AsyncSession, run_id: UUID) -> ReportRun:
 async def find_claimed_run_for_update(
     session: AsyncSession, run_id: UUID, *, fence: int
 ) -> ReportRun | None:
-    """Return a running run, locked; None when `fence` is not its newest (any more)."""
+    """Return a running run, locked; None when `fence` is not its current one."""
     statement = (
         select(ReportRun)
         .where(
@@ -98,4 +98,4 @@ async def list_runs(
 
 
 def _not_found(run_id: UUID) -> RunNotFound:
-    return RunNotFound(f"There is no run {run_id}; GET /report/runs lists the latest.")
+    return RunNotFound(f"Run {run_id} does not exist; GET /report/runs lists the latest runs.")

@@ -1,4 +1,4 @@
-"""Reconciliation: periodic rebuilds of recent days, so that late orders get into their report."""
+"""Reconciliation: periodic rebuilds of recent days, so that their reports include late orders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ async def reconcile(
 ) -> Reconciliation:
     """Request the rebuild of the sealed days since `first` that are due for one.
 
-    A day is due `settle` after it was sealed and then every `interval`. Late orders, whose
-    transaction committed after the build took its snapshot, get into their report this way. A day
-    whose waiting run is locked is postponed: it is due again at the next call.
+    A day is due `settle` after it was sealed and then every `interval`. The rebuild adds orders
+    whose transaction committed after the previous build took its snapshot. A day whose waiting run
+    is locked is postponed: it is still due at the next call.
     """
     due = (
         select(ReportDay)

@@ -1,4 +1,4 @@
-"""Requests for runs: insert one, or join the run of the date that is waiting already."""
+"""Requests for runs: insert one, or join the waiting run of the date."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +25,7 @@ PRIORITY = {
 
 @dataclass(frozen=True)
 class RequestedRun:
-    """The run that will do the work; `joined`: it was waiting already."""
+    """The run that will build the report; `joined`: it was waiting already."""
 
     run: ReportRun
     joined: bool
@@ -42,14 +42,14 @@ async def request(
     schedule_id: int | None = None,
     backfill_id: UUID | None = None,
 ) -> RequestedRun:
-    """Request the report of `day`; joins the run that waits for that date, if there is one.
+    """Request the report of `day`; join the waiting run of that date, if one exists.
 
     A joined run is locked until the caller commits, so it cannot be claimed, and read the orders,
     before what the caller wrote in this transaction is visible. Raises `FutureDay`.
     """
     if now < day.starts_at:
         raise FutureDay(
-            f"{day.date} has not begun yet; a report can be built from {day.starts_at:%FT%TZ} on.",
+            f"{day.date} has not started; its report can be built from {day.starts_at:%FT%TZ} on.",
             field="date",
         )
     run = ReportRun(
@@ -68,7 +68,7 @@ async def request(
 
 
 async def insert_or_join(session: AsyncSession, run: ReportRun) -> RequestedRun:
-    """Insert a waiting run, or join the one of its date that waits, which is locked then."""
+    """Insert a pending run, or join and lock the waiting run of its date."""
     statement = (
         insert(ReportRun)
         .values(**run.model_dump(exclude={"created_at"}))

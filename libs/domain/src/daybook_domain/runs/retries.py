@@ -40,7 +40,7 @@ async def record_failure(
 ) -> ReportRun | None:
     """Record a failed attempt: pending again after a backoff, or failed without attempts left.
 
-    None when `fence` is not the run's newest (any more).
+    None when `fence` is not the current one of the run.
     """
     run = await queries.find_claimed_run_for_update(session, run_id, fence=fence)
     if run is None:
@@ -59,14 +59,14 @@ async def end_attempt(
     error_detail: str,
     retryable: bool,
     now: datetime,
-    pause: timedelta | None = None,
+    delay: timedelta | None = None,
 ) -> None:
-    """End the attempt of a locked running run; `pause` replaces the backoff."""
+    """End the attempt of a locked running run; `delay` replaces the backoff."""
     run.error_code = error_code
     run.error_detail = error_detail[:2000]
     if retryable and run.attempt < run.max_attempts:
-        delay = backoff(run.attempt) if pause is None else pause
-        await return_to_pending(session, run, now=now, available_at=now + delay)
+        retry_delay = backoff(run.attempt) if delay is None else delay
+        await return_to_pending(session, run, now=now, available_at=now + retry_delay)
         return
     run.state = RunState.FAILED
     run.reason = "no attempts left" if retryable else "not retryable"
@@ -81,16 +81,16 @@ async def end_attempt(
 async def retry(session: AsyncSession, run_id: UUID, *, now: datetime) -> ReportRun:
     """Return a run that ended without a report to pending, with all its attempts.
 
-    Where another run waits for its date, it joins that one. Raises `RunNotEnded` for a run that is
+    If another run waits for its date, it joins that one. Raises `RunNotEnded` for a run that is
     in progress, has succeeded, or has joined another.
     """
     run = await queries.get_run_for_update(session, run_id)
     if run.cause is SkipCause.JOINED:
-        raise RunNotEnded(f"Run {run.id} has joined run {run.joined_run_id}; retry that one.")
+        raise RunNotEnded(f"Run {run.id} joined run {run.joined_run_id}; retry that one.")
     if run.state not in RETRYABLE_STATES:
         raise RunNotEnded(
-            f"Run {run.id} is {run.state}; only one that failed, was cancelled, skipped or missed"
-            " can be retried. POST /report/runs builds a day again."
+            f"Run {run.id} is {run.state}; only a failed, cancelled, skipped or missed run can be"
+            " retried. POST /report/runs rebuilds a day."
         )
     run.cause = run.reason = run.joined_run_id = None
     run.finished_at = run.error_code = run.error_detail = None
@@ -122,12 +122,13 @@ async def return_to_pending(
                 await session.execute(pending)
             break
         except IntegrityError:
-            # No lock is needed: the other run began to wait after this one, so it builds no less.
+            # No lock is needed: the other run was requested after this one was claimed, so its
+            # build includes the same orders.
             waiting = await queries.find_waiting_run(session, run.report_date)
             if waiting is not None:
                 await _end_as_joined(session, run, waiting, now=now)
                 return
-            # The waiting run was claimed in this very moment: the date is free again.
+            # The waiting run was claimed concurrently: try again.
     await session.refresh(run)
 
 
@@ -140,7 +141,7 @@ async def _end_as_joined(
     run.reason = joined_reason(waiting.id, run.report_date)
     run.finished_at = now
     await session.flush()
-    # Runs that joined it follow, so that each of them names the run that does the work.
+    # Runs that joined it join the other too, so that each names the run that builds the report.
     await session.execute(
         update(ReportRun)
         .where(col(ReportRun.joined_run_id) == run.id, col(ReportRun.cause) == SkipCause.JOINED)
@@ -150,7 +151,7 @@ async def _end_as_joined(
 
 
 def backoff(attempt: int) -> timedelta:
-    """Return the pause after failed attempt number `attempt`: doubling, capped, jittered by half.
+    """Return the delay after failed attempt number `attempt`: doubling, capped, jittered by half.
 
     Source: "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), equal jitter.
     """

@@ -1,4 +1,4 @@
-"""What may the worker be asked about reports?"""
+"""Task contracts of report runs."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -9,7 +9,7 @@ from daybook_domain.tasks import Task
 
 
 class BuildReport(BaseModel):
-    """Names the row of `report_runs` that says what to do; everything else is read there."""
+    """The payload of `BUILD_REPORT`: the id of a row of `report_runs`, which has all the rest."""
 
     model_config = ConfigDict(extra="ignore")
 
