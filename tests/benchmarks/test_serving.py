@@ -207,7 +207,7 @@ async def _copy_to_nowhere(pool: asyncpg.Pool, format: Format) -> None:
         pass
 
     async with pool.acquire() as connection:
-        await connection.copy_from_query(rendering.query(BIG, format), output=nowhere)
+        await connection.copy_from_query(rendering.copy_query(BIG, format), output=nowhere)
 
 
 async def _naive(served: Served, day: date) -> float:

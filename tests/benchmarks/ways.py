@@ -55,7 +55,7 @@ BOUNDS = text(
     ) AS day
     """
 )
-READ = text(f"SELECT count(*), sum(count_product) FROM ({build_sql.DAY}) AS day")
+READ = text(f"SELECT count(*), sum(count_product) FROM ({build_sql.DAY_ROWS}) AS day")
 INSERT = text(
     """
     INSERT INTO reports (report_at, order_id, count_product)
@@ -110,14 +110,15 @@ async def precompute(engine: AsyncEngine, day: BusinessDay) -> None:
         near = (await connection.execute(BOUNDS, values)).one()
         await connection.execute(
             text(
-                f"INSERT INTO precomputed SELECT * FROM ({build_sql.DAY}) AS day ORDER BY order_id"
+                f"INSERT INTO precomputed SELECT * FROM ({build_sql.DAY_ROWS}) AS day_rows"
+                " ORDER BY order_id"
             ),
             {**values, "first": near.first, "last": near.last},
         )
 
 
 async def _read(connection: AsyncConnection, day: BusinessDay) -> None:
-    await build._guard_and_lock(connection, day=day, idle_timeout=timedelta(minutes=1))
+    await build.lock_date(connection, day=day, idle_timeout=timedelta(minutes=1))
     values = {"starts_at": day.starts_at, "ends_at": day.ends_at}
     near = (await connection.execute(BOUNDS, values)).one()
     await connection.execute(READ, {**values, "first": near.first, "last": near.last})

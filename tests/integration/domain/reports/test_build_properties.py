@@ -1,4 +1,4 @@
-"""Is a report the plain sum of its day, for any orders, in any zone, after any changes?"""
+"""Properties of builds: for any orders, zone and changes, a report is the sum of its day."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,18 +14,18 @@ from tests.support.shop import Line, add_item, add_order, build, delete_order, l
 
 TICK = timedelta(microseconds=1)
 
-# In none of these the evening comes twice, so the date on the wall is the business day.
+# In none of these zones the evening occurs twice, so the local date is the business day.
 ZONES = [
     "UTC",
     "Europe/Berlin",
     "America/New_York",
-    "America/Havana",  # Midnight is jumped over in March and comes twice in November.
+    "America/Havana",  # Skips midnight in March and repeats it in November.
     "Asia/Kathmandu",
-    "Australia/Lord_Howe",  # Half an hour of summer time.
+    "Australia/Lord_Howe",  # DST of half an hour.
     "Pacific/Kiritimati",
-    "Pacific/Apia",  # Never had 30 December 2011.
+    "Pacific/Apia",  # Skipped 30 December 2011.
 ]
-TURNS = [
+CHANGE_DATES = [
     date(2026, 3, 8),
     date(2026, 3, 29),
     date(2026, 4, 5),
@@ -37,13 +37,13 @@ TURNS = [
 ]
 
 quantities = st.lists(st.integers(1, 2**31 - 1), max_size=4)
-near_ids = st.integers(1, 60)
-far_ids = st.integers(1, 2**62)
+small_ids = st.integers(1, 60)
+large_ids = st.integers(1, 2**62)
 
 
 @dataclass
-class Shop:
-    """What a plain program believes about the orders."""
+class OrderModel:
+    """The expected orders, and the reports that follow from them."""
 
     instants: dict[int, datetime] = field(default_factory=dict)
     quantities: dict[int, list[int]] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Shop:
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that happens to the orders between two builds."""
+    """A change of the orders between two builds."""
 
     kind: str
     order_id: int
@@ -69,8 +69,8 @@ class Change:
 
 changes = st.builds(
     Change,
-    kind=st.sampled_from(["add", "add", "delete", "grow", "shrink", "move"]),
-    order_id=near_ids | far_ids,
+    kind=st.sampled_from(["add", "add", "delete", "add item", "delete items", "move"]),
+    order_id=small_ids | large_ids,
     place=st.integers(0, 5),
     offset=st.timedeltas(timedelta(hours=-3), timedelta(hours=30)),
     quantities=quantities,
@@ -78,17 +78,17 @@ changes = st.builds(
 
 
 def _instant(day: BusinessDay, change: Change) -> datetime:
-    """Return an instant in or about the day, often at its very edge."""
+    """Return an instant in or near the day, often exactly at its start or end."""
     edges = [day.starts_at - TICK, day.starts_at, day.ends_at - TICK, day.ends_at]
     return edges[change.place] if change.place < len(edges) else day.starts_at + change.offset
 
 
 async def _apply(
-    connection: AsyncConnection, shop: Shop, change: Change, *, day: BusinessDay
+    connection: AsyncConnection, model: OrderModel, change: Change, *, day: BusinessDay
 ) -> None:
-    known = sorted(shop.instants)
-    chosen = known[change.order_id % len(known)] if known else None
-    if change.kind == "add" and change.order_id not in shop.instants:
+    existing = sorted(model.instants)
+    chosen = existing[change.order_id % len(existing)] if existing else None
+    if change.kind == "add" and change.order_id not in model.instants:
         instant = _instant(day, change)
         await add_order(
             connection,
@@ -96,21 +96,21 @@ async def _apply(
             quantities=change.quantities,
             order_id=change.order_id,
         )
-        shop.instants[change.order_id] = instant
-        shop.quantities[change.order_id] = list(change.quantities)
+        model.instants[change.order_id] = instant
+        model.quantities[change.order_id] = list(change.quantities)
     elif chosen is None:
         return
     elif change.kind == "delete":
         await delete_order(connection, chosen)
-        del shop.instants[chosen], shop.quantities[chosen]
-    elif change.kind == "grow":
+        del model.instants[chosen], model.quantities[chosen]
+    elif change.kind == "add item":
         await add_item(connection, order_id=chosen, quantity=change.place + 1)
-        shop.quantities[chosen].append(change.place + 1)
-    elif change.kind == "shrink":
+        model.quantities[chosen].append(change.place + 1)
+    elif change.kind == "delete items":
         await connection.execute(
             text("DELETE FROM order_items WHERE order_id = :id"), {"id": chosen}
         )
-        shop.quantities[chosen] = []
+        model.quantities[chosen] = []
     elif change.kind == "move":
         await connection.execute(text("SET LOCAL daybook.delete_reported_orders = 'rebuild'"))
         instant = _instant(day, change)
@@ -118,15 +118,15 @@ async def _apply(
             text("UPDATE orders SET created_at = :at WHERE id = :id"),
             {"at": instant, "id": chosen},
         )
-        shop.instants[chosen] = instant
+        model.instants[chosen] = instant
 
 
-async def _happen(
-    engine: AsyncEngine, shop: Shop, happenings: Sequence[Change], *, day: BusinessDay
+async def _apply_all(
+    engine: AsyncEngine, model: OrderModel, order_changes: Sequence[Change], *, day: BusinessDay
 ) -> None:
     async with engine.begin() as connection:
-        for change in happenings:
-            await _apply(connection, shop, change, day=day)
+        for change in order_changes:
+            await _apply(connection, model, change, day=day)
 
 
 def _sums(stored: Sequence[Line]) -> dict[int, int]:
@@ -136,20 +136,20 @@ def _sums(stored: Sequence[Line]) -> dict[int, int]:
 @settings(max_examples=40, deadline=None)
 @given(
     zone=st.sampled_from(ZONES),
-    on=st.sampled_from(TURNS) | st.dates(date(2000, 1, 2), date(2037, 12, 30)),
-    happenings=st.lists(changes, max_size=25),
+    on=st.sampled_from(CHANGE_DATES) | st.dates(date(2000, 1, 2), date(2037, 12, 30)),
+    order_changes=st.lists(changes, max_size=25),
 )
-async def test_a_report_is_the_plain_sum_of_its_day(
-    engine: AsyncEngine, zone: str, on: date, happenings: list[Change]
+async def test_a_report_is_the_sum_of_the_orders_of_its_day(
+    engine: AsyncEngine, zone: str, on: date, order_changes: list[Change]
 ) -> None:
     await open_shop(engine)
-    shop, day = Shop(), business_day(on, timezone=zone)
-    await _happen(engine, shop, happenings, day=day)
+    model, day = OrderModel(), business_day(on, timezone=zone)
+    await _apply_all(engine, model, order_changes, day=day)
 
     built = await build(engine, day)
 
     stored = await lines(engine, on)
-    expected = shop.report(on, timezone=zone)
+    expected = model.report(on, timezone=zone)
     assert _sums(stored) == expected
     assert [line.order_id for line in sorted(stored, key=lambda line: line.id)] == sorted(expected)
     assert built.orders_count == built.added == len(expected)
@@ -160,23 +160,23 @@ async def test_a_report_is_the_plain_sum_of_its_day(
 @settings(max_examples=40, deadline=None)
 @given(
     zone=st.sampled_from(ZONES),
-    on=st.sampled_from(TURNS),
-    nights=st.lists(st.lists(changes, max_size=8), min_size=2, max_size=4),
+    on=st.sampled_from(CHANGE_DATES),
+    rounds=st.lists(st.lists(changes, max_size=8), min_size=2, max_size=4),
 )
-async def test_a_rebuild_changes_just_what_the_orders_changed(
-    engine: AsyncEngine, zone: str, on: date, nights: list[list[Change]]
+async def test_a_rebuild_changes_only_the_rows_whose_orders_changed(
+    engine: AsyncEngine, zone: str, on: date, rounds: list[list[Change]]
 ) -> None:
     await open_shop(engine)
-    shop, day = Shop(), business_day(on, timezone=zone)
+    model, day = OrderModel(), business_day(on, timezone=zone)
     before: dict[int, Line] = {}
     revision = 0
-    for happenings in nights:
-        await _happen(engine, shop, happenings, day=day)
+    for order_changes in rounds:
+        await _apply_all(engine, model, order_changes, day=day)
 
         built = await build(engine, day)
 
         stored = {line.order_id: line for line in await lines(engine, on)}
-        expected = shop.report(on, timezone=zone)
+        expected = model.report(on, timezone=zone)
         assert _sums(list(stored.values())) == expected
         _assert_only_differences_were_written(before, stored)
         added, removed = stored.keys() - before.keys(), before.keys() - stored.keys()
@@ -190,18 +190,18 @@ async def test_a_rebuild_changes_just_what_the_orders_changed(
             len(changed),
             len(removed),
         )
-        assert built.revision == revision + (1 if built.changed_anything or not revision else 0)
+        assert built.revision == revision + (1 if built.has_changes or not revision else 0)
         before, revision = stored, built.revision
 
     again = await build(engine, day)
     assert {line.order_id: line for line in await lines(engine, on)} == before
-    assert (again.revision, again.changed_anything) == (revision, False)
+    assert (again.revision, again.has_changes) == (revision, False)
 
     async with engine.begin() as connection:
         await connection.execute(text("DELETE FROM reports"))
-    from_nothing = await build(engine, day)
-    assert from_nothing.digest == again.digest
-    assert from_nothing.products_count == again.products_count
+    first_build = await build(engine, day)
+    assert first_build.digest == again.digest
+    assert first_build.products_count == again.products_count
 
 
 def _assert_only_differences_were_written(before: dict[int, Line], after: dict[int, Line]) -> None:

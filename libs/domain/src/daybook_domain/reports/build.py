@@ -1,7 +1,7 @@
-"""How does Postgres turn a day's orders into its report?
+"""Builds of reports: Postgres computes the rows of a day from its orders.
 
-Row by row nothing passes through Python: the worker sends six statements and reads a few numbers,
-so it needs the same memory for ten orders and for ten million. See docs/adr/0002-build-plan.md.
+No row passes through Python: the worker sends six statements and reads a few numbers, so its
+memory is the same for ten orders and for ten million. See docs/adr/0002-build-plan.md.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from daybook_domain.reports.build_sql import (
     FINISH_RUN,
     INSPECT,
     LOCK_DATE,
-    SHARES,
+    PERCENTILES,
     TOTALS,
     UPSERT_DAY,
     WRITE_ALL,
@@ -30,13 +30,19 @@ from daybook_domain.reports.business_day import BusinessDay
 from daybook_domain.reports.errors import LeaseLost
 
 MAX_ID_SPREAD = 3
-"""Up to so many ids for each order of the day, reading their range beats asking for each order:
-an id that is read in passing costs about a third of one that is looked up."""
+"""Maximum number of ids in a range for each order of the day in it.
+
+Reading an id in a range scan costs about a third of an index lookup of one order, so above this
+ratio lookups are faster.
+"""
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build found and did; `sealed`: this or an earlier build came after the day's end."""
+    """The manifest of the built day, and the numbers of rows that the build changed.
+
+    `sealed`: this or an earlier build took place after the end of the day.
+    """
 
     report_date: date
     revision: int
@@ -50,14 +56,14 @@ class BuildResult:
     removed: int
 
     @property
-    def changed_anything(self) -> bool:
-        """Tell whether a report row was written or removed."""
+    def has_changes(self) -> bool:
+        """Whether a report row was inserted, updated or deleted."""
         return self.added + self.changed + self.removed > 0
 
 
 @dataclass(frozen=True)
 class IdRange:
-    """Order ids from `first` to `last`, both included; empty when `first` is the greater."""
+    """Order ids from `first` to `last`, both included; empty if `first` is greater."""
 
     first: int
     last: int
@@ -67,7 +73,7 @@ EMPTY_RANGE = IdRange(first=1, last=0)
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class _WrittenRows:
     orders_count: int
     products_count: int
     digest: str
@@ -86,45 +92,95 @@ async def build_day(
 ) -> BuildResult:
     """Make the report of `day` equal its orders, and finish the run; the caller commits.
 
-    `connection` is inside a READ COMMITTED transaction that has locked nothing yet. The server
-    ends it when nothing is asked of it for `idle_timeout`, so a worker that hangs does not keep
-    the date. Raises `LeaseLost` when the run is not the caller's any more: roll back then.
+    `connection` is in a READ COMMITTED transaction that has not taken any lock. The server ends
+    it after `idle_timeout` without a statement, so that a worker that hangs does not block the
+    date. Raises `LeaseLost` when `fence` is not the run's current one: the caller rolls back then.
     """
-    await _guard_and_lock(connection, day=day, idle_timeout=idle_timeout)
-    seen = await _one(
-        connection, INSPECT, **_bounds(day), report_date=day.date, run_id=run_id, fence=fence
-    )
-    if not seen.held:
+    await lock_date(connection, day=day, idle_timeout=idle_timeout)
+    inspection = await inspect_day(connection, day=day, run_id=run_id, fence=fence)
+    if not inspection.is_claimed:
         raise _lease_lost(run_id)
-    write = _write_difference if seen.exists else _write_all
-    outcome = await write(connection, day=day, seen=seen)
-    kept = await _keep_day(connection, day=day, outcome=outcome, seen=seen, run_id=run_id)
-    await _finish_run(
-        connection, outcome=outcome, revision=kept.revision, run_id=run_id, fence=fence
+    write = _write_difference if inspection.has_rows else _write_all
+    rows = await write(connection, parameters=make_write_parameters(day, inspection))
+    manifest = await _upsert_day(
+        connection, day=day, rows=rows, data_through=inspection.data_through, run_id=run_id
     )
+    await _finish_run(connection, rows=rows, revision=manifest.revision, run_id=run_id, fence=fence)
     return BuildResult(
         report_date=day.date,
-        revision=kept.revision,
-        orders_count=outcome.orders_count,
-        products_count=outcome.products_count,
-        digest=outcome.digest,
-        data_through=kept.data_through,
-        sealed=kept.sealed,
-        added=outcome.added,
-        changed=outcome.changed,
-        removed=outcome.removed,
+        revision=manifest.revision,
+        orders_count=rows.orders_count,
+        products_count=rows.products_count,
+        digest=rows.digest,
+        data_through=manifest.data_through,
+        sealed=manifest.sealed,
+        added=rows.added,
+        changed=rows.changed,
+        removed=rows.removed,
     )
+
+
+async def lock_date(
+    connection: AsyncConnection, *, day: BusinessDay, idle_timeout: timedelta
+) -> None:
+    """Set the planner settings of a build and take the exclusive lock of its date.
+
+    Both last until the transaction ends.
+    """
+    await connection.execute(
+        LOCK_DATE,
+        {
+            "idle_timeout": f"{idle_timeout // timedelta(milliseconds=1)}ms",
+            "lock_class": REPORT_DATE,
+            "date_key": date_key(day.date),
+        },
+    )
+
+
+async def inspect_day(
+    connection: AsyncConnection, *, day: BusinessDay, run_id: UUID, fence: int
+) -> Row[Any]:
+    """Return the one row of `INSPECT`: the ids of the day, its report, and the state of the run."""
+    return await _fetch_one(
+        connection,
+        INSPECT,
+        starts_at=day.starts_at,
+        ends_at=day.ends_at,
+        report_date=day.date,
+        run_id=run_id,
+        fence=fence,
+    )
+
+
+def make_write_parameters(day: BusinessDay, inspection: Row[Any]) -> dict[str, Any]:
+    """Return the parameters of `WRITE_ALL` and `WRITE_DIFFERENCE`."""
+    id_range = EMPTY_RANGE
+    if inspection.orders:
+        id_range = dense_range(
+            orders=inspection.orders,
+            first=inspection.first,
+            last=inspection.last,
+            percentiles=inspection.percentiles or (),
+        )
+    return {
+        "starts_at": day.starts_at,
+        "ends_at": day.ends_at,
+        "report_date": day.date,
+        "data_through": inspection.data_through,
+        "first": id_range.first,
+        "last": id_range.last,
+    }
 
 
 def dense_range(*, orders: int, first: int, last: int, percentiles: Sequence[int]) -> IdRange:
-    """Return the range that holds most of the day's ids and few others; empty when none does.
+    """Return the range with most ids of the day and few others; empty if no range is dense enough.
 
-    `percentiles` are the ids at `SHARES`; empty when the day is too small to have any.
+    `percentiles` are the ids at `PERCENTILES`; empty if the day has too few orders to sample.
     """
     lower, upper = percentiles[: len(percentiles) // 2], percentiles[len(percentiles) // 2 :]
     widest_first = [(1.0, first, last)] + [
-        (1 - 2 * share, low, high)
-        for share, low, high in zip(SHARES, lower, reversed(upper), strict=False)
+        (1 - 2 * percentile, low, high)
+        for percentile, low, high in zip(PERCENTILES, lower, reversed(upper), strict=False)
     ]
     for share, low, high in widest_first:
         if high - low < MAX_ID_SPREAD * orders * share:
@@ -133,32 +189,19 @@ def dense_range(*, orders: int, first: int, last: int, percentiles: Sequence[int
 
 
 def digest(hashes: Decimal | None) -> str:
-    """Return the digest of a report whose rows hash to the sum `hashes`: 16 hex digits.
+    """Return the digest of a report whose row hashes have the sum `hashes`: 16 hex digits.
 
     The sum over all rows of `hashint8extended(count_product, order_id)`, modulo 2^64: a hash of
-    the multiset of rows, whatever their order. The id is the seed since a seed keeps all of its
-    64 bits, while the hashed value is folded to 32. It tells reports apart; it is no signature.
+    the multiset of rows, independent of their order. The id is the seed because a seed is used
+    with all 64 bits, while the hashed value is folded to 32. Not a cryptographic signature.
     """
     return f"{int(hashes or 0) % 2**64:016x}"
 
 
-async def _guard_and_lock(
-    connection: AsyncConnection, *, day: BusinessDay, idle_timeout: timedelta
-) -> None:
-    await connection.execute(
-        LOCK_DATE,
-        {
-            "idle_timeout": f"{idle_timeout // timedelta(milliseconds=1)}ms",
-            "lock_class": REPORT_DATE,
-            "lock_day": date_key(day.date),
-        },
-    )
-
-
-async def _write_all(connection: AsyncConnection, *, day: BusinessDay, seen: Row[Any]) -> _Outcome:
-    await connection.execute(WRITE_ALL, _orders(day, seen))
-    totals = await _one(connection, TOTALS, report_date=day.date)
-    return _Outcome(
+async def _write_all(connection: AsyncConnection, *, parameters: dict[str, Any]) -> _WrittenRows:
+    await connection.execute(WRITE_ALL, parameters)
+    totals = await _fetch_one(connection, TOTALS, report_date=parameters["report_date"])
+    return _WrittenRows(
         orders_count=totals.orders_count,
         products_count=int(totals.products_count),
         digest=digest(totals.hashes),
@@ -169,51 +212,51 @@ async def _write_all(connection: AsyncConnection, *, day: BusinessDay, seen: Row
 
 
 async def _write_difference(
-    connection: AsyncConnection, *, day: BusinessDay, seen: Row[Any]
-) -> _Outcome:
-    found = await _one(connection, WRITE_DIFFERENCE, **_orders(day, seen))
-    return _Outcome(
-        orders_count=found.orders_count,
-        products_count=int(found.products_count),
-        digest=digest(found.hashes),
-        added=found.added,
-        changed=found.changed,
-        removed=found.removed,
+    connection: AsyncConnection, *, parameters: dict[str, Any]
+) -> _WrittenRows:
+    written = await _fetch_one(connection, WRITE_DIFFERENCE, **parameters)
+    return _WrittenRows(
+        orders_count=written.orders_count,
+        products_count=int(written.products_count),
+        digest=digest(written.hashes),
+        added=written.added,
+        changed=written.changed,
+        removed=written.removed,
     )
 
 
-async def _keep_day(
+async def _upsert_day(
     connection: AsyncConnection,
     *,
     day: BusinessDay,
-    outcome: _Outcome,
-    seen: Row[Any],
+    rows: _WrittenRows,
+    data_through: datetime,
     run_id: UUID,
 ) -> Row[Any]:
-    return await _one(
+    return await _fetch_one(
         connection,
         UPSERT_DAY,
         report_date=day.date,
-        orders_count=outcome.orders_count,
-        products_count=outcome.products_count,
-        digest=outcome.digest,
-        data_through=seen.data_through,
-        ended=day.has_ended(now=seen.data_through),
-        moved=outcome.added + outcome.changed + outcome.removed > 0,
+        orders_count=rows.orders_count,
+        products_count=rows.products_count,
+        digest=rows.digest,
+        data_through=data_through,
+        has_ended=day.has_ended(now=data_through),
+        has_changes=rows.added + rows.changed + rows.removed > 0,
         run_id=run_id,
     )
 
 
 async def _finish_run(
-    connection: AsyncConnection, *, outcome: _Outcome, revision: int, run_id: UUID, fence: int
+    connection: AsyncConnection, *, rows: _WrittenRows, revision: int, run_id: UUID, fence: int
 ) -> None:
     finished = await connection.execute(
         FINISH_RUN,
         {
             "revision": revision,
-            "added": outcome.added,
-            "changed": outcome.changed,
-            "removed": outcome.removed,
+            "added": rows.added,
+            "changed": rows.changed,
+            "removed": rows.removed,
             "run_id": run_id,
             "fence": fence,
         },
@@ -223,30 +266,10 @@ async def _finish_run(
 
 
 def _lease_lost(run_id: UUID) -> LeaseLost:
-    return LeaseLost(f"Run {run_id} was taken back while it was built; nothing was written.")
+    return LeaseLost(f"Run {run_id} lost its lease during the build; nothing was written.")
 
 
-def _bounds(day: BusinessDay) -> dict[str, Any]:
-    return {"starts_at": day.starts_at, "ends_at": day.ends_at}
-
-
-def _orders(day: BusinessDay, seen: Row[Any]) -> dict[str, Any]:
-    near = EMPTY_RANGE
-    if seen.orders:
-        near = dense_range(
-            orders=seen.orders,
-            first=seen.first,
-            last=seen.last,
-            percentiles=seen.percentiles or (),
-        )
-    return {
-        **_bounds(day),
-        "report_date": day.date,
-        "data_through": seen.data_through,
-        "first": near.first,
-        "last": near.last,
-    }
-
-
-async def _one(connection: AsyncConnection, statement: TextClause, **values: Any) -> Row[Any]:
-    return (await connection.execute(statement, values)).one()
+async def _fetch_one(
+    connection: AsyncConnection, statement: TextClause, **parameters: Any
+) -> Row[Any]:
+    return (await connection.execute(statement, parameters)).one()

@@ -1,20 +1,21 @@
-"""Which statements does a build send, and under which guards? See docs/adr/0002-build-plan.md."""
+"""The SQL statements of a build, and their planner settings; see docs/adr/0002-build-plan.md."""
 
 from sqlalchemy import text
 
 from daybook_domain.pg_channels import RUNS_CHANNEL
 
 WORK_MEM = "64MB"
-"""For the sort of the day's ids, 24 bytes each; a longer day sorts on disk."""
+"""Memory to sort the ids of the day, 24 bytes each; a larger day sorts on disk."""
 
-SHARES = (0.001, 0.01, 0.05, 0.25, 0.75, 0.95, 0.99, 0.999)
-"""Where the ids of a day are measured when a few of them lie far from the others."""
+PERCENTILES = (0.001, 0.01, 0.05, 0.25, 0.75, 0.95, 0.99, 0.999)
+"""The percentiles of a day's order ids, to find the dense range if some ids are outliers."""
 
-# The planner knows nothing of a day that was not there when statistics were last taken, and then
-# picks plans that are a hundred times too slow. There is one right plan, so only that is left:
-# index scans in the order of ids, merged. SET TRANSACTION is here too: after waiting for the lock
-# each statement must see what was committed meanwhile, and the run's row may have moved on.
-GUARDS = {
+# The statistics do not include a day that was added after the last ANALYZE, and the planner then
+# chooses plans that are a hundred times slower. One plan is right for every day, so all others are
+# disabled: index scans ordered by id, and merge joins. The isolation level is set as well: after
+# waiting for the lock, each statement must see rows that were committed meanwhile, and the current
+# state of the run.
+PLANNER_SETTINGS = {
     "transaction_isolation": "read committed",
     "plan_cache_mode": "force_custom_plan",
     "enable_nestloop": "off",
@@ -26,67 +27,75 @@ GUARDS = {
     "work_mem": WORK_MEM,
 }
 
-# Only where the server's system can tell (Linux, since Postgres 14) does a long statement end
-# when its client was killed.
+# A long statement of a killed client ends only where the server can detect that the connection
+# was closed: on Linux, since Postgres 14.
+_SET_PLANNER = ", ".join(
+    f"set_config('{name}', '{value}', true)" for name, value in PLANNER_SETTINGS.items()
+)
 LOCK_DATE = text(
     f"""
-    SELECT {", ".join(f"set_config('{name}', '{value}', true)" for name, value in GUARDS.items())},
+    SELECT {_SET_PLANNER},
         set_config('idle_in_transaction_session_timeout', :idle_timeout, true),
         CASE WHEN version() LIKE '%linux%'
             AND current_setting('client_connection_check_interval', true) IS NOT NULL
         THEN set_config('client_connection_check_interval', '5s', true) END,
-        pg_advisory_xact_lock(:lock_class, :lock_day)
+        pg_advisory_xact_lock(:lock_class, :date_key)
     """
 )
 
-# OFFSET 0: else min() walks the primary key from its start until it meets an order of the day.
-# The clock is read before the snapshot in which the orders are counted is taken.
+# OFFSET 0: without it min() scans the primary key from its start up to an order of the day.
+# The clock is read before the snapshot of the statement that reads the orders is taken, so every
+# order that was committed before `data_through` is in the report.
 INSPECT = text(
     f"""
-    SELECT seen.*, clock_timestamp() AS data_through,
-        EXISTS (SELECT FROM reports WHERE report_at = :report_date),
+    SELECT day.*, clock_timestamp() AS data_through,
+        EXISTS (SELECT FROM reports WHERE report_at = :report_date) AS has_rows,
         EXISTS (
             SELECT FROM report_runs WHERE id = :run_id AND fence = :fence AND state = 'running'
-        ) AS held
+        ) AS is_claimed
     FROM (
         SELECT count(*) AS orders, min(id) AS first, max(id) AS last,
-            percentile_disc(ARRAY[{", ".join(map(str, SHARES))}]::float[])
+            percentile_disc(ARRAY[{", ".join(map(str, PERCENTILES))}]::float[])
                 WITHIN GROUP (ORDER BY id) FILTER (WHERE id & 31 = 0) AS percentiles
         FROM (
             SELECT id FROM orders
             WHERE created_at >= :starts_at AND created_at < :ends_at
             OFFSET 0
-        ) AS day
-    ) AS seen
+        ) AS day_orders
+    ) AS day
     """
 )
 
-# The range is only a hint: an order outside of it is looked up by itself, so the sums are right
-# whatever was committed since it was chosen, and an order with an id far away costs one look-up.
-DAY = """
-    SELECT o.id AS order_id,
+# The range is only an optimization: the items of an order outside of it are found by an index
+# lookup, so the sums are correct whatever was committed after the range was chosen.
+DAY_ROWS = """
+    SELECT orders.id AS order_id,
         coalesce(
-            CASE WHEN o.id BETWEEN :first AND :last THEN sum(i.quantity)
-            ELSE (SELECT sum(far.quantity) FROM order_items AS far WHERE far.order_id = o.id) END,
+            CASE WHEN orders.id BETWEEN :first AND :last THEN sum(items.quantity)
+            ELSE (
+                SELECT sum(outlier.quantity) FROM order_items AS outlier
+                WHERE outlier.order_id = orders.id
+            ) END,
             0
         ) AS count_product
-    FROM orders AS o
-    LEFT JOIN order_items AS i ON i.order_id = o.id AND i.order_id BETWEEN :first AND :last
-    WHERE o.created_at >= :starts_at AND o.created_at < :ends_at
-    GROUP BY o.id
+    FROM orders
+    LEFT JOIN order_items AS items
+        ON items.order_id = orders.id AND items.order_id BETWEEN :first AND :last
+    WHERE orders.created_at >= :starts_at AND orders.created_at < :ends_at
+    GROUP BY orders.id
 """
 
-# ON CONFLICT would cost half as much again, and nobody else writes this date.
+# ON CONFLICT would take 1.5 times as long, and the lock excludes other writers of this date.
 WRITE_ALL = text(
     f"""
     INSERT INTO reports (report_at, order_id, count_product, created_at)
     SELECT CAST(:report_date AS date), order_id, count_product, CAST(:data_through AS timestamptz)
-    FROM ({DAY}) AS day
+    FROM ({DAY_ROWS}) AS day_rows
     ORDER BY order_id
     """
 )
 
-# A pass over the new rows is cheaper than RETURNING, which stores them once more.
+# A scan of the new rows is cheaper than RETURNING, which materializes them a second time.
 TOTALS = text(
     """
     SELECT count(*) AS orders_count, coalesce(sum(count_product), 0) AS products_count,
@@ -95,77 +104,80 @@ TOTALS = text(
     """
 )
 
-# One statement, so one snapshot of the orders. Only what differs is kept, in arrays: telling the
-# two apart by GROUP BY would sort the whole day. The writes find their rows by key and not by a
-# join, which under these guards would read all reports; a changed row's sum is taken once more.
-# OFFSET 0: Postgres 15 sorts what comes sorted from the index when it is below a full join.
+# One statement, so one snapshot of the orders. Only differences are collected, in arrays: finding
+# them by GROUP BY would sort the whole day. The writes find their rows by key instead of a join,
+# which would scan all reports under these planner settings; the sum of a changed row is computed
+# again. OFFSET 0: below a full join, Postgres 15 sorts again what the index returns in order.
 WRITE_DIFFERENCE = text(
     f"""
-    WITH day AS ({DAY}),
+    WITH computed AS ({DAY_ROWS}),
     stored AS (
         SELECT id, order_id, count_product FROM reports WHERE report_at = :report_date
         ORDER BY order_id OFFSET 0
     ),
     difference AS MATERIALIZED (
         SELECT
-            count(day.order_id) AS orders_count,
-            sum(day.count_product) AS products_count,
-            sum(hashint8extended(day.count_product, day.order_id)) AS hashes,
-            array_agg(day.order_id) FILTER (WHERE stored.order_id IS NULL) AS missing,
-            array_agg(day.count_product) FILTER (WHERE stored.order_id IS NULL) AS missing_sums,
-            array_agg(stored.id) FILTER (WHERE stored.count_product <> day.count_product) AS stale,
-            array_agg(stored.id) FILTER (WHERE day.order_id IS NULL) AS gone
-        FROM stored FULL JOIN day ON day.order_id = stored.order_id
+            count(computed.order_id) AS orders_count,
+            sum(computed.count_product) AS products_count,
+            sum(hashint8extended(computed.count_product, computed.order_id)) AS hashes,
+            array_agg(computed.order_id) FILTER (WHERE stored.order_id IS NULL) AS new_orders,
+            array_agg(computed.count_product) FILTER (WHERE stored.order_id IS NULL) AS new_counts,
+            array_agg(stored.id)
+                FILTER (WHERE stored.count_product <> computed.count_product) AS changed_ids,
+            array_agg(stored.id) FILTER (WHERE computed.order_id IS NULL) AS removed_ids
+        FROM stored FULL JOIN computed ON computed.order_id = stored.order_id
     ),
     added AS (
         INSERT INTO reports (report_at, order_id, count_product, created_at)
-        SELECT CAST(:report_date AS date), order_id, products, CAST(:data_through AS timestamptz)
+        SELECT CAST(:report_date AS date), order_id, count_product,
+            CAST(:data_through AS timestamptz)
         FROM (
-            SELECT unnest(missing) AS order_id, unnest(missing_sums) AS products FROM difference
-        ) AS new
+            SELECT unnest(new_orders) AS order_id, unnest(new_counts) AS count_product
+            FROM difference
+        ) AS new_rows
         ORDER BY order_id
     ),
     changed AS (
         UPDATE reports SET count_product = (
-            SELECT coalesce(sum(i.quantity), 0) FROM order_items AS i
-            WHERE i.order_id = reports.order_id
+            SELECT coalesce(sum(items.quantity), 0) FROM order_items AS items
+            WHERE items.order_id = reports.order_id
         )
-        WHERE id = ANY (CAST((SELECT stale FROM difference) AS bigint[]))
+        WHERE id = ANY (CAST((SELECT changed_ids FROM difference) AS bigint[]))
     ),
     removed AS (
-        DELETE FROM reports WHERE id = ANY (CAST((SELECT gone FROM difference) AS bigint[]))
+        DELETE FROM reports WHERE id = ANY (CAST((SELECT removed_ids FROM difference) AS bigint[]))
     )
     SELECT orders_count, coalesce(products_count, 0) AS products_count, hashes,
-        coalesce(cardinality(missing), 0) AS added,
-        coalesce(cardinality(stale), 0) AS changed,
-        coalesce(cardinality(gone), 0) AS removed
+        coalesce(cardinality(new_orders), 0) AS added,
+        coalesce(cardinality(changed_ids), 0) AS changed,
+        coalesce(cardinality(removed_ids), 0) AS removed
     FROM difference
     """
 )
 
 UPSERT_DAY = text(
     """
-    INSERT INTO report_days AS kept
+    INSERT INTO report_days AS stored
         (report_date, revision, orders_count, products_count, digest, data_through,
          built_at, sealed_at, announced_revision, last_run_id)
     VALUES
         (:report_date, 1, :orders_count, :products_count, :digest, :data_through,
-         clock_timestamp(), CASE WHEN :ended THEN clock_timestamp() END, 0, :run_id)
+         clock_timestamp(), CASE WHEN :has_ended THEN clock_timestamp() END, 0, :run_id)
     ON CONFLICT (report_date) DO UPDATE SET
-        revision = kept.revision + CASE WHEN :moved THEN 1 ELSE 0 END,
+        revision = stored.revision + CASE WHEN :has_changes THEN 1 ELSE 0 END,
         orders_count = excluded.orders_count,
         products_count = excluded.products_count,
         digest = excluded.digest,
-        data_through = greatest(kept.data_through, excluded.data_through),
-        built_at = CASE WHEN :moved THEN excluded.built_at ELSE kept.built_at END,
-        sealed_at = coalesce(kept.sealed_at, excluded.sealed_at),
-        last_run_id = CASE WHEN :moved THEN excluded.last_run_id ELSE kept.last_run_id END
+        data_through = greatest(stored.data_through, excluded.data_through),
+        built_at = CASE WHEN :has_changes THEN excluded.built_at ELSE stored.built_at END,
+        sealed_at = coalesce(stored.sealed_at, excluded.sealed_at),
+        last_run_id = CASE WHEN :has_changes THEN excluded.last_run_id ELSE stored.last_run_id END
     RETURNING revision, data_through, sealed_at IS NOT NULL AS sealed
     """
 )
 
-# Last, since from here until the commit a heartbeat waits for the row.
-# A backfill goes on with its next date: the scheduler is told, or looks a second later.
+# The last statement of a build, since heartbeats wait for the row lock until the commit. Notifies
+# the schedulers, so that a backfill continues with its next date before they poll again.
 FINISH_RUN = text(
     f"""
     UPDATE report_runs SET

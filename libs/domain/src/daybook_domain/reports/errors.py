@@ -10,6 +10,6 @@ class DayNotFound(NotFound):
 
 
 class LeaseLost(Conflict):
-    """The run was reaped or cancelled while this worker built it; nothing was committed."""
+    """The run was reaped or cancelled during its build; nothing was committed."""
 
     code = "lease_lost"

@@ -1,4 +1,4 @@
-"""What is stored of reports: their rows, one line about each day, and the runs that build them?"""
+"""Tables and enums of reports: report rows, and one manifest a business day."""
 
 from datetime import date, datetime
 from enum import StrEnum
@@ -11,10 +11,11 @@ from daybook_domain.types import Table, UtcDateTime, created_at, identity
 
 
 class Report(Table, table=True):
-    """One row for each order of a business day.
+    """A report row: one order of a business day.
 
-    `order_id` is no foreign key: its triggers would cost the build 1.5 times its time. The build
-    takes the ids from `orders` in the same snapshot, and `orders` refuses to lose one that is here.
+    `order_id` is not a foreign key: its triggers would make a build take 1.5 times as long. The
+    build reads the ids from `orders` in the same snapshot, and triggers on `orders` prevent the
+    deletion of an order that a report contains.
     """
 
     __tablename__ = "reports"
@@ -31,18 +32,18 @@ class Report(Table, table=True):
 
 
 class DayState(StrEnum):
-    """May the report of a day be relied upon?"""
+    """State of the report of a day."""
 
     SEALED = "sealed"
-    """Built after the day had ended."""
+    """Built after the end of the day."""
     PROVISIONAL = "provisional"
-    """Built while the day was going on."""
+    """Built before the end of the day."""
     ABSENT = "absent"
     """Never built."""
 
 
 class ReportDay(Table, table=True):
-    """What is known about the report of one business day; no row: never built (absent)."""
+    """The manifest of the report of one business day; no row if it was never built (absent)."""
 
     __tablename__ = "report_days"
 
@@ -52,14 +53,14 @@ class ReportDay(Table, table=True):
     products_count: int = Field(sa_type=BigInteger)
     digest: str = Field(max_length=16)
     data_through: datetime = Field(sa_type=UtcDateTime)
-    """Every order committed before this instant is in the report."""
+    """The report contains every order that was committed before this instant."""
     built_at: datetime = Field(sa_type=UtcDateTime)
-    """When the rows last changed."""
+    """The last build that changed a row."""
     sealed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """When the report was first built after its day had ended; null: provisional."""
+    """The first build after the end of the day; null: provisional."""
     reconciled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """When the scheduler last asked for a rebuild to let late orders in."""
+    """The last request of a rebuild by reconciliation."""
     announced_revision: int = Field(default=0)
     last_run_id: UUID | None = Field(default=None)
-    """The run that made this revision."""
+    """The run that created this revision."""
     created_at: datetime = created_at()

@@ -1,4 +1,4 @@
-"""Reads of report days; decides nothing."""
+"""Queries of report days."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -14,7 +14,7 @@ async def get_day(session: AsyncSession, day: date) -> ReportDay:
     """Return the manifest of the report of `day`, or raise `DayNotFound` if it is absent."""
     found = await session.get(ReportDay, day)
     if found is None:
-        raise DayNotFound(f"There is no report of {day}; POST /report/runs builds one.")
+        raise DayNotFound(f"{day} has no report; POST /report/runs builds one.")
     return found
 
 

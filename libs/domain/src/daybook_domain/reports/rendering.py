@@ -1,11 +1,12 @@
-"""Which bytes does a format make of a day? Postgres makes them; no clock, no network here.
+"""Documents of a day's report in each format; Postgres renders the rows, no I/O here.
 
-A single statement sees a single snapshot, so the edition and the rows that it gives belong together
-whatever commits meanwhile (P4). There are two, which make the same bytes:
+A single statement has a single snapshot, so the edition and the rows that it returns are consistent
+whatever is committed concurrently (P4). Two statements produce the same bytes:
 
-- `small_query` can be prepared, so Postgres need not plan it again, and gives one value: for a
-  hundred rows it takes two thirds of the time of a COPY. It gives no rows of a longer day.
-- `query` is for COPY (…) TO STDOUT: it flows. Its first line tells the edition, the others rows.
+- `small_query` is a prepared statement that returns one value, so Postgres reuses its plan: for a
+  hundred rows it takes two thirds of the time of a COPY. It returns no rows of a larger day.
+- `copy_query` is for COPY (…) TO STDOUT, which streams. Its first line is the edition, the others
+  are rows.
 """
 
 import json
@@ -16,12 +17,12 @@ from enum import StrEnum
 
 from daybook_domain.reports.models import DayState
 
-RENDERING = 1
-"""Grows when the same rows make other bytes, so that no client keeps old ones by their ETag."""
+RENDERING_VERSION = 1
+"""Incremented when the same rows are rendered as other bytes, so that old ETags do not match."""
 
 
 class Format(StrEnum):
-    """In which form can a day be had?"""
+    """Format of a report document."""
 
     JSON = "json"
     NDJSON = "ndjson"
@@ -30,12 +31,12 @@ class Format(StrEnum):
     @property
     def media_type(self) -> str:
         """The media type, without parameters."""
-        return _SHAPES[self].media_type
+        return _LAYOUTS[self].media_type
 
 
 @dataclass(frozen=True)
 class Edition:
-    """Which state of a day's report do these bytes show?"""
+    """The version of a day's report that a document contains."""
 
     day: date
     state: DayState
@@ -44,28 +45,28 @@ class Edition:
     digest: str = "-"
 
     def etag(self, format: Format) -> str:
-        """Return a strong entity tag: it differs wherever the bytes differ (RFC 9110 §8.8.3).
+        """Return a strong entity tag: different documents have different tags (RFC 9110 §8.8.3).
 
-        A revision number alone comes again when a day is built anew in a restored or recreated
-        database; the run that made it does not.
+        The revision alone is not unique: a database that was restored or created again repeats
+        revision numbers, but not the ids of the runs that made them.
         """
-        return f'"{self.day}.{self.revision}.{self.run}.{self.digest}.{format}{RENDERING}"'
+        return f'"{self.day}.{self.revision}.{self.run}.{self.digest}.{format}{RENDERING_VERSION}"'
 
 
 @dataclass(frozen=True)
-class _Shape:
+class _Layout:
     media_type: str
     row: str
-    """SQL: the text of one row of the date `{day}`. Digits, dates and quotes only: a
-    backslash, a tab or a line break would be escaped by COPY."""
+    """SQL expression of the text of one row of the date `{day}`. It may contain only digits,
+    dates and quotes: COPY would escape a backslash, a tab or a line break."""
     opening: bytes = b""
     closing: bytes = b""
     separator: bytes = b""
-    """What `row` begins with, and the first row must not."""
+    """The prefix of each `row`, to be removed from the first."""
 
 
-# Concatenation makes a million rows in 1.1 s where row_to_json takes 2.3 s and to_char adds a
-# third; to_json gives a timestamp in ISO 8601 and in quotes, which CSV does not mind.
+# Concatenation renders a million rows in 1.1 s; row_to_json takes 2.3 s, and to_char adds a third.
+# to_json returns a timestamp in ISO 8601 and in quotes, which are valid in CSV too.
 _JSON_ROW = (
     """'{{"id":' || id || ',"report_at":"{day}","order_id":' || order_id"""
     """ || ',"count_product":' || count_product || ',"created_at":' || to_json(created_at)"""
@@ -73,13 +74,13 @@ _JSON_ROW = (
 )
 _CSV_ROW = "id || ',{day},' || order_id || ',' || count_product || ',' || to_json(created_at)"
 
-_SHAPES = {
-    # A comma in front of a row, unlike one behind it, can be left out knowing only the first.
-    Format.JSON: _Shape(
+_LAYOUTS = {
+    # A comma before each row, since a stream can identify its first row but not its last.
+    Format.JSON: _Layout(
         "application/json", f"',' || {_JSON_ROW}", opening=b"[", closing=b"]\n", separator=b","
     ),
-    Format.NDJSON: _Shape("application/x-ndjson", _JSON_ROW),
-    Format.CSV: _Shape(
+    Format.NDJSON: _Layout("application/x-ndjson", _JSON_ROW),
+    Format.CSV: _Layout(
         "text/csv", _CSV_ROW, opening=b"id,report_at,order_id,count_product,created_at\n"
     ),
 }
@@ -90,17 +91,19 @@ _EDITION = (
 )
 
 EDITION_QUERY = f"SELECT {_EDITION} AS edition FROM report_days WHERE report_date = $1"
-"""Gives, for a date, the text that `parse_edition` understands; no row: absent."""
+"""Returns the edition of a date, as text for `parse_edition`; no row if the day is absent."""
 
 SMALL_ROWS = 1000
+"""Maximum number of rows of a document that `small_query` returns."""
 
 
 def small_query(format: Format) -> str:
-    """Return the query, for a date, of `edition` and `rows`; no row: absent.
+    """Return the query, by date, of `edition`, `is_small` and `rows`; no row if it is absent.
 
-    `rows` is null when there are none, and when there are more than `SMALL_ROWS`: see `is_small`.
+    `rows` is null if the report has no rows, and if it has more than `SMALL_ROWS`: `is_small` is
+    false then.
     """
-    row = _SHAPES[format].row.format(day="' || report_at || '")
+    row = _LAYOUTS[format].row.format(day="' || report_at || '")
     return (
         f"SELECT {_EDITION} AS edition, orders_count <= {SMALL_ROWS} AS is_small,"
         f" CASE WHEN orders_count <= {SMALL_ROWS} THEN (SELECT string_agg(row, E'\\n') FROM"
@@ -109,10 +112,10 @@ def small_query(format: Format) -> str:
     )
 
 
-def query(day: date, format: Format) -> str:
+def copy_query(day: date, format: Format) -> str:
     """Return the query to COPY: a line for `parse_edition`, then the rows by `order_id`."""
     literal = f"'{day.isoformat()}'"
-    row = _SHAPES[format].row.format(day=day.isoformat())
+    row = _LAYOUTS[format].row.format(day=day.isoformat())
     return (
         f"SELECT coalesce((SELECT {_EDITION} FROM report_days WHERE report_date = {literal}),"
         " 'null') UNION ALL"
@@ -121,43 +124,45 @@ def query(day: date, format: Format) -> str:
 
 
 def parse_edition(day: date, line: str | bytes | None) -> Edition:
-    """Return what an `edition`, or the first line of a COPY, says; None: absent."""
-    known = None if line is None else json.loads(line)
-    if known is None:
+    """Parse the `edition` column, or the first line of a COPY; None or `null`: absent."""
+    parsed = None if line is None else json.loads(line)
+    if parsed is None:
         return Edition(day, DayState.ABSENT)
     return Edition(
         day,
-        DayState.SEALED if known["sealed"] else DayState.PROVISIONAL,
-        revision=known["revision"],
-        run=known["run"] or "-",
-        digest=known["digest"] or "-",
+        DayState.SEALED if parsed["sealed"] else DayState.PROVISIONAL,
+        revision=parsed["revision"],
+        run=parsed["run"] or "-",
+        digest=parsed["digest"] or "-",
     )
 
 
 def document(format: Format, rows: str | None) -> bytes:
-    """Return the whole document of `rows`, as `small_query` gives them."""
+    """Return the whole document of `rows`, as returned by `small_query`."""
     framing = Framing(format)
-    pieces = framing.rows(rows.encode() + b"\n" if rows else b"")
-    return b"".join([*pieces, framing.end()])
+    chunks = framing.rows(rows.encode() + b"\n" if rows else b"")
+    return b"".join([*chunks, framing.end()])
 
 
 class Framing:
-    """Makes a document of the rows that COPY gives, piece by piece, keeping none of them."""
+    """The opening, separators and closing of a document whose rows are streamed, not buffered."""
 
     def __init__(self, format: Format) -> None:
-        self._shape = _SHAPES[format]
-        self._begun = False
+        self._layout = _LAYOUTS[format]
+        self._started = False
 
-    def rows(self, piece: bytes) -> Iterator[bytes]:
-        """Yield what to send for the next whole rows."""
-        if not piece:
+    def rows(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the bytes to send for a chunk of whole rows."""
+        if not chunk:
             return
-        if not self._begun:
-            self._begun = True
-            yield self._shape.opening + piece.removeprefix(self._shape.separator)
+        if not self._started:
+            self._started = True
+            yield self._layout.opening + chunk.removeprefix(self._layout.separator)
         else:
-            yield piece
+            yield chunk
 
     def end(self) -> bytes:
-        """Return what to send after the last row."""
-        return self._shape.closing if self._begun else self._shape.opening + self._shape.closing
+        """Return the bytes to send after the last row."""
+        if self._started:
+            return self._layout.closing
+        return self._layout.opening + self._layout.closing

@@ -171,7 +171,7 @@ class ReportReader:
         Raises `Unavailable`.
         """
         pipe = Pipe()
-        copying = asyncio.create_task(self._copy(rendering.query(day, format), pipe))
+        copying = asyncio.create_task(self._copy(rendering.copy_query(day, format), pipe))
         try:
             with _translated():
                 async with asyncio.timeout(self._patience.total_seconds()):

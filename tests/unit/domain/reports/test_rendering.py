@@ -1,4 +1,4 @@
-"""Are the pieces of a day put together to a document?"""
+"""Documents assembled from chunks of rows, editions and entity tags."""
 
 import json
 from datetime import date
@@ -16,7 +16,7 @@ DAY = date(2026, 3, 1)
 
 
 @given(st.integers(0, 6).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(1, n or 1)))))
-def test_an_array_is_whole_wherever_it_was_cut(case: tuple[int, set[int]]) -> None:
+def test_a_json_array_is_valid_for_any_division_into_chunks(case: tuple[int, set[int]]) -> None:
     count, cuts = case
     rows = [b',{"id":%d}\n' % number for number in range(count)]
     framing = Framing(Format.JSON)
@@ -35,11 +35,11 @@ def test_an_array_is_whole_wherever_it_was_cut(case: tuple[int, set[int]]) -> No
         (Format.CSV, b"id,report_at,order_id,count_product,created_at\n"),
     ],
 )
-def test_a_day_without_rows_is_a_document_too(format: Format, empty: bytes) -> None:
+def test_a_day_without_rows_is_a_valid_document(format: Format, empty: bytes) -> None:
     assert Framing(format).end() == empty
 
 
-def test_the_first_line_tells_the_edition() -> None:
+def test_the_first_line_is_parsed_as_the_edition() -> None:
     line = '{"revision" : 2, "sealed" : false, "run" : null, "digest" : "ab"}'
     assert rendering.parse_edition(DAY, line) == Edition(
         DAY, DayState.PROVISIONAL, revision=2, digest="ab"
@@ -47,7 +47,7 @@ def test_the_first_line_tells_the_edition() -> None:
     assert rendering.parse_edition(DAY, b"null") == Edition(DAY, DayState.ABSENT)
 
 
-def test_the_tag_differs_wherever_the_bytes_may() -> None:
+def test_the_entity_tag_differs_for_each_edition_and_format() -> None:
     editions = [
         Edition(DAY, DayState.ABSENT),
         Edition(DAY, DayState.SEALED, revision=1, run="a"),
