@@ -78,7 +78,7 @@ async def _plan(engine: AsyncEngine, name: str) -> dict[str, Any]:
     async with engine.begin() as connection:
         await lock_date(connection, day=DAY, idle_timeout=timedelta(minutes=1))
         inspection = await inspect_day(connection, day=DAY, run_id=run_id, fence=1)
-        return await _explain(connection, name, make_write_parameters(DAY, inspection))
+        return await _explain(connection, name, make_write_parameters(DAY, inspection=inspection))
 
 
 async def _explain(

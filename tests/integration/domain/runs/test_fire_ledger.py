@@ -21,6 +21,7 @@ from tests.integration.domain.runs.fires import (
     record_fire,
     record_fires,
 )
+from tests.integration.domain.runs.operations import SECOND
 from tests.support.locks import somebody_waits
 from tests.support.runs import (
     DAY,
@@ -36,7 +37,6 @@ from tests.support.runs import (
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
-SECOND = timedelta(seconds=1)
 LATER = NOW + timedelta(minutes=10)
 
 

@@ -101,7 +101,7 @@ async def build_day(
     if not inspection.is_claimed:
         raise _lease_lost(run_id)
     write = _write_difference if inspection.has_rows else _write_all
-    rows = await write(connection, parameters=make_write_parameters(day, inspection))
+    rows = await write(connection, parameters=make_write_parameters(day, inspection=inspection))
     manifest = await _upsert_day(
         connection, day=day, rows=rows, data_through=inspection.data_through, run_id=run_id
     )
@@ -152,7 +152,7 @@ async def inspect_day(
     )
 
 
-def make_write_parameters(day: BusinessDay, inspection: Row[Any]) -> dict[str, Any]:
+def make_write_parameters(day: BusinessDay, *, inspection: Row[Any]) -> dict[str, Any]:
     """Return the parameters of `WRITE_ALL` and `WRITE_DIFFERENCE`."""
     id_range = EMPTY_RANGE
     if inspection.orders:

@@ -91,11 +91,11 @@ def list_skipped_dates(timezone: str) -> frozenset[date]:
         if after - before > timedelta(hours=20):
             # With a margin of some days, since the change may be at the edge of the month.
             days = (month + timedelta(days=n) for n in range(-3, 35))
-            skipped |= {day for day in days if _is_skipped(day, timezone)}
+            skipped |= {day for day in days if _is_skipped(day, timezone=timezone)}
     return frozenset(skipped)
 
 
-def _is_skipped(day: date, timezone: str) -> bool:
+def _is_skipped(day: date, *, timezone: str) -> bool:
     found = business_day(day, timezone=timezone)
     return found.starts_at == found.ends_at
 

@@ -91,17 +91,19 @@ async def _insert_or_join(
     waiting |= {row.fire.day: row.id for row in inserted}
     inserted_keys = {row.fire.key for row in inserted}
     joining = [fire for fire in fires if fire.key not in inserted_keys and fire.day in waiting]
-    counts += await _insert(session, [_join(fire, waiting[fire.day]) for fire in joining], now=now)
+    counts += await _insert(
+        session, [_join(fire, run_id=waiting[fire.day]) for fire in joining], now=now
+    )
     await _promote(session, joining, waiting)
     return counts, [fire for fire in fires if fire.day not in waiting]
 
 
-def _join(fire: Fire, run_id: UUID) -> _LedgerRow:
-    reason = joined_reason(run_id, fire.day)
+def _join(fire: Fire, *, run_id: UUID) -> _LedgerRow:
+    reason = joined_reason(run_id, day=fire.day)
     return _LedgerRow(replace(fire, cause=SkipCause.JOINED, reason=reason), joined_run_id=run_id)
 
 
-def joined_reason(run_id: UUID, day: date) -> str:
+def joined_reason(run_id: UUID, *, day: date) -> str:
     """Return the reason of a run that ended because another was waiting for its date."""
     return f"joined: run {run_id} was waiting for {day} already"
 

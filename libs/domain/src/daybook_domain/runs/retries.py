@@ -138,7 +138,7 @@ async def _end_as_joined(
     run.state = RunState.SKIPPED
     run.cause = SkipCause.JOINED
     run.joined_run_id = waiting.id
-    run.reason = joined_reason(waiting.id, run.report_date)
+    run.reason = joined_reason(waiting.id, day=run.report_date)
     run.finished_at = now
     await session.flush()
     # Runs that joined it join the other too, so that each names the run that builds the report.
