@@ -3,14 +3,16 @@
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 from redis import AuthenticationError, Redis
 
-from daybook_embedded.data_directory import open_data_directory
+from daybook_embedded.data_directory import DataDirectory, open_data_directory
 from daybook_embedded.errors import EmbeddedError
+from daybook_embedded.supervisor import Program
 from daybook_embedded.valkey import ValkeyServer
 
 
@@ -65,6 +67,25 @@ def test_a_busy_port_is_not_used(folder: Path) -> None:
         busy = listener.getsockname()[1]
         with ValkeyServer(folder / "valkey", port=busy, durable=False) as server:
             assert f":{busy}/" not in server.url
+
+
+class PortRaceValkey(ValkeyServer):
+    """A server whose first port is taken between the check that it is free and the bind."""
+
+    rival: socket.socket | None = None
+
+    def programs(self, directory: DataDirectory, *, port: int) -> Sequence[Program]:
+        """Listen on the first port."""
+        self.rival = self.rival or socket.create_server(("127.0.0.1", port))
+        return super().programs(directory, port=port)
+
+
+def test_a_port_that_is_taken_before_the_bind_is_replaced_by_another(folder: Path) -> None:
+    with PortRaceValkey(folder / "valkey", durable=False) as racing:
+        assert racing.rival is not None
+        with racing.rival, Redis.from_url(racing.url) as client:
+            assert f":{racing.rival.getsockname()[1]}/" not in racing.url
+            assert client.ping()
 
 
 def test_a_second_start_in_the_same_folder_fails_with_the_pid_of_the_first(folder: Path) -> None:
