@@ -6,7 +6,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 COMPOSE := docker compose -f infra/compose.yaml
 SOURCES := libs services tests
-# Each test process needs its own virtual host, which the tests cannot create on an external RabbitMQ.
+# Each test process needs its own virtual host, which tests cannot create on an external RabbitMQ.
 TEST_PROCESSES := $(if $(DAYBOOK_TEST_RABBITMQ_URL),0,2)
 
 .DEFAULT_GOAL := help
@@ -59,7 +59,7 @@ images: ## Build the container images of the services and the daybook command
 up: ## Build and start the compose stack
 	@$(COMPOSE) up --build --wait
 
-down: ## Stop the compose stack and keep its data
+down: ## Stop the compose stack; its data remains
 	@$(COMPOSE) down
 
 clean: ## Remove the installed tools and all private data

@@ -39,8 +39,8 @@ def server(shared_folder: Path) -> Iterator[RabbitServer]:
 def family(server: RabbitServer) -> list[psutil.Process]:
     """Return the node, its child processes, and the name service."""
     # The test session may have started another server from this process.
-    ours = [p for p in psutil.Process().children() if server.data_dir in Path(p.cwd()).parents]
-    return ours + [helper for p in ours for helper in p.children(recursive=True)]
+    own = [p for p in psutil.Process().children() if server.data_dir in Path(p.cwd()).parents]
+    return own + [helper for p in own for helper in p.children(recursive=True)]
 
 
 def has_ended(process: psutil.Process) -> bool:

@@ -32,8 +32,8 @@ def test_a_lock_that_a_dead_process_left_to_its_child_is_waited_for(tmp_path: Pa
         lock.flush()
         child = subprocess.Popen(["sleep", "0.2"], pass_fds=[lock.fileno()])
 
-    ours = Lock(file)
-    ours.acquire()
-    ours.release()
+    waiting = Lock(file)
+    waiting.acquire()
+    waiting.release()
 
     assert child.wait(10) == 0

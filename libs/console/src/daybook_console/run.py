@@ -55,7 +55,7 @@ def run(settings: RunSettings, console: Console) -> int:
             _run_until_interrupted(context, stack)
     except KeyboardInterrupt:
         # The regular end: see the signal handlers of the command.
-        console.print("Stopped. The data is kept.")
+        console.print("Stopped. The data remains.")
     return 0
 
 
@@ -78,7 +78,7 @@ def _run_until_interrupted(context: RunContext, stack: ExitStack) -> NoReturn:
     _write_run_files(context, url, urls, stack)
     preview.show(console, url, asyncio.run(_get_yesterday(context, urls)))
     console.print(f"Commands:  . {context.folder / 'env'} && daybook --help", soft_wrap=True)
-    console.print("Ctrl-C stops everything and keeps the data.")
+    console.print("Ctrl-C stops everything; the data remains.")
     _restart_services_forever(context, services)
 
 
