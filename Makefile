@@ -1,21 +1,21 @@
-# What can I run? `make help` tells.
+# Development tasks; `make help` lists them.
 
 UV_VERSION := 0.13.8
-# A uv on the PATH will do; else one is installed into this folder.
+# The uv on the PATH, or else one that is installed into .uv.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 COMPOSE := docker compose -f infra/compose.yaml
 SOURCES := libs services tests
-# Each test process needs a virtual host of its own, which we cannot make on somebody else's RabbitMQ.
+# Each test process needs its own virtual host, which tests cannot create on an external RabbitMQ.
 TEST_PROCESSES := $(if $(DAYBOOK_TEST_RABBITMQ_URL),0,2)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all check format bench migrate asyncapi images up down clean
 
-help: ## Show this list
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/.complete ## Install everything into .venv (the other targets do it by themselves)
+setup: .venv/.complete ## Install everything into .venv (other targets depend on it)
 
 .uv/bin/uv:
 	@echo "Installing uv"
@@ -26,41 +26,41 @@ setup: .venv/.complete ## Install everything into .venv (the other targets do it
 	@$(UV) sync --frozen --quiet --compile-bytecode
 	@touch $@
 
-run: setup ## Run all of Daybook here, with a demo shop
+run: setup ## Run Daybook on this machine, with a demo shop
 	@$(BIN)/daybook run
 
 test: setup ## Run the tests
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
-test-all: check test bench ## Checks, tests and benchmarks
+test-all: check test bench ## Run the checks, the tests and the benchmarks
 
-check: setup ## Formatting, lint, types, import contracts
+check: setup ## Check formatting, lint, types and import contracts
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-format: setup ## Format, and mend what lint can mend
+format: setup ## Format the code and apply lint fixes
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)
 
-bench: setup ## Print the benchmark tables
+bench: setup ## Run the benchmarks and print their tables
 	@$(BIN)/python -m pytest tests/benchmarks -m benchmark -s -q
 
-migrate: setup ## Bring the database at DAYBOOK_DATABASE_URL up to the newest schema
+migrate: setup ## Upgrade the schema of the database at DAYBOOK_DATABASE_URL
 	@$(BIN)/daybook migrate
 
-asyncapi: setup ## Write docs/asyncapi.json, what producers send, anew
+asyncapi: setup ## Regenerate docs/asyncapi.json, the contract of the intake queues
 	@$(BIN)/daybook asyncapi > docs/asyncapi.json
 
-images: ## Build the images of the services and of the daybook command
+images: ## Build the container images of the services and the daybook command
 	@$(COMPOSE) build
 
-up: ## Run the compose stack
+up: ## Build and start the compose stack
 	@$(COMPOSE) up --build --wait
 
-down: ## Stop the compose stack; its data stays
+down: ## Stop the compose stack; its data remains
 	@$(COMPOSE) down
 
-clean: ## Remove what was installed and all private data
+clean: ## Remove the installed tools and all private data
 	@rm -rf .venv .uv .daybook

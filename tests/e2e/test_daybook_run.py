@@ -91,7 +91,7 @@ async def test_it_serves_the_report_of_yesterday_and_leaves_nothing_behind(folde
         assert [(row["order_id"], row["count_product"]) for row in rows] == plain
         assert f"Report of {yesterday}: {len(rows)} orders" in run.said()
 
-        assert (await a_command_in_a_shell(folder, "check"))[-1] == "All is as it should be."
+        assert (await a_command_in_a_shell(folder, "check"))[-1] == "No problems found."
         await a_second_one_points_to_it(folder, run)
         run.send(signal.SIGINT)
 
@@ -117,7 +117,7 @@ async def a_second_one_points_to_it(folder: Path, first: Service) -> None:
     environment = {"DAYBOOK_DATA_DIR": str(folder / "data")}
     with Service(["daybook", "run"], environment=environment, log=folder / "second.log") as second:
         assert await asyncio.to_thread(second.wait) == 0
-        assert f"runs here already, as process {first.pid}" in second.said()
+        assert f"already running here, as process {first.pid}" in second.said()
     async with client(folder) as api:
         assert f"{api.base_url}/docs".replace("//docs", "/docs") in second.said()
         assert (await api.get("/readyz")).is_success

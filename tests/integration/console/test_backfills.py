@@ -1,4 +1,4 @@
-"""Can an operator have a range built by command, and follow it?"""
+"""`daybook backfill`, on a real database."""
 
 import asyncio
 import json
@@ -24,29 +24,31 @@ RANGE = ("--from", "2026-03-01", "--to", "2026-03-03")
 
 @pytest.fixture
 def daybook(postgres_url: str, no_runs: None) -> Daybook:
-    """Return the command line, on the tests' database."""
+    """Return a function that runs `daybook backfill` on the tests' database."""
     runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url, "COLUMNS": "200"})
 
     async def run(*arguments: str) -> Result:
-        # A command has an event loop of its own.
+        # In a thread, because a command starts its own event loop.
         return await asyncio.to_thread(runner.invoke, app, ["backfill", *arguments])
 
     return run
 
 
-async def told(running: Coroutine[Any, Any, Result]) -> Any:
+async def read_json(running: Coroutine[Any, Any, Result]) -> Any:
     result = await running
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
-async def is_going(sessions: Sessions) -> None:
-    await until(lambda: backfills.going(sessions), what="the backfill being asked for")
+async def wait_for_backfill(sessions: Sessions) -> None:
+    await until(lambda: backfills.going(sessions), what="the backfill being requested")
 
 
-async def test_it_waits_for_the_end_and_tells_it(daybook: Daybook, sessions: Sessions) -> None:
-    command = asyncio.create_task(told(daybook(*RANGE, "--reason", "an import", "--json")))
-    await is_going(sessions)
+async def test_the_command_waits_for_the_end_and_prints_the_backfill(
+    daybook: Daybook, sessions: Sessions
+) -> None:
+    command = asyncio.create_task(read_json(daybook(*RANGE, "--reason", "an import", "--json")))
+    await wait_for_backfill(sessions)
 
     await backfills.to_its_end(sessions)
 
@@ -55,21 +57,21 @@ async def test_it_waits_for_the_end_and_tells_it(daybook: Daybook, sessions: Ses
     assert (ended["reason"], ended["requested_by"]) == ("an import", "daybook backfill")
 
 
-async def test_a_person_is_shown_first_what_it_is_and_how_far(
+async def test_show_prints_identity_and_progress_first(
     daybook: Daybook, sessions: Sessions
 ) -> None:
-    asked = await told(daybook(*RANGE, "--no-wait", "--json"))
+    requested = await read_json(daybook(*RANGE, "--no-wait", "--json"))
 
-    shown = await daybook("show", asked["id"])
+    shown = await daybook("show", requested["id"])
 
     names = [line.split()[0] for line in shown.stdout.splitlines()]
     assert names[:7] == ["id", "from_date", "to_date", "mode", "state", "total", "done"]
-    assert set(names) == set(asked)
+    assert set(names) == set(requested)
 
 
-async def test_a_failure_is_an_exit_code(daybook: Daybook, sessions: Sessions) -> None:
+async def test_a_failed_build_sets_the_exit_code(daybook: Daybook, sessions: Sessions) -> None:
     command = asyncio.create_task(daybook(*RANGE, "--concurrency", "3"))
-    await is_going(sessions)
+    await wait_for_backfill(sessions)
     await backfills.advance(sessions)
     await backfills.work(sessions, ends=RunState.FAILED)
     await backfills.advance(sessions)
@@ -80,33 +82,33 @@ async def test_a_failure_is_an_exit_code(daybook: Daybook, sessions: Sessions) -
     assert "{'failed': 3}" in result.stdout
 
 
-async def test_a_dry_run_asks_for_nothing(daybook: Daybook, sessions: Sessions) -> None:
+async def test_a_dry_run_requests_nothing(daybook: Daybook, sessions: Sessions) -> None:
     async with sessions.begin() as session:
         await backfills.seal(session, backfills.march(2))
 
-    found = await told(daybook(*RANGE, "--dry-run", "--json"))
+    found = await read_json(daybook(*RANGE, "--dry-run", "--json"))
     shown = await daybook(*RANGE, "--dry-run")
 
     assert [day["verdict"] for day in found] == ["build", "skip: sealed", "build"]
     assert "skip: sealed" in shown.output
-    assert await told(daybook("list", "--json")) == []
+    assert await read_json(daybook("list", "--json")) == []
 
 
-async def test_it_is_listed_paused_resumed_and_cancelled(
+async def test_a_backfill_is_listed_paused_resumed_and_cancelled(
     daybook: Daybook, sessions: Sessions
 ) -> None:
-    asked = await told(daybook(*RANGE, "--no-wait", "--json"))
+    requested = await read_json(daybook(*RANGE, "--no-wait", "--json"))
     await backfills.advance(sessions)
 
-    listed = await told(daybook("list", "--json"))
+    listed = await read_json(daybook("list", "--json"))
     states = [
-        (await told(daybook(verb, asked["id"], "--json")))["state"]
-        for verb in ("pause", "resume", "cancel", "show")
+        (await read_json(daybook(command, requested["id"], "--json")))["state"]
+        for command in ("pause", "resume", "cancel", "show")
     ]
-    days = await told(daybook("days", asked["id"], "--outcome", "cancelled", "--json"))
-    table = await daybook("days", asked["id"])
+    days = await read_json(daybook("days", requested["id"], "--outcome", "cancelled", "--json"))
+    table = await daybook("days", requested["id"])
 
-    assert [backfill["id"] for backfill in listed] == [asked["id"]]
+    assert [backfill["id"] for backfill in listed] == [requested["id"]]
     assert states == ["paused", "running", "cancelled", "cancelled"]
     assert [day["report_date"] for day in days] == ["2026-03-01", "2026-03-02", "2026-03-03"]
     assert "cancelled" in table.output
@@ -114,7 +116,7 @@ async def test_it_is_listed_paused_resumed_and_cancelled(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         ((), 2, "expected --from and --to"),
         (("--from", "2026-03-01"), 2, "expected --from and --to"),
@@ -124,17 +126,17 @@ async def test_it_is_listed_paused_resumed_and_cancelled(
         (("show", "00000000-0000-0000-0000-000000000001"), 1, "There is no backfill"),
     ],
 )
-async def test_a_refusal_says_why(
-    daybook: Daybook, arguments: tuple[str, ...], code: int, said: str
+async def test_an_error_prints_its_reason(
+    daybook: Daybook, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     result = await daybook(*arguments)
 
     assert result.exit_code == code
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 @pytest.mark.usefixtures("no_runs")
-async def test_an_interrupt_leaves_it_running_and_says_so(
+async def test_an_interrupt_leaves_the_backfill_running_and_prints_that(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
     with Service(
@@ -142,14 +144,14 @@ async def test_an_interrupt_leaves_it_running_and_says_so(
         environment={"DAYBOOK_DATABASE_URL": postgres_url},
         log=tmp_path / "log",
     ) as command:
-        await is_going(sessions)
+        await wait_for_backfill(sessions)
         await until(
             lambda: asyncio.to_thread(lambda: ": 3 dates" in command.said()),
-            what="its first word",
+            what="the first line of output",
         )
         command.send(signal.SIGINT)
         code = await asyncio.to_thread(command.wait)
 
     assert code == 130
-    assert "The backfill goes on. daybook backfill show " in command.said()
+    assert "The backfill continues. daybook backfill show " in command.said()
     assert await backfills.going(sessions)

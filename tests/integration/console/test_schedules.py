@@ -1,4 +1,4 @@
-"""Can an operator do to schedules by command what others do by REST?"""
+"""`daybook schedules`, on a real database."""
 
 import asyncio
 import json
@@ -23,30 +23,30 @@ SHOWN = [
     *("catchup", "catchup_window", "overlap", "jitter", "pause_on_failure"),
     *("id", "origin", "version", "created_at", "updated_at"),
 ]
-"""What a person who looks at a schedule asks, in that order."""
+"""Fields of a schedule in their printed order."""
 
 
 @pytest.fixture
 def daybook(postgres_url: str, no_runs: None) -> Daybook:
-    """Return the command line, on the tests' database."""
+    """Return a function that runs `daybook schedules` on the tests' database."""
     runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url})
 
     async def run(*arguments: str, columns: int = 200) -> Result:
-        # A command has an event loop of its own.
+        # In a thread, because a command starts its own event loop.
         words, terminal = ["schedules", *arguments], {"COLUMNS": str(columns)}
         return await asyncio.to_thread(partial(runner.invoke, app, words, env=terminal))
 
     return run
 
 
-async def told(running: Awaitable[Result]) -> Any:
+async def read_json(running: Awaitable[Result]) -> Any:
     result = await running
     assert result.exit_code == 0, result.output
     return json.loads(result.output)
 
 
-async def test_a_narrow_terminal_hides_nothing_of_a_list(daybook: Daybook) -> None:
-    added = await told(
+async def test_a_narrow_terminal_truncates_nothing_in_a_list(daybook: Daybook) -> None:
+    added = await read_json(
         daybook(
             "add", "workdays", "--cron", "0 9 * * MON-FRI", "--timezone", "Asia/Tokyo", "--json"
         )
@@ -59,17 +59,19 @@ async def test_a_narrow_terminal_hides_nothing_of_a_list(daybook: Daybook) -> No
     assert added["next_fire_at"].replace("T", "") in row
 
 
-async def test_a_schedule_from_its_making_to_its_end(daybook: Daybook) -> None:
-    added = await told(
+async def test_a_schedule_is_added_edited_paused_triggered_resumed_and_removed(
+    daybook: Daybook,
+) -> None:
+    added = await read_json(
         daybook("add", "workdays", "--cron", "0 9 * * MON-FRI", "--jitter-seconds", "60", "--json")
     )
-    edited = await told(
+    edited = await read_json(
         daybook("edit", "workdays", "--overlap", "skip", "--pause-on-failure", "--json")
     )
-    paused = await told(daybook("pause", "workdays", "--note", "freeze", "--json"))
-    listed = await told(daybook("list", "--json"))
-    triggered = await told(daybook("trigger", "workdays", "--json"))
-    resumed = await told(daybook("resume", "workdays", "--mode", "catchup", "--json"))
+    paused = await read_json(daybook("pause", "workdays", "--note", "freeze", "--json"))
+    listed = await read_json(daybook("list", "--json"))
+    triggered = await read_json(daybook("trigger", "workdays", "--json"))
+    resumed = await read_json(daybook("resume", "workdays", "--mode", "catchup", "--json"))
     removed = await daybook("remove", "workdays")
 
     assert (added["timezone"], added["jitter"], added["version"]) == ("UTC", 60.0, 1)
@@ -78,23 +80,23 @@ async def test_a_schedule_from_its_making_to_its_end(daybook: Daybook) -> None:
     assert [schedule["name"] for schedule in listed] == ["workdays"]
     assert (triggered[0]["state"], triggered[0]["joined"]) == ("pending", False)
     assert (resumed["enabled"], resumed["note"]) == (True, None)
-    assert (removed.exit_code, removed.output) == (0, "workdays is removed.\n")
-    assert await told(daybook("list", "--json")) == []
+    assert (removed.exit_code, removed.output) == (0, "Schedule workdays is removed.\n")
+    assert await read_json(daybook("list", "--json")) == []
 
 
-async def test_pausing_what_is_paused_keeps_the_note_unless_there_is_a_new_one(
+async def test_a_second_pause_without_a_note_leaves_the_first_note(
     daybook: Daybook, sessions: Sessions
 ) -> None:
     await define(sessions)
     notes = [
-        (await told(daybook("pause", "daily", *options, "--json")))["note"]
+        (await read_json(daybook("pause", "daily", *options, "--json")))["note"]
         for options in (("--note", "freeze"), (), ("--note", "thaw"))
     ]
 
     assert notes == ["freeze", "freeze", "thaw"]
 
 
-async def test_tables_are_for_people(daybook: Daybook, sessions: Sessions) -> None:
+async def test_tables_show_schedules_and_fires(daybook: Daybook, sessions: Sessions) -> None:
     await define(sessions)
     await change(sessions, next_fire_at=MIDNIGHT)
     await materialise(sessions, now=MIDNIGHT)
@@ -111,8 +113,8 @@ async def test_tables_are_for_people(daybook: Daybook, sessions: Sessions) -> No
     assert "pending" in fires.output
 
 
-async def test_a_preview_marks_gaps(daybook: Daybook) -> None:
-    found = await told(
+async def test_a_preview_marks_gaps_and_folds(daybook: Daybook) -> None:
+    found = await read_json(
         daybook("preview", "30 2 * * *", "--timezone", "Europe/Berlin", "--count", "366", "--json")
     )
 
@@ -120,7 +122,7 @@ async def test_a_preview_marks_gaps(daybook: Daybook) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("add", "x", "--cron", "61 * * * *"), "cron: minute: 61 is not 0-59 (position 1)\n"),
         (("preview", "0 24 * * *"), "cron: hour: 24 is not 0-23 (position 3)\n"),
@@ -128,12 +130,12 @@ async def test_a_preview_marks_gaps(daybook: Daybook) -> None:
         (("edit", "daily", "--cron", "0 1 * * *"), "DAYBOOK_DAILY_CRON"),
     ],
 )
-async def test_a_refusal_says_why_and_ends_with_1(
-    daybook: Daybook, sessions: Sessions, arguments: tuple[str, ...], said: str
+async def test_an_error_prints_its_reason_and_exits_with_1(
+    daybook: Daybook, sessions: Sessions, arguments: tuple[str, ...], message: str
 ) -> None:
     await define(sessions)
 
     result = await daybook(*arguments)
 
     assert result.exit_code == 1
-    assert said in result.stderr
+    assert message in result.stderr

@@ -1,4 +1,4 @@
-"""What do the tests of real servers share?"""
+"""Folders for the servers of these tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ from daybook_embedded.data_directory import scratch_folder
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Give a folder for servers, gone after the test."""
+    """Return a folder for servers, removed after the test."""
     with scratch_folder() as path:
         yield path
 
 
 @pytest.fixture(scope="module")
 def shared_folder() -> Iterator[Path]:
-    """Give a folder for servers, gone after the last test of the module."""
+    """Return a folder for servers, removed after the last test of the module."""
     with scratch_folder() as path:
         yield path

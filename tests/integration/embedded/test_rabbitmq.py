@@ -1,4 +1,4 @@
-"""Does a private RabbitMQ keep its messages and its distance?
+"""Private RabbitMQ: durability, isolation, and restarts after a kill.
 
 Each start takes seconds, so the tests share one server and its restarts.
 """
@@ -25,9 +25,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def server(shared_folder: Path) -> Iterator[RabbitServer]:
-    """Give a server that runs and may be restarted."""
+    """Return a running server, which tests may restart."""
     server = RabbitServer(shared_folder / "rabbitmq")
-    # What an ordinary installation is told must not be told to ours.
+    # Settings of the machine's own installation must not reach this server.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RABBITMQ_NODENAME", "rabbit@localhost")
         patch.setenv("RABBITMQ_NODE_PORT", "5672")
@@ -37,14 +37,14 @@ def server(shared_folder: Path) -> Iterator[RabbitServer]:
 
 
 def family(server: RabbitServer) -> list[psutil.Process]:
-    """Return the server's processes and theirs: the node, its helpers, and the name service."""
-    # Whoever runs the tests may have another one for them, started by the same process.
-    ours = [p for p in psutil.Process().children() if server.data_dir in Path(p.cwd()).parents]
-    return ours + [helper for p in ours for helper in p.children(recursive=True)]
+    """Return the node, its child processes, and the name service."""
+    # The test session may have started another server from this process.
+    own = [p for p in psutil.Process().children() if server.data_dir in Path(p.cwd()).parents]
+    return own + [helper for p in own for helper in p.children(recursive=True)]
 
 
-def gone(process: psutil.Process) -> bool:
-    """Say whether a process has ended, whether or not its parent has taken note."""
+def has_ended(process: psutil.Process) -> bool:
+    """Return whether a process has ended; a zombie has."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -52,29 +52,29 @@ def gone(process: psutil.Process) -> bool:
 
 
 async def publish(server: RabbitServer, text: str) -> None:
-    """Leave a durable message in the queue `kept`."""
+    """Publish a durable message to the queue `durable`."""
     connection = await aio_pika.connect(server.url)
     async with connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(
-            "kept", durable=True, arguments={"x-queue-type": "quorum"}
+            "durable", durable=True, arguments={"x-queue-type": "quorum"}
         )
         message = aio_pika.Message(text.encode(), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         await channel.default_exchange.publish(message, routing_key=queue.name)
 
 
-async def take(server: RabbitServer) -> str:
-    """Return the next message of the queue `kept`."""
+async def consume(server: RabbitServer) -> str:
+    """Return the next message of the queue `durable`."""
     connection = await aio_pika.connect(server.url)
     async with connection:
         channel = await connection.channel()
-        queue = await channel.get_queue("kept")
+        queue = await channel.get_queue("durable")
         message = await queue.get(timeout=10)
         await message.ack()
         return message.body.decode()
 
 
-async def test_it_is_not_the_machines_own_and_listens_on_loopback_only(
+async def test_the_server_ignores_the_machines_settings_and_listens_on_loopback_only(
     server: RabbitServer,
 ) -> None:
     addresses = {
@@ -92,13 +92,13 @@ async def test_a_message_survives_a_stop_that_leaves_no_process(server: RabbitSe
     before, url = family(server), server.url
 
     server.stop()
-    left = [process for process in before if not gone(process)]
+    left = [process for process in before if not has_ended(process)]
     server.start()
 
     assert len(before) > 2
     assert left == []
     assert server.url == url
-    assert await take(server) == "before the stop"
+    assert await consume(server) == "before the stop"
 
 
 async def test_a_message_survives_a_kill(server: RabbitServer) -> None:
@@ -108,11 +108,11 @@ async def test_a_message_survives_a_kill(server: RabbitServer) -> None:
     server.stop()
     server.start()
 
-    assert await take(server) == "before the kill"
+    assert await consume(server) == "before the kill"
 
 
 async def ignore(_: AbstractIncomingMessage) -> None:
-    """Leave a message unacknowledged."""
+    """Do not acknowledge the message."""
 
 
 async def test_a_queue_with_a_consumer_survives_a_kill_right_after_its_creation(

@@ -1,4 +1,4 @@
-"""Is a process told apart from the next one with its pid?"""
+"""Processes identified by pid and start time."""
 
 import signal
 import subprocess
@@ -12,31 +12,31 @@ from daybook_embedded.processes import Process
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """Give a process that does nothing."""
+    """Start an idle process, killed after the test."""
     with subprocess.Popen(["sleep", "60"]) as process:
         yield process
         process.kill()
 
 
-def test_a_running_process_is_found_and_ended(sleeper: subprocess.Popen[bytes]) -> None:
+def test_a_running_process_is_found_and_stopped(sleeper: subprocess.Popen[bytes]) -> None:
     process = processes.find(sleeper.pid)
 
     assert process is not None
-    assert process.alive()
-    assert "sleep 60" in processes.command(sleeper.pid)
-    assert processes.end(process, signals=[signal.SIGTERM], patience=10)
+    assert process.is_alive()
+    assert "sleep 60" in processes.command_line(sleeper.pid)
+    assert processes.stop(process, signals=[signal.SIGTERM], timeout=10)
     assert sleeper.wait(10) == -signal.SIGTERM
 
 
-def test_the_next_process_with_the_same_pid_gets_no_signal(
+def test_a_later_process_with_the_same_pid_gets_no_signal(
     sleeper: subprocess.Popen[bytes],
 ) -> None:
     predecessor = Process(sleeper.pid, "another time")
 
     predecessor.send(signal.SIGKILL)
 
-    assert not predecessor.alive()
-    assert processes.end(predecessor, signals=[signal.SIGKILL], patience=10)
+    assert not predecessor.is_alive()
+    assert processes.stop(predecessor, signals=[signal.SIGKILL], timeout=10)
     assert sleeper.poll() is None
 
 
@@ -46,13 +46,13 @@ def test_a_zombie_counts_as_ended(sleeper: subprocess.Popen[bytes]) -> None:
 
     sleeper.kill()
 
-    # Its parent, this test, has not taken note of it yet.
+    # Its parent, this test, has not reaped it yet.
     assert process.wait(timeout=10)
 
 
-def test_a_pid_that_nobody_has_finds_nothing() -> None:
+def test_a_pid_without_a_process_finds_nothing() -> None:
     assert processes.find(2**31 - 1) is None
-    assert processes.command(2**31 - 1) == ""
+    assert processes.command_line(2**31 - 1) == ""
 
 
 def test_a_process_that_ignores_a_signal_gets_the_next_one() -> None:
@@ -63,6 +63,6 @@ def test_a_process_that_ignores_a_signal_gets_the_next_one() -> None:
         process = processes.find(child.pid)
         assert process is not None
 
-        ended = processes.end(process, signals=[signal.SIGTERM, signal.SIGKILL], patience=0.1)
+        ended = processes.stop(process, signals=[signal.SIGTERM, signal.SIGKILL], timeout=0.1)
 
         assert ended

@@ -1,4 +1,4 @@
-"""Is all as it should be, on a live system?"""
+"""Audit of the fire ledger of a live system, for `daybook check`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +12,24 @@ from daybook_domain.schedules.audit import Finding
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What is wrong, and with the fires since when."""
+class AuditResult:
+    """The problems found in the fires since an instant."""
 
     since: datetime
     has_gaps_before: bool
-    """More was asked for than the ledger remembers."""
+    """Whether the requested period starts before the ledger is complete."""
     findings: Sequence[Finding]
 
 
-async def check(settings: CheckSettings, *, days: int) -> Checked:
-    """Return what the ledger of the last `days` says is wrong, as far as it reaches back."""
+async def run_audit(settings: CheckSettings, *, days: int) -> AuditResult:
+    """Return the problems of the last `days` days, or of the part where the ledger is complete."""
     url = settings.database_url.get_secret_value()
-    async with database.opened(url, application="daybook check") as sessions, sessions() as session:
-        # One snapshot: schedulers may go on meanwhile.
+    opened = database.open_sessions(url, application="daybook check")
+    async with opened as sessions, sessions() as session:
+        # One snapshot: schedulers may write in the meantime.
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         now = await clock.now(session)
         asked = now - timedelta(days=days)
         since = await ledger.get_audit_start(session, asked=asked)
         findings = await ledger.find_problems(session, since=since, now=now)
-        return Checked(since=since, has_gaps_before=since > asked, findings=findings)
+        return AuditResult(since=since, has_gaps_before=since > asked, findings=findings)

@@ -1,4 +1,4 @@
-"""What can be done to ranges of dates from the command line? Straight on the database."""
+"""`daybook backfill`: commands that start, show and change backfills in the database."""
 
 import asyncio
 import sys
@@ -20,10 +20,11 @@ from daybook_platform.settings import load
 
 app = typer.Typer(help="Build the reports of a range of dates.")
 
-Id = Annotated[UUID, typer.Argument(help="The id of a backfill.")]
+Id = Annotated[UUID, typer.Argument(help="Id of the backfill.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 INTERRUPTED = 130
+"""Exit code after SIGINT, as shells define it."""
 
 
 @app.callback(invoke_without_command=True)
@@ -31,63 +32,68 @@ def backfill(
     context: typer.Context,
     *,
     first: Annotated[
-        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first date.")
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First date.")
     ] = None,
     last: Annotated[
         datetime | None,
-        typer.Option("--to", formats=["%Y-%m-%d"], help="The last date, included."),
+        typer.Option("--to", formats=["%Y-%m-%d"], help="Last date, inclusive."),
     ] = None,
     mode: Annotated[
         BackfillMode,
-        typer.Option(help="Dates without a sealed report, whose latest run failed, or all."),
+        typer.Option(help="Dates without a sealed report, dates whose latest run failed, or all."),
     ] = BackfillMode.ABSENT,
-    concurrency: Annotated[int, typer.Option(help="How many dates at once.")] = DEFAULT_CONCURRENCY,
-    reason: Annotated[str | None, typer.Option(help="Why.")] = None,
+    concurrency: Annotated[
+        int, typer.Option(help="Dates built concurrently.")
+    ] = DEFAULT_CONCURRENCY,
+    reason: Annotated[str | None, typer.Option(help="Reason, for the record.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what would become of each date.")
+        bool, typer.Option("--dry-run", help="Only print the action for each date.")
     ] = False,
-    wait: Annotated[bool, typer.Option(help="Show the progress until the end.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait for the end and show progress.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Build the reports of a range of dates; exit code 1 when some could not be built."""
+    """Build the reports of a range of dates; exit code 1 if any build failed."""
     if context.invoked_subcommand is not None:
         return
     if first is None or last is None:
-        sys.stderr.write("expected --from and --to, or a command; see --help\n")
+        sys.stderr.write("expected --from and --to, or a subcommand; see --help\n")
         raise typer.Exit(2)
-    wanted = BackfillRange(first=first.date(), last=last.date(), mode=mode)
+    dates = BackfillRange(first=first.date(), last=last.date(), mode=mode)
     if dry_run:
-        _preview(wanted, as_json=as_json)
+        _preview(dates, as_json=as_json)
         return
-    requested = database.with_database(
-        lambda session: _request(session, wanted, concurrency=concurrency, reason=reason)
+    requested = database.run_in_transaction(
+        lambda session: _request(session, dates, concurrency=concurrency, reason=reason)
     )
     if wait:
-        _follow(requested, as_json=as_json)
+        _wait_for_end(requested, as_json=as_json)
     else:
         show(requested.backfill.id, as_json=as_json)
 
 
 @app.command(name="list")
 def list_(
-    *, limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20, as_json: AsJson = False
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")] = 20,
+    as_json: AsJson = False,
 ) -> None:
     """List backfills, newest first."""
 
-    async def ask(session: AsyncSession) -> list[dict[str, Any]]:
+    async def fetch(session: AsyncSession) -> list[dict[str, Any]]:
         found = await queries.list_backfills(session, limit=limit)
         progress = await queries.get_progress(session, found, now=await clock.now(session))
-        return [_told(backfill, progress[backfill.id]) for backfill in found]
+        return [_to_record(backfill, progress[backfill.id]) for backfill in found]
 
     columns = ("id", "from_date", "to_date", "mode", "state", "done", "total", "reason")
-    output.tell_all(database.with_database(ask), columns, as_json=as_json)
+    output.print_table(database.run_in_transaction(fetch), columns, as_json=as_json)
 
 
 @app.command()
 def show(backfill_id: Id, *, as_json: AsJson = False) -> None:
-    """Show a backfill, and how far it has come."""
-    output.tell(
-        database.with_database(lambda session: _look(session, backfill_id)), as_json=as_json
+    """Show a backfill and its progress."""
+    output.print_record(
+        database.run_in_transaction(lambda session: _get_record(session, backfill_id)),
+        as_json=as_json,
     )
 
 
@@ -95,13 +101,15 @@ def show(backfill_id: Id, *, as_json: AsJson = False) -> None:
 def days(
     backfill_id: Id,
     *,
-    outcome: Annotated[list[str] | None, typer.Option(help="One or more.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 10_000,
+    outcome: Annotated[
+        list[str] | None, typer.Option(help="Filter by outcome; repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")] = 10_000,
     as_json: AsJson = False,
 ) -> None:
-    """List what became of the dates that a backfill has come to."""
+    """List the dates that a backfill has processed, with their outcomes."""
 
-    async def ask(session: AsyncSession) -> list[dict[str, Any]]:
+    async def fetch(session: AsyncSession) -> list[dict[str, Any]]:
         await queries.get_backfill(session, backfill_id)
         found = await queries.list_backfill_days(
             session, backfill_id, outcomes=outcome or (), limit=limit
@@ -109,63 +117,63 @@ def days(
         return [vars(line) for line in found]
 
     columns = ("report_date", "outcome", "joined", "revision", "run_id", "error_detail")
-    output.tell_all(database.with_database(ask), columns, as_json=as_json)
+    output.print_table(database.run_in_transaction(fetch), columns, as_json=as_json)
 
 
 @app.command()
 def pause(backfill_id: Id, *, as_json: AsJson = False) -> None:
-    """Begin with no further date; what is under way goes on."""
+    """Pause a backfill: no further date is started; running builds finish."""
 
-    async def act(session: AsyncSession) -> dict[str, Any]:
+    async def apply(session: AsyncSession) -> dict[str, Any]:
         await service.pause(session, backfill_id)
-        return await _look(session, backfill_id)
+        return await _get_record(session, backfill_id)
 
-    output.tell(database.with_database(act), as_json=as_json)
+    output.print_record(database.run_in_transaction(apply), as_json=as_json)
 
 
 @app.command()
 def resume(backfill_id: Id, *, as_json: AsJson = False) -> None:
-    """Go on with a backfill that was paused."""
+    """Resume a paused backfill."""
 
-    async def act(session: AsyncSession) -> dict[str, Any]:
+    async def apply(session: AsyncSession) -> dict[str, Any]:
         await service.resume(session, backfill_id)
-        return await _look(session, backfill_id)
+        return await _get_record(session, backfill_id)
 
-    output.tell(database.with_database(act), as_json=as_json)
+    output.print_record(database.run_in_transaction(apply), as_json=as_json)
 
 
 @app.command()
 def cancel(backfill_id: Id, *, as_json: AsJson = False) -> None:
-    """Withdraw what was not begun; builds under way finish."""
+    """Cancel a backfill: dates not started are cancelled; running builds finish."""
 
-    async def act(session: AsyncSession) -> dict[str, Any]:
+    async def apply(session: AsyncSession) -> dict[str, Any]:
         await service.cancel(session, backfill_id, now=await clock.now(session))
-        return await _look(session, backfill_id)
+        return await _get_record(session, backfill_id)
 
-    output.tell(database.with_database(act), as_json=as_json)
+    output.print_record(database.run_in_transaction(apply), as_json=as_json)
 
 
-def _preview(wanted: BackfillRange, *, as_json: bool) -> None:
+def _preview(dates: BackfillRange, *, as_json: bool) -> None:
     timezone = load(SchedulesSettings).timezone
 
-    async def ask(session: AsyncSession) -> list[dict[str, Any]]:
+    async def fetch(session: AsyncSession) -> list[dict[str, Any]]:
         now = await clock.now(session)
-        found = await service.preview(session, wanted=wanted, timezone=timezone, now=now)
+        found = await service.preview(session, wanted=dates, timezone=timezone, now=now)
         return [
             {"report_date": day, "verdict": decision.verdict, "run_id": decision.run_id}
             for day, decision in found
         ]
 
     columns = ("report_date", "verdict", "run_id")
-    output.tell_all(database.with_database(ask), columns, as_json=as_json)
+    output.print_table(database.run_in_transaction(fetch), columns, as_json=as_json)
 
 
 async def _request(
-    session: AsyncSession, wanted: BackfillRange, *, concurrency: int, reason: str | None
+    session: AsyncSession, dates: BackfillRange, *, concurrency: int, reason: str | None
 ) -> RequestedBackfill:
     return await service.request(
         session,
-        wanted=wanted,
+        wanted=dates,
         timezone=load(SchedulesSettings).timezone,
         now=await clock.now(session),
         concurrency=concurrency,
@@ -174,17 +182,17 @@ async def _request(
     )
 
 
-def _follow(requested: RequestedBackfill, *, as_json: bool) -> None:
+def _wait_for_end(requested: RequestedBackfill, *, as_json: bool) -> None:
     backfill_id = requested.backfill.id
-    # Where JSON is asked for, the bar must not be in its way.
+    # The progress bar goes to standard error, so that standard output is only the result.
     console = Console(stderr=True, highlight=False)
     console.print(f"Backfill {backfill_id}: {requested.backfill.total} dates", soft_wrap=True)
     try:
-        progress = asyncio.run(_until_the_end(backfill_id, console))
+        progress = asyncio.run(_show_progress(backfill_id, console))
     except KeyboardInterrupt:
         console.print(
-            f"The backfill goes on. daybook backfill show {backfill_id} tells how far it has come;"
-            f" daybook backfill cancel {backfill_id} ends it.",
+            f"The backfill continues. daybook backfill show {backfill_id} shows its progress;"
+            f" daybook backfill cancel {backfill_id} cancels it.",
             soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED) from None
@@ -193,21 +201,21 @@ def _follow(requested: RequestedBackfill, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-async def _until_the_end(backfill_id: UUID, console: Console) -> queries.BackfillProgress:
+async def _show_progress(backfill_id: UUID, console: Console) -> queries.BackfillProgress:
     url = load(SchedulesSettings).database_url.get_secret_value()
-    async with database.opened(url, application="daybook backfill") as sessions:
-        return await progress.follow(
+    async with database.open_sessions(url, application="daybook backfill") as sessions:
+        return await progress.show_progress(
             sessions, backfill_id, console=console, title="Building reports"
         )
 
 
-async def _look(session: AsyncSession, backfill_id: UUID) -> dict[str, Any]:
+async def _get_record(session: AsyncSession, backfill_id: UUID) -> dict[str, Any]:
     backfill = await queries.get_backfill(session, backfill_id)
     progress = await queries.get_progress(session, [backfill], now=await clock.now(session))
-    return _told(backfill, progress[backfill.id])
+    return _to_record(backfill, progress[backfill.id])
 
 
-def _told(backfill: Backfill, progress: queries.BackfillProgress) -> dict[str, Any]:
+def _to_record(backfill: Backfill, progress: queries.BackfillProgress) -> dict[str, Any]:
     return {
         "id": backfill.id,
         "from_date": backfill.from_date,

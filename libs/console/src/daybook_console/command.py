@@ -1,12 +1,12 @@
-"""What does the `daybook` script start?"""
+"""Entry point of the `daybook` script."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line; an interrupt ends it without a traceback, also while it loads."""
+    """Run the command line; an interrupt ends it without a traceback, even during the import."""
     try:
-        # To load it takes most of a second, in which people change their minds.
+        # The import takes most of a second, during which users press Ctrl-C.
         from daybook_console.main import app
 
         app()

@@ -1,4 +1,4 @@
-"""How does a command ask the database, and what does a refusal look like?"""
+"""Database access of commands, with domain errors shown as messages."""
 
 import asyncio
 import sys
@@ -17,8 +17,8 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def opened(url: str, *, application: str = "daybook") -> AsyncIterator[Sessions]:
-    """Give sessions of one connection to the database at `url`, for as long as the block takes."""
+async def open_sessions(url: str, *, application: str = "daybook") -> AsyncIterator[Sessions]:
+    """Open a session factory with one connection to the database at `url`."""
     engine = create_engine(url, application=application, pool_size=1)
     try:
         yield create_sessions(engine)
@@ -26,12 +26,15 @@ async def opened(url: str, *, application: str = "daybook") -> AsyncIterator[Ses
         await engine.dispose()
 
 
-def with_database(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """Return what `work` does in one transaction; a refusal ends the command with code 1."""
+def run_in_transaction(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """Return the result of `work` in one transaction.
+
+    A domain error is printed to standard error and ends the command with exit code 1.
+    """
     url = load(DatabaseSettings).database_url.get_secret_value()
 
     async def run() -> T:
-        async with opened(url) as sessions, sessions.begin() as session:
+        async with open_sessions(url) as sessions, sessions.begin() as session:
             return await work(session)
 
     try:

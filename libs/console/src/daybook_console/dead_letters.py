@@ -1,4 +1,4 @@
-"""What can be done about dead letters from the command line? Straight on the database."""
+"""`daybook dead-letters`: commands that read and change dead letters in the database."""
 
 import getpass
 import sys
@@ -17,34 +17,38 @@ from daybook_domain.intake.models import DeadLetter, DeadLetterState
 from daybook_domain.intake.parsing import decode_body
 from daybook_domain.intake.queries import DeadLetterFilter
 
-app = typer.Typer(help="Messages that could not be processed.", no_args_is_help=True)
+app = typer.Typer(
+    help="Manage dead letters: messages that could not be processed.", no_args_is_help=True
+)
 
-Id = Annotated[int, typer.Argument(help="The number of a letter.")]
+Id = Annotated[int, typer.Argument(help="Id of the dead letter.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Queue = Annotated[str | None, typer.Option(help="Those sent to this queue.")]
-Reason = Annotated[str | None, typer.Option(help="Those of this reason code.")]
-Text = Annotated[str | None, typer.Option(help="Those with this in the reason or the body.")]
-Note = Annotated[str | None, typer.Option(help="Why, for the record.")]
-Actor = Annotated[str, typer.Option(default_factory=getpass.getuser, help="Who decides.")]
+Queue = Annotated[str | None, typer.Option(help="Filter by queue.")]
+Reason = Annotated[str | None, typer.Option(help="Filter by reason code.")]
+Text = Annotated[str | None, typer.Option(help="Filter by text in the reason or the body.")]
+Note = Annotated[str | None, typer.Option(help="Note for the audit trail.")]
+Actor = Annotated[
+    str, typer.Option(default_factory=getpass.getuser, help="Name for the audit trail.")
+]
 
 
 @app.command(name="list")
 def list_(
     *,
     queue: Queue = None,
-    state: DeadLetterState | None = None,
+    state: Annotated[DeadLetterState | None, typer.Option(help="Filter by state.")] = None,
     reason: Reason = None,
     text: Text = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, newest first."""
     wanted = DeadLetterFilter(queue=queue, state=state, reason_code=reason, text=text)
-    found = database.with_database(
+    found = database.run_in_transaction(
         lambda session: queries.list_dead_letters(session, wanted, limit=limit)
     )
     if as_json:
-        output.tell_json([_told(letter) for letter, _ in found])
+        output.print_json([_to_record(letter) for letter, _ in found])
         return
     table = Table("id", "queue", "state", "reason", "attempts", "last failed", "body")
     for letter, excerpt in found:
@@ -61,65 +65,73 @@ def list_(
 
 
 @app.command()
-def show(letter_id: Id) -> None:
-    """Show a letter, with its body and what was done with it, as JSON."""
+def show(dead_letter_id: Id) -> None:
+    """Show a dead letter with its body and its audit trail, as JSON."""
 
-    async def ask(session: AsyncSession) -> dict[str, Any]:
-        letter = await queries.get_dead_letter(session, letter_id)
-        actions = await queries.list_actions(session, letter_id)
+    async def fetch(session: AsyncSession) -> dict[str, Any]:
+        letter = await queries.get_dead_letter(session, dead_letter_id)
+        actions = await queries.list_actions(session, dead_letter_id)
         body, encoding = decode_body(letter.body)
-        return _told(letter) | {
+        return _to_record(letter) | {
             "body": body,
             "encoding": encoding,
             "actions": [action.model_dump(mode="json") for action in actions],
         }
 
-    output.tell_json(database.with_database(ask))
+    output.print_json(database.run_in_transaction(fetch))
 
 
 @app.command()
 def edit(
-    letter_id: Id,
-    file: Annotated[Path, typer.Argument(help="Holds the new body; - for standard input.")],
+    dead_letter_id: Id,
+    file: Annotated[Path, typer.Argument(help="File with the new body; - for standard input.")],
     *,
-    version: Annotated[int | None, typer.Option(help="The version that was looked at.")] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Expected version; another one is a conflict.")
+    ] = None,
     note: Note = None,
     actor: Actor,
 ) -> None:
-    """Replace the body of a letter."""
+    """Replace the body of a dead letter."""
     body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    letter = database.with_database(
+    letter = database.run_in_transaction(
         lambda session: dead_letter_admin.edit(
-            session, letter_id, body=body, version=version, actor=actor, note=note
+            session, dead_letter_id, body=body, version=version, actor=actor, note=note
         )
     )
-    typer.echo(f"Letter {letter_id} has version {letter.version}.")
+    typer.echo(f"Dead letter {dead_letter_id} now has version {letter.version}.")
 
 
 @app.command()
 def redrive(
-    letter_id: Annotated[int | None, typer.Argument(help="One; without it: those below.")] = None,
+    dead_letter_id: Annotated[
+        int | None, typer.Argument(help="Id of one dead letter; instead of a filter or --all.")
+    ] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All that are kept.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Redrive every kept dead letter.")] = False,
     queue: Queue = None,
     reason: Reason = None,
     text: Text = None,
-    dry_run: Annotated[bool, typer.Option(help="Only tell which it would be.")] = False,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="How many a second.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000)] = 1000,
+    dry_run: Annotated[bool, typer.Option(help="Only print the number of matches.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Maximum messages per second.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Maximum number of dead letters.")
+    ] = 1000,
     note: Note = None,
     actor: Actor,
 ) -> None:
-    """Have one letter, or the kept ones that fit, processed again by a worker."""
+    """Redrive one dead letter, or the kept ones that match: a worker processes them again."""
     wanted = DeadLetterFilter(queue=queue, reason_code=reason, text=text)
-    chosen = [letter_id is not None, every, wanted != DeadLetterFilter()]
+    chosen = [dead_letter_id is not None, every, wanted != DeadLetterFilter()]
     if sum(chosen) != 1:
-        raise typer.BadParameter("expected the number of a letter, a filter, or --all")
+        raise typer.BadParameter("expected the id of a dead letter, a filter, or --all")
 
     async def decide(session: AsyncSession) -> int:
-        if letter_id is not None:
+        if dead_letter_id is not None:
             if not dry_run:
-                await dead_letter_admin.redrive(session, letter_id, actor=actor, note=note)
+                await dead_letter_admin.redrive(session, dead_letter_id, actor=actor, note=note)
             return 1
         if dry_run:
             return len(await dead_letter_admin.preview_redrive(session, wanted, limit=limit))
@@ -128,23 +140,23 @@ def redrive(
         )
         return len(ids)
 
-    count = database.with_database(decide)
-    typer.echo(f"{count} letters {'would be' if dry_run else 'are being'} processed again.")
+    count = database.run_in_transaction(decide)
+    typer.echo(f"{'Would redrive' if dry_run else 'Redriving'} {count} dead letters.")
 
 
 @app.command()
 def discard(
-    letter_id: Id,
+    dead_letter_id: Id,
     *,
-    note: Annotated[str, typer.Option(help="Why it is not to be processed.")],
+    note: Annotated[str, typer.Option(help="Reason, for the audit trail.")],
     actor: Actor,
 ) -> None:
-    """Decide that a letter is not to be processed; it stays, with the note."""
-    database.with_database(
-        lambda session: dead_letter_admin.discard(session, letter_id, actor=actor, note=note)
+    """Discard a dead letter: it is never processed, but stays in the database with the note."""
+    database.run_in_transaction(
+        lambda session: dead_letter_admin.discard(session, dead_letter_id, actor=actor, note=note)
     )
-    typer.echo(f"Letter {letter_id} is discarded.")
+    typer.echo(f"Dead letter {dead_letter_id} is discarded.")
 
 
-def _told(letter: DeadLetter) -> dict[str, Any]:
+def _to_record(letter: DeadLetter) -> dict[str, Any]:
     return letter.model_dump(mode="json", exclude={"body"})

@@ -1,4 +1,4 @@
-"""How does a shell reach what `daybook run` runs? By a file to be read with `.`"""
+"""Shell file with the environment of a running `daybook run`, to be sourced with `.`."""
 
 import os
 import shlex
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write(path: Path, variables: Mapping[str, str]) -> None:
-    """Write what sets the variables, and finds the `daybook` command, readable only by us."""
+    """Write a file that exports the variables and puts `daybook` on the PATH; mode 0600."""
     commands = shlex.quote(str(Path(sys.executable).parent))
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What can be typed after `daybook`?"""
+"""Commands of `daybook`."""
 
 import asyncio
 import json
@@ -14,12 +14,13 @@ from daybook_console import (
     backfills,
     database,
     dead_letters,
+    demo_generator,
+    demo_shop,
     output,
     publish,
     schedules,
-    shop,
 )
-from daybook_console import run as running
+from daybook_console import run as run_module
 from daybook_console.settings import CheckSettings, DemoSettings, MigrateSettings, RunSettings
 from daybook_domain import clock
 from daybook_domain.intake import asyncapi
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-demo = typer.Typer(help="The demo shop.", no_args_is_help=True)
+demo = typer.Typer(help="Manage the demo shop.", no_args_is_help=True)
 app.add_typer(demo, name="demo")
 demo.command(name="publish")(publish.publish)
 app.add_typer(dead_letters.app, name="dead-letters")
@@ -43,11 +44,11 @@ app.add_typer(backfills.app, name="backfill")
 
 @app.command()
 def run() -> None:
-    """Run all of Daybook here: servers that are not given, demo shop, the three services."""
+    """Run Daybook on this machine: servers that are not configured, demo shop, three services."""
     _stop_on_signals()
     console = Console(highlight=False)
     try:
-        raise typer.Exit(running.run(load(RunSettings), console))
+        raise typer.Exit(run_module.run(load(RunSettings), console))
     except EmbeddedError as error:
         console.print(f"[red]{error}[/]", soft_wrap=True)
         raise typer.Exit(1) from error
@@ -55,7 +56,7 @@ def run() -> None:
 
 @app.command(name="migrate")
 def migrate_command() -> None:
-    """Bring the database at DAYBOOK_DATABASE_URL up to the newest schema; safe to run again."""
+    """Upgrade the schema of the database at DAYBOOK_DATABASE_URL; safe to repeat."""
     settings = load(MigrateSettings)
     asyncio.run(migrate.upgrade(settings.database_url.get_secret_value()))
     typer.echo("The schema is up to date.")
@@ -63,49 +64,51 @@ def migrate_command() -> None:
 
 @app.command(name="asyncapi")
 def asyncapi_command() -> None:
-    """Print the AsyncAPI document of the queues that producers send to."""
+    """Print the AsyncAPI document of the intake queues."""
     typer.echo(json.dumps(asyncapi.document(), indent=2, ensure_ascii=False))
 
 
 @app.command(name="check")
 def check_command(
     *,
-    days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=3660, help="Number of days to check.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Prove from the ledger that no fire was lost or doubled; exit code 1 where it cannot be."""
-    checked = asyncio.run(audit.check(load(CheckSettings), days=days))
-    findings = checked.findings
+    """Check that no fire was lost or duplicated; exit code 1 if there are problems."""
+    result = asyncio.run(audit.run_audit(load(CheckSettings), days=days))
+    findings = result.findings
     if as_json:
-        output.tell_json(
-            {"since": checked.since, "findings": [asdict(finding) for finding in findings]}
+        output.print_json(
+            {"since": result.since, "findings": [asdict(finding) for finding in findings]}
         )
     else:
         for finding in findings:
             typer.echo(f"{finding.subject} {finding.problem}")
-        so = "; what was due before is no longer all there" if checked.has_gaps_before else ""
-        typer.echo(f"Checked the fires since {checked.since:%FT%TZ}{so}.")
-        typer.echo(f"{len(findings)} things are wrong." if findings else "All is as it should be.")
+        gaps = "; earlier fires are no longer complete" if result.has_gaps_before else ""
+        typer.echo(f"Checked the fires since {result.since:%FT%TZ}{gaps}.")
+        typer.echo(f"Problems found: {len(findings)}." if findings else "No problems found.")
     if findings:
         raise typer.Exit(1)
 
 
 @demo.command(name="load")
 def demo_load(
-    days: Annotated[int, typer.Option(min=0, max=3660, help="How many days back.")] = 30,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = shop.SEED,
+    days: Annotated[int, typer.Option(min=0, max=3660, help="Number of days before today.")] = 30,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the generated shop and orders.")
+    ] = demo_generator.SEED,
 ) -> None:
-    """Add the demo shop's orders to each of the last days that has none."""
+    """Add demo orders to each of the last days, and to today, that has none."""
     settings = load(DemoSettings)
-    added = asyncio.run(_load_shop(settings, days=days, seed=seed))
+    added = asyncio.run(_load_demo_orders(settings, days=days, seed=seed))
     typer.echo(f"{added} orders added.")
 
 
-async def _load_shop(settings: DemoSettings, *, days: int, seed: int) -> int:
+async def _load_demo_orders(settings: DemoSettings, *, days: int, seed: int) -> int:
     url = settings.database_url.get_secret_value()
-    opened = database.opened(url, application="daybook demo")
+    opened = database.open_sessions(url, application="daybook demo")
     async with opened as sessions, sessions.begin() as session:
-        return await shop.load(
+        return await demo_shop.load(
             session,
             seed=seed,
             days=days,
@@ -115,7 +118,7 @@ async def _load_shop(settings: DemoSettings, *, days: int, seed: int) -> int:
 
 
 def _stop_on_signals() -> None:
-    """Let the first Ctrl-C, SIGTERM or SIGHUP begin an orderly stop, undisturbed by more."""
+    """Start a graceful shutdown on the first SIGINT, SIGTERM or SIGHUP; ignore later ones."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(_number: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""How does a command tell what it has found: to a person, or as JSON?"""
+"""Output of commands: records and tables as text, and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from rich.console import Console
 from rich.table import Column, Table
 
 
-def tell(told: dict[str, Any], *, as_json: bool) -> None:
-    """Print one thing, a line for each of its properties."""
+def print_record(record: dict[str, Any], *, as_json: bool) -> None:
+    """Print one record, a line for each of its fields."""
     if as_json:
-        tell_json(told)
+        print_json(record)
         return
-    for name, value in told.items():
+    for name, value in record.items():
         typer.echo(f"{name:20} {_text(value)}")
 
 
-def tell_all(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
-    """Print many things as a table of these columns; all of each where JSON is asked for."""
+def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print records as a table of these columns; JSON has all their fields."""
     if as_json:
-        tell_json(rows)
+        print_json(rows)
         return
-    # Folded, where there is no room: half an instant tells nothing.
+    # In a narrow terminal, fold rather than truncate: half a timestamp is useless.
     table = Table(*(Column(name, overflow="fold") for name in columns))
     for row in rows:
         table.add_row(*(_text(row[column]) for column in columns))
     Console(highlight=False, markup=False).print(table)
 
 
-def tell_json(told: object) -> None:
-    """Print anything as JSON, with instants and durations as they are told."""
-    typer.echo(json.dumps(told, default=_plain, indent=2, ensure_ascii=False))
+def print_json(value: object) -> None:
+    """Print a value as JSON; instants in ISO 8601, durations in seconds."""
+    typer.echo(json.dumps(value, default=_to_json, indent=2, ensure_ascii=False))
 
 
 def _text(value: object) -> str:
@@ -45,7 +45,7 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _plain(value: object) -> object:
+def _to_json(value: object) -> object:
     if isinstance(value, timedelta):
         return value.total_seconds()
     return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,4 +1,4 @@
-"""What does a person want to see first? The report of yesterday, and where to look next."""
+"""First lines of a report and the URLs of the API, printed by `daybook run`."""
 
 from datetime import date
 
@@ -6,12 +6,12 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-LINES = 5
+ROWS = 5
 COLUMNS = ("report_at", "order_id", "count_product")
 
 
 def show(console: Console, url: str, day: date | None) -> None:
-    """Print the first lines of the report of `day` as the API gives it, and the URLs."""
+    """Print the first rows of the report of `day`, if given, and the URLs of the API at `url`."""
     if day is not None:
         rows = (
             httpx.get(f"{url}/report", params={"date": day.isoformat()}).raise_for_status().json()
@@ -19,7 +19,7 @@ def show(console: Console, url: str, day: date | None) -> None:
         table = Table(title=f"Report of {day}: {len(rows)} orders", title_justify="left")
         for column in COLUMNS:
             table.add_column(column, justify="right")
-        for row in rows[:LINES]:
+        for row in rows[:ROWS]:
             table.add_row(*(str(row[column]) for column in COLUMNS))
         console.print(table)
         console.print(f"Report:    {url}/report?date={day}", soft_wrap=True)

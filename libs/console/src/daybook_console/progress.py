@@ -1,4 +1,4 @@
-"""How far has a backfill come? A bar, until its end."""
+"""Progress bar of a backfill."""
 
 import asyncio
 from uuid import UUID
@@ -20,10 +20,10 @@ from daybook_platform.postgres.engine import Sessions
 POLL_SECONDS = 0.2
 
 
-async def follow(
+async def show_progress(
     sessions: Sessions, backfill_id: UUID, *, console: Console, title: str
 ) -> queries.BackfillProgress:
-    """Show the progress of a backfill until it has ended, or is paused; return the last of it."""
+    """Show the progress of a backfill until it ends or is paused; return the last progress."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(title, total=None)

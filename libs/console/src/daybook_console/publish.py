@@ -1,4 +1,4 @@
-"""What does a producer send? Products and orders of the demo shop, through RabbitMQ."""
+"""`daybook demo publish`: products and orders of the demo shop, sent through RabbitMQ."""
 
 import asyncio
 import json
@@ -16,22 +16,23 @@ from aio_pika.exceptions import CONNECTION_EXCEPTIONS, PublishError
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from daybook_console import database, shop
+from daybook_console import database, demo_shop
+from daybook_console.demo_generator import GOODS, ITEMS_PER_ORDER, MAKES, SEED, STOCK, DemoShop
 from daybook_console.settings import PublishSettings
 from daybook_domain.errors import DaybookError, Unavailable
 from daybook_domain.intake.messages import Queue
 from daybook_platform.rabbitmq.connections import close, connect, within
 from daybook_platform.settings import load
 
-AT_ONCE = 200
-"""So many messages are on their way without having been confirmed."""
+MAX_IN_FLIGHT = 200
+"""Maximum number of messages that are sent but not confirmed."""
 
 _TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class DemoMessage:
-    """What is sent where; a product has no id of its own, so its message has one."""
+    """A message and its queue; a product has no external id, so its message has an id."""
 
     queue: Queue
     body: bytes
@@ -39,25 +40,31 @@ class DemoMessage:
 
 
 class Unroutable(DaybookError):
-    """RabbitMQ has no queue of that name."""
+    """The queue of a message does not exist in RabbitMQ."""
 
     code = "unroutable"
 
 
 def publish(
     *,
-    orders: Annotated[int, typer.Option(min=0, help="How many orders.")] = 1000,
-    products: Annotated[int, typer.Option(min=0, help="How many new products before them.")] = 0,
-    rate: Annotated[float | None, typer.Option(min=0.1, help="How many messages a second.")] = None,
-    duplicates: Annotated[
-        float, typer.Option(min=0, max=100, help="Percent of the orders that are sent twice.")
+    orders: Annotated[int, typer.Option(min=0, help="Number of orders.")] = 1000,
+    products: Annotated[
+        int, typer.Option(min=0, help="Number of new products, sent before the orders.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="The same seed sends the same orders.")] = shop.SEED,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Maximum messages per second.")
+    ] = None,
+    duplicates: Annotated[
+        float, typer.Option(min=0, max=100, help="Percentage of orders that are sent twice.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the generated messages.")] = SEED,
 ) -> None:
-    """Send orders of the demo shop through RabbitMQ; the same seed again changes nothing."""
+    """Send demo orders through RabbitMQ; sending the same seed again changes nothing."""
     settings = load(PublishSettings)
-    sold = asyncio.run(_shop(settings.database_url.get_secret_value(), seed=seed))
-    messages = list(_messages(sold, orders=orders, products=products, twice=duplicates, seed=seed))
+    shop = asyncio.run(_ensure_shop(settings.database_url.get_secret_value(), seed=seed))
+    messages = list(
+        _messages(shop, orders=orders, products=products, duplicates=duplicates, seed=seed)
+    )
     with Progress(
         TextColumn("sent"),
         *Progress.get_default_columns()[1:2],
@@ -65,40 +72,40 @@ def publish(
         TimeRemainingColumn(),
         console=Console(stderr=True),
     ) as progress:
-        sending = _Sending(progress, len(messages))
+        sender = _Sender(progress, len(messages))
         try:
-            asyncio.run(sending.run(settings.broker_url.get_secret_value(), messages, rate=rate))
-        except DaybookError as refusal:
+            asyncio.run(sender.run(settings.broker_url.get_secret_value(), messages, rate=rate))
+        except DaybookError as error:
             progress.stop()
             typer.echo(
-                f"{refusal.detail}. {sending.confirmed} of {len(messages)} messages were confirmed;"
-                " the same command sends all of them again, and nothing counts twice.",
+                f"{error.detail}. {sender.confirmed} of {len(messages)} messages were confirmed."
+                " Run the same command again: messages that arrived before have no second effect.",
                 err=True,
             )
             raise typer.Exit(1) from None
-    typer.echo(f"{sending.confirmed} messages sent and confirmed.")
+    typer.echo(f"{sender.confirmed} messages sent and confirmed.")
 
 
-async def _shop(url: str, *, seed: int) -> shop.Shop:
-    opened = database.opened(url, application="daybook demo")
+async def _ensure_shop(url: str, *, seed: int) -> DemoShop:
+    opened = database.open_sessions(url, application="daybook demo")
     async with opened as sessions, sessions.begin() as session:
-        return await shop.ensure(session, seed)
+        return await demo_shop.ensure(session, seed)
 
 
 def _messages(
-    sold: shop.Shop, *, orders: int, products: int, twice: float, seed: int
+    shop: DemoShop, *, orders: int, products: int, duplicates: float, seed: int
 ) -> Iterator[DemoMessage]:
     random = Random(f"{seed} messages")
     for number in range(products):
         product = _body(
-            name=f"{random.choice(shop.MAKES)} {random.choice(shop.GOODS).lower()} {number}",
+            name=f"{random.choice(MAKES)} {random.choice(GOODS).lower()} {number}",
             price=random.randint(199, 19_999) / 100,
-            stock_quantity=shop.STOCK,
+            stock_quantity=STOCK,
         )
         yield DemoMessage(Queue.PRODUCT, product, message_id=f"demo-{seed}-{number}")
     for number in range(orders):
-        user_id, address_id = random.choice(sold.addresses)
-        chosen = random.sample(sold.products, random.randint(*shop.ITEMS_PER_ORDER))
+        user_id, address_id = random.choice(shop.addresses)
+        chosen = random.sample(shop.products, random.randint(*ITEMS_PER_ORDER))
         order = _body(
             external_id=f"demo-{seed}-{number}",
             user_id=user_id,
@@ -106,7 +113,7 @@ def _messages(
             items=[{"product_id": key, "quantity": random.randint(1, 4)} for key, _ in chosen],
         )
         yield DemoMessage(Queue.ORDER, order)
-        if random.uniform(0, 100) < twice:
+        if random.uniform(0, 100) < duplicates:
             yield DemoMessage(Queue.ORDER, order)
 
 
@@ -114,8 +121,8 @@ def _body(**content: object) -> bytes:
     return json.dumps(content).encode()
 
 
-class _Sending:
-    """Messages on their way, shown by a progress bar."""
+class _Sender:
+    """Sender of messages with a progress bar."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self.confirmed = 0
@@ -123,7 +130,7 @@ class _Sending:
         self._bar = progress.add_task("sent", total=total)
 
     async def run(self, url: str, messages: list[DemoMessage], *, rate: float | None) -> None:
-        """Send all, at most `rate` a second. Raises `Unavailable` and `Unroutable`."""
+        """Send all messages, at most `rate` per second. Raises `Unavailable` and `Unroutable`."""
         detail = "RabbitMQ cannot be reached"
         connection = await within(
             _TIMEOUT_SECONDS,
@@ -132,13 +139,13 @@ class _Sending:
         )
         try:
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            began, waiting = time.monotonic(), iter(messages)
-            while batch := list(islice(waiting, _at_once(rate))):
+            started, remaining = time.monotonic(), iter(messages)
+            while batch := list(islice(remaining, _batch_size(rate))):
                 await asyncio.gather(
                     *(self._send(channel.default_exchange, message) for message in batch)
                 )
                 if rate:
-                    await asyncio.sleep(began + self.confirmed / rate - time.monotonic())
+                    await asyncio.sleep(started + self.confirmed / rate - time.monotonic())
         except CONNECTION_EXCEPTIONS as error:
             raise Unavailable(detail) from error
         finally:
@@ -146,7 +153,7 @@ class _Sending:
 
     async def _send(self, exchange: AbstractExchange, message: DemoMessage) -> None:
         queue = message.queue
-        sent = exchange.publish(
+        publication = exchange.publish(
             aio_pika.Message(
                 message.body,
                 message_id=message.message_id,
@@ -156,7 +163,9 @@ class _Sending:
             mandatory=True,
         )
         try:
-            await within(_TIMEOUT_SECONDS, sent, detail="RabbitMQ does not confirm")
+            await within(
+                _TIMEOUT_SECONDS, publication, detail="RabbitMQ did not confirm a message in time"
+            )
         except Unavailable as error:
             if isinstance(error.__cause__, PublishError):
                 raise Unroutable(
@@ -167,6 +176,6 @@ class _Sending:
         self._progress.advance(self._bar)
 
 
-def _at_once(rate: float | None) -> int:
-    """Return how many to send at once: for a low rate not many, that they come evenly."""
-    return AT_ONCE if rate is None else max(1, min(AT_ONCE, int(rate / 10)))
+def _batch_size(rate: float | None) -> int:
+    """Return how many messages to send concurrently: few for a low rate, to spread them evenly."""
+    return MAX_IN_FLIGHT if rate is None else max(1, min(MAX_IN_FLIGHT, int(rate / 10)))

@@ -1,4 +1,4 @@
-"""How does all of Daybook come to life on one machine, and go again?"""
+"""`daybook run`: servers, services, demo orders and reports on one machine, until interrupted."""
 
 import asyncio
 import json
@@ -7,36 +7,30 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import NoReturn
 
 from dotenv import dotenv_values
 from rich.console import Console
 
-from daybook_console import database, env_file, preview, progress, servers, shop
-from daybook_console.servers import Servers
-from daybook_console.services import Service, Services, script
+from daybook_console import database, env_file, initial_data, preview, servers
+from daybook_console.servers import ServerUrls
+from daybook_console.services import ServiceDefinition, ServiceGroup, script
 from daybook_console.settings import RunSettings
-from daybook_domain import clock
-from daybook_domain.backfills import queries
-from daybook_domain.backfills import service as backfills
-from daybook_domain.backfills.service import BackfillRange
-from daybook_domain.reports.business_day import local_date
 from daybook_embedded.errors import EmbeddedError
 from daybook_embedded.locks import Lock
 from daybook_embedded.ports import candidates
 from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import Sessions
 
-DAYS = 30
-WATCH_SECONDS = 1.0
+RESTART_INTERVAL_SECONDS = 1.0
 HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Run:
-    """What one `daybook run` needs to know wherever it is at."""
+class RunContext:
+    """Settings, data folder and console of one `daybook run`."""
 
     settings: RunSettings
     folder: Path
@@ -44,165 +38,141 @@ class Run:
 
 
 def run(settings: RunSettings, console: Console) -> int:
-    """Start everything, show yesterday's report, stay until interrupted; return the exit code.
+    """Start everything, show yesterday's report, run until interrupted; return the exit code.
 
-    Where it runs in this folder already, shows the way to that one instead.
+    If another `daybook run` has this data folder, show its URLs and return.
     """
-    this = Run(settings, settings.data_dir.absolute(), console)
-    this.folder.mkdir(parents=True, exist_ok=True)
-    lock = Lock(this.folder / "lock")
+    context = RunContext(settings, settings.data_dir.absolute(), console)
+    context.folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(context.folder / "lock")
     try:
         lock.acquire()
     except EmbeddedError as error:
-        return _show_running(this, error)
+        return _show_other_run(context, error)
     try:
         with ExitStack() as stack:
             stack.callback(lock.release)
-            _live(this, stack)
+            _run_until_interrupted(context, stack)
     except KeyboardInterrupt:
-        # The way that this is meant to end.
-        console.print("Stopped; the data stays.")
+        # The regular end: see the signal handlers of the command.
+        console.print("Stopped. The data remains.")
     return 0
 
 
-def _live(this: Run, stack: ExitStack) -> None:
-    this.console.print(f"Data and logs: {this.folder}")
-    found = servers.start(this.settings, stack)
-    for name, words in found.about.items():
-        this.console.print(f"{name}: {words}")
-    asyncio.run(migrate.upgrade(found.database_url))
-    if found.private_database:
-        asyncio.run(_load_shop(this, found))
-    port = _api_port(this)
-    services = Services(_services(this, found, port))
+def _run_until_interrupted(context: RunContext, stack: ExitStack) -> NoReturn:
+    console = context.console
+    console.print(f"Data and logs: {context.folder}")
+    urls = servers.start(context.settings, stack)
+    for name, description in urls.descriptions.items():
+        console.print(f"{name}: {description}")
+    asyncio.run(migrate.upgrade(urls.database_url))
+    if urls.has_private_database:
+        asyncio.run(_add_demo_orders(context, urls))
+    port = _choose_api_port(context)
+    services = ServiceGroup(_define_services(context, urls, port))
     stack.callback(services.stop)
     services.start()
-    this.console.print("Services: api, scheduler and worker are ready")
-    asyncio.run(_build_missing(this, found))
+    console.print("Services: api, scheduler and worker are ready")
+    asyncio.run(_build_missing_reports(context, urls))
     url = f"http://{HOST}:{port}"
-    _remember(this, url, found, stack)
-    yesterday = asyncio.run(_yesterday(this, found))
-    preview.show(this.console, url, yesterday)
-    this.console.print(f"Commands:  . {this.folder / 'env'} && daybook --help", soft_wrap=True)
-    this.console.print("Ctrl-C stops everything and leaves the data.")
-    _watch(this, services)
+    _write_run_files(context, url, urls, stack)
+    preview.show(console, url, asyncio.run(_get_yesterday(context, urls)))
+    console.print(f"Commands:  . {context.folder / 'env'} && daybook --help", soft_wrap=True)
+    console.print("Ctrl-C stops everything; the data remains.")
+    _restart_services_forever(context, services)
 
 
-def _remember(this: Run, url: str, found: Servers, stack: ExitStack) -> None:
-    note, environment = this.folder / "run.json", this.folder / "env"
-    note.write_text(json.dumps({"pid": os.getpid(), "url": url}))
-    env_file.write(environment, _shared(this, found))
-    for path in (note, environment):
+def _write_run_files(context: RunContext, url: str, urls: ServerUrls, stack: ExitStack) -> None:
+    """Write what other commands read while this one runs; `stack` removes it."""
+    run_file, environment = context.folder / "run.json", context.folder / "env"
+    run_file.write_text(json.dumps({"pid": os.getpid(), "url": url}))
+    env_file.write(environment, _shared_environment(context, urls))
+    for path in (run_file, environment):
         stack.callback(path.unlink, missing_ok=True)
 
 
-def _show_running(this: Run, error: EmbeddedError) -> int:
-    note = this.folder / "run.json"
-    if not note.exists():
+def _show_other_run(context: RunContext, error: EmbeddedError) -> int:
+    run_file = context.folder / "run.json"
+    if not run_file.exists():
         raise error
-    running = json.loads(note.read_text())
-    this.console.print(f"Daybook runs here already, as process {running['pid']}.")
-    preview.show(this.console, running["url"], None)
+    other = json.loads(run_file.read_text())
+    context.console.print(f"Daybook is already running here, as process {other['pid']}.")
+    preview.show(context.console, other["url"], None)
     return 0
 
 
-def _api_port(this: Run) -> int:
-    port = next(candidates(this.settings.api_port))
-    if port != this.settings.api_port:
-        this.console.print(f"Port {this.settings.api_port} is busy; the API listens on {port}.")
+def _choose_api_port(context: RunContext) -> int:
+    preferred = context.settings.api_port
+    port = next(candidates(preferred))
+    if port != preferred:
+        context.console.print(f"Port {preferred} is busy; the API listens on {port}.")
     return port
 
 
-def _services(this: Run, found: Servers, api_port: int) -> Sequence[Service]:
-    health = candidates()
+def _define_services(
+    context: RunContext, urls: ServerUrls, api_port: int
+) -> Sequence[ServiceDefinition]:
+    health_ports = candidates()
     shared = {
-        # Children do not see the .env of this folder: they work in their own.
+        # The services work in folders of their own, so they do not find this folder's .env.
         **{k: v for k, v in dotenv_values(".env").items() if k.startswith("DAYBOOK_") and v},
         **{k: v for k, v in os.environ.items() if k.startswith("DAYBOOK_")},
-        **_shared(this, found),
+        **_shared_environment(context, urls),
         "DAYBOOK_LOG_FORMAT": os.environ.get("DAYBOOK_LOG_FORMAT", "console"),
     }
-    api = Service(
+    api = ServiceDefinition(
         name="api",
         command=[script("daybook-api")],
         environment={**shared, "DAYBOOK_API_HOST": HOST, "DAYBOOK_API_PORT": str(api_port)},
         ready_url=f"http://{HOST}:{api_port}/readyz",
-        folder=this.folder / "api",
+        folder=context.folder / "api",
     )
-    return [
-        api,
-        *(
-            Service(
-                name=name,
-                command=[script(f"daybook-{name}")],
-                environment={**shared, "DAYBOOK_HEALTH_HOST": HOST, "DAYBOOK_HEALTH_PORT": port},
-                ready_url=f"http://{HOST}:{port}/readyz",
-                folder=this.folder / name,
-            )
-            for name, port in (("scheduler", str(next(health))), ("worker", str(next(health))))
-        ),
+    background = [
+        ServiceDefinition(
+            name=name,
+            command=[script(f"daybook-{name}")],
+            environment={**shared, "DAYBOOK_HEALTH_HOST": HOST, "DAYBOOK_HEALTH_PORT": str(port)},
+            ready_url=f"http://{HOST}:{port}/readyz",
+            folder=context.folder / name,
+        )
+        for name, port in zip(("scheduler", "worker"), health_ports, strict=False)
     ]
+    return [api, *background]
 
 
-def _shared(this: Run, found: Servers) -> dict[str, str]:
-    """Return what services and commands alike have to be told."""
+def _shared_environment(context: RunContext, urls: ServerUrls) -> dict[str, str]:
+    """Return the environment variables that both services and commands need."""
     return {
-        "DAYBOOK_DATABASE_URL": found.database_url,
-        "DAYBOOK_BROKER_URL": found.broker_url,
-        "DAYBOOK_REDIS_URL": found.redis_url,
-        "DAYBOOK_TIMEZONE": this.settings.timezone,
+        "DAYBOOK_DATABASE_URL": urls.database_url,
+        "DAYBOOK_BROKER_URL": urls.broker_url,
+        "DAYBOOK_REDIS_URL": urls.redis_url,
+        "DAYBOOK_TIMEZONE": context.settings.timezone,
     }
 
 
-def _opened(found: Servers) -> AbstractAsyncContextManager[Sessions]:
-    return database.opened(found.database_url, application="daybook run")
+def _open_sessions(urls: ServerUrls) -> AbstractAsyncContextManager[Sessions]:
+    return database.open_sessions(urls.database_url, application="daybook run")
 
 
-async def _load_shop(this: Run, found: Servers) -> None:
-    async with _opened(found) as sessions, sessions.begin() as session:
-        added = await shop.load(
-            session,
-            seed=shop.SEED,
-            days=DAYS,
-            timezone=this.settings.timezone,
-            now=await clock.now(session),
-        )
-    this.console.print(f"Demo shop: {added} orders added" if added else "Demo shop: up to date")
+async def _add_demo_orders(context: RunContext, urls: ServerUrls) -> None:
+    timezone = context.settings.timezone
+    async with _open_sessions(urls) as sessions:
+        await initial_data.add_demo_orders(sessions, context.console, timezone=timezone)
 
 
-async def _yesterday(this: Run, found: Servers) -> date:
-    async with _opened(found) as sessions, sessions() as session:
-        now = await clock.now(session)
-    return local_date(now, timezone=this.settings.timezone) - timedelta(days=1)
+async def _build_missing_reports(context: RunContext, urls: ServerUrls) -> None:
+    timezone = context.settings.timezone
+    async with _open_sessions(urls) as sessions:
+        await initial_data.build_missing_reports(sessions, context.console, timezone=timezone)
 
 
-async def _build_missing(this: Run, found: Servers) -> None:
-    async with _opened(found) as sessions:
-        async with sessions.begin() as session:
-            now = await clock.now(session)
-            yesterday = local_date(now, timezone=this.settings.timezone) - timedelta(days=1)
-            requested = await backfills.request(
-                session,
-                wanted=BackfillRange(first=yesterday - timedelta(days=DAYS - 1), last=yesterday),
-                timezone=this.settings.timezone,
-                now=now,
-                reason="the report was missing",
-                requested_by="daybook run",
-            )
-        backfill_id = requested.backfill.id
-        await progress.follow(
-            sessions, backfill_id, console=this.console, title="Building missing reports"
-        )
-        async with sessions() as session:
-            failed = await queries.list_backfill_days(
-                session, backfill_id, outcomes=["failed"], limit=DAYS
-            )
-        for day in failed:
-            this.console.print(f"[red]{day.report_date} failed[/]: {day.error_detail}")
+async def _get_yesterday(context: RunContext, urls: ServerUrls) -> date:
+    async with _open_sessions(urls) as sessions:
+        return await initial_data.get_yesterday(sessions, timezone=context.settings.timezone)
 
 
-def _watch(this: Run, services: Services) -> NoReturn:
+def _restart_services_forever(context: RunContext, services: ServiceGroup) -> NoReturn:
     while True:
-        time.sleep(WATCH_SECONDS)
-        for name in services.restart_dead():
-            this.console.print(f"[yellow]{name} ended by itself and was started again.[/]")
+        time.sleep(RESTART_INTERVAL_SECONDS)
+        for name in services.restart_ended():
+            context.console.print(f"[yellow]{name} ended unexpectedly and was restarted.[/]")

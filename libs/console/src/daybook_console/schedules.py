@@ -1,4 +1,4 @@
-"""What can be done to schedules from the command line? Straight on the database."""
+"""`daybook schedules`: commands that read and change schedules in the database."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,42 +20,46 @@ from daybook_domain.schedules.queries import FireOutcome
 from daybook_domain.schedules.service import ResumeMode
 from daybook_platform.settings import load
 
-app = typer.Typer(help="When reports are due.", no_args_is_help=True)
+app = typer.Typer(help="Manage schedules.", no_args_is_help=True)
 
 T = TypeVar("T")
 
-TOLD = (
+FIELDS = (
     *("name", "cron", "timezone", "report_offset_days", "next_fire_at", "last_fire_at"),
     *("enabled", "paused_at", "note", "error"),
     *("catchup", "catchup_window", "overlap", "jitter", "pause_on_failure"),
     *("id", "origin", "version", "created_at", "updated_at"),
 )
-"""What is told of a schedule: what it is, whether it works, how, and the records."""
+"""Printed fields of a schedule: definition, state, options, record data."""
 
-Name = Annotated[str, typer.Argument(help="The name of a schedule.")]
+Name = Annotated[str, typer.Argument(help="Name of the schedule.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Cron = Annotated[str, typer.Option(help="Five fields, or an alias such as @daily.")]
-Zone = Annotated[str | None, typer.Option(help="IANA name; DAYBOOK_TIMEZONE when left out.")]
-Offset = Annotated[int, typer.Option(help="Reported date, from the fire's local date: -1, 0.")]
+Cron = Annotated[
+    str, typer.Option(help="Cron expression: five fields, or an alias such as @daily.")
+]
+Zone = Annotated[str | None, typer.Option(help="IANA time zone; default DAYBOOK_TIMEZONE.")]
+Offset = Annotated[
+    int, typer.Option(help="Days from the local date of the fire to the reported date: -1 or 0.")
+]
 
 
 @app.command(name="list")
 def list_(*, as_json: AsJson = False) -> None:
     """List all schedules."""
 
-    async def ask(session: AsyncSession) -> Sequence[Schedule]:
+    async def fetch(session: AsyncSession) -> Sequence[Schedule]:
         return await queries.list_schedules(session, limit=100_000)
 
-    found = database.with_database(ask)
-    rows = [_told(schedule) for schedule in found]
+    found = database.run_in_transaction(fetch)
+    rows = [_to_record(schedule) for schedule in found]
     columns = ("id", "name", "cron", "timezone", "enabled", "next_fire_at", "note", "error")
-    output.tell_all(rows, columns, as_json=as_json)
+    output.print_table(rows, columns, as_json=as_json)
 
 
 @app.command()
 def show(name: Name, *, as_json: AsJson = False) -> None:
-    """Show all that is in effect of one schedule."""
-    _tell(database.with_database(lambda session: _get(session, name)), as_json=as_json)
+    """Show one schedule."""
+    _print(database.run_in_transaction(lambda session: _get(session, name)), as_json=as_json)
 
 
 @app.command()
@@ -72,7 +76,7 @@ def add(
     pause_on_failure: bool = False,
     as_json: AsJson = False,
 ) -> None:
-    """Add a schedule, which fires from now on."""
+    """Add a schedule; its first fire is the next due time from now."""
     definition = ScheduleDefinition(
         name=name,
         cron=cron,
@@ -88,17 +92,17 @@ def add(
     async def create(session: AsyncSession) -> Schedule:
         return await service.create(session, definition=definition, now=await clock.now(session))
 
-    _tell(database.with_database(create), as_json=as_json)
+    _print(database.run_in_transaction(create), as_json=as_json)
 
 
 @app.command()
 def edit(
     name: Name,
     *,
-    rename: Annotated[str | None, typer.Option(help="A new name.")] = None,
-    cron: Annotated[str | None, typer.Option(help="When it fires.")] = None,
-    timezone: Annotated[str | None, typer.Option(help="IANA name.")] = None,
-    report_offset_days: Annotated[int | None, typer.Option(help="Reported date.")] = None,
+    rename: Annotated[str | None, typer.Option(help="New name.")] = None,
+    cron: Annotated[str | None, typer.Option(help="Cron expression.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="IANA time zone.")] = None,
+    report_offset_days: Annotated[int | None, typer.Option(help="New report offset.")] = None,
     catchup: Catchup | None = None,
     catchup_window_seconds: int | None = None,
     overlap: Overlap | None = None,
@@ -106,7 +110,7 @@ def edit(
     pause_on_failure: bool | None = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change what is given of a schedule, from its next fire on."""
+    """Change the given fields of a schedule, from its next fire on."""
     given = {
         "name": rename,
         "cron": cron,
@@ -125,17 +129,17 @@ def edit(
             session,
             await queries.get_schedule_id(session, name),
             changes=changes,
-            # Nobody has read it before this very transaction.
+            # No expected version: the schedule is read and changed in one transaction.
             versions=None,
             now=await clock.now(session),
         )
 
-    _tell(database.with_database(change), as_json=as_json)
+    _print(database.run_in_transaction(change), as_json=as_json)
 
 
 @app.command()
 def remove(name: Name) -> None:
-    """Remove a schedule; what it has done stays in the history of runs."""
+    """Remove a schedule; its runs stay in the run history."""
 
     async def remove(session: AsyncSession) -> None:
         await service.remove(
@@ -145,18 +149,18 @@ def remove(name: Name) -> None:
             now=await clock.now(session),
         )
 
-    database.with_database(remove)
-    typer.echo(f"{name} is removed.")
+    database.run_in_transaction(remove)
+    typer.echo(f"Schedule {name} is removed.")
 
 
 @app.command()
 def pause(
     name: Name,
     *,
-    note: Annotated[str | None, typer.Option(help="Why.")] = None,
+    note: Annotated[str | None, typer.Option(help="Reason, shown with the schedule.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let the fires from now on become no work."""
+    """Pause a schedule: its fires are recorded as skipped."""
 
     async def pause(session: AsyncSession) -> Schedule:
         return await service.pause(
@@ -166,7 +170,7 @@ def pause(
             now=await clock.now(session),
         )
 
-    _tell(database.with_database(pause), as_json=as_json)
+    _print(database.run_in_transaction(pause), as_json=as_json)
 
 
 @app.command()
@@ -174,11 +178,11 @@ def resume(
     name: Name,
     *,
     mode: Annotated[
-        ResumeMode, typer.Option(help="Whether to make up for what was skipped meanwhile.")
+        ResumeMode, typer.Option(help="Whether to catch up the fires skipped during the pause.")
     ] = ResumeMode.FROM_NOW,
     as_json: AsJson = False,
 ) -> None:
-    """Let a paused schedule do work again."""
+    """Resume a paused schedule."""
 
     async def resume(session: AsyncSession) -> Schedule:
         return await service.resume(
@@ -188,15 +192,15 @@ def resume(
             now=await clock.now(session),
         )
 
-    _tell(database.with_database(resume), as_json=as_json)
+    _print(database.run_in_transaction(resume), as_json=as_json)
 
 
 @app.command()
 def trigger(name: Name, *, as_json: AsJson = False) -> None:
-    """Ask now for what the schedule would report now."""
+    """Request immediately the run that the schedule would request now."""
     business_zone = load(SchedulesSettings).timezone
 
-    async def ask(session: AsyncSession) -> dict[str, Any]:
+    async def fetch(session: AsyncSession) -> dict[str, Any]:
         requested = await service.trigger(
             session,
             await queries.get_schedule_id(session, name),
@@ -205,23 +209,25 @@ def trigger(name: Name, *, as_json: AsJson = False) -> None:
         )
         return requested.run.model_dump() | {"joined": requested.joined}
 
-    run = database.with_database(ask)
-    output.tell_all([run], ("id", "report_date", "state", "joined"), as_json=as_json)
+    run = database.run_in_transaction(fetch)
+    output.print_table([run], ("id", "report_date", "state", "joined"), as_json=as_json)
 
 
 @app.command(name="preview")
 def preview_(
-    expression: Annotated[str, typer.Argument(metavar="CRON", help="Such as '0 9 * * 1-5'.")],
+    expression: Annotated[
+        str, typer.Argument(metavar="CRON", help="Cron expression, such as '0 9 * * 1-5'.")
+    ],
     *,
     timezone: Zone = None,
     report_offset_days: Offset = -1,
-    count: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Number of fires.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Tell when a schedule would fire within a century, and what it would report."""
+    """List the next fires of a cron expression, within a century, and their reported dates."""
     zone = timezone or load(SchedulesSettings).timezone
 
-    async def ask(session: AsyncSession) -> list[preview.UpcomingFire]:
+    async def fetch(session: AsyncSession) -> list[preview.UpcomingFire]:
         due_times.validate(expression)
         definitions.validate_zone(zone)
         definitions.validate_offset(report_offset_days)
@@ -233,21 +239,23 @@ def preview_(
             count=count,
         )
 
-    rows = [asdict(fire) for fire in database.with_database(ask)]
-    output.tell_all(rows, ("at", "local", "report_date", "mark"), as_json=as_json)
+    rows = [asdict(fire) for fire in database.run_in_transaction(fetch)]
+    output.print_table(rows, ("at", "local", "report_date", "mark"), as_json=as_json)
 
 
 @app.command()
 def fires(
     name: Name,
     *,
-    outcome: Annotated[list[FireOutcome] | None, typer.Option(help="One or more.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 20,
+    outcome: Annotated[
+        list[FireOutcome] | None, typer.Option(help="Filter by outcome; repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List what became of the due times of a schedule, newest first."""
+    """List the fires of a schedule with their outcomes, newest first."""
 
-    async def ask(session: AsyncSession) -> list[dict[str, Any]]:
+    async def fetch(session: AsyncSession) -> list[dict[str, Any]]:
         schedule = await _get(session, name)
         assert schedule.id is not None
         found = await queries.list_fires(session, schedule.id, outcomes=outcome or (), limit=limit)
@@ -263,7 +271,7 @@ def fires(
         ]
 
     columns = ("scheduled_for", "local", "report_date", "outcome", "reason")
-    output.tell_all(database.with_database(ask), columns, as_json=as_json)
+    output.print_table(database.run_in_transaction(fetch), columns, as_json=as_json)
 
 
 async def _get(session: AsyncSession, name: str) -> Schedule:
@@ -274,9 +282,9 @@ def _duration(seconds: int | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
-def _told(schedule: Schedule) -> dict[str, Any]:
-    return {name: getattr(schedule, name) for name in TOLD}
+def _to_record(schedule: Schedule) -> dict[str, Any]:
+    return {name: getattr(schedule, name) for name in FIELDS}
 
 
-def _tell(schedule: Schedule, *, as_json: bool) -> None:
-    output.tell(_told(schedule), as_json=as_json)
+def _print(schedule: Schedule, *, as_json: bool) -> None:
+    output.print_record(_to_record(schedule), as_json=as_json)

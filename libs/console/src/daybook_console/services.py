@@ -1,4 +1,4 @@
-"""How are the three services run side by side, each as the process that it is in production?"""
+"""The three services as child processes of `daybook run`, started as in production."""
 
 import os
 import sys
@@ -11,63 +11,63 @@ from signal import SIGKILL, SIGTERM
 import httpx
 
 from daybook_embedded import processes
-from daybook_embedded.data_directory import Home
+from daybook_embedded.data_directory import DataDirectory
 from daybook_embedded.errors import with_log
 from daybook_embedded.supervisor import Child, Program
 
-PATIENCE_SECONDS = 30.0
-READY_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 30.0
+READY_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Service:
-    """One of the services: its command, and where it tells whether it is ready."""
+class ServiceDefinition:
+    """A service: its command, its environment, and the URL of its readiness."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     ready_url: str
     folder: Path
-    """Where its log lies."""
+    """Folder of its log."""
 
     @property
     def log(self) -> Path:
-        """What the service says."""
-        return Home(self.folder, account=None).log
+        """File with the output of the service."""
+        return DataDirectory(self.folder, account=None).log
 
 
-class Services:
-    """The running services; one that dies is started again, and said so."""
+class ServiceGroup:
+    """The processes of the services, which can be restarted when they end."""
 
-    def __init__(self, services: Sequence[Service]) -> None:
-        """Name the services; `start` starts them."""
+    def __init__(self, services: Sequence[ServiceDefinition]) -> None:
+        """Set the services; `start` starts them."""
         self._services = services
         self._children: dict[str, Child] = {}
 
     def start(self) -> None:
-        """Start all, and wait until all are ready."""
+        """Start all services and wait until all are ready."""
         for service in self._services:
             self._children[service.name] = _start(service)
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
         for service in self._services:
-            _await_ready(service, self._children[service.name], deadline)
+            _wait_until_ready(service, self._children[service.name], deadline)
 
-    def restart_dead(self) -> Sequence[str]:
-        """Start again what has ended by itself; return its names."""
-        dead = [s for s in self._services if not self._children[s.name].running]
-        for service in dead:
+    def restart_ended(self) -> Sequence[str]:
+        """Restart the services that have ended; return their names."""
+        ended = [s for s in self._services if not self._children[s.name].is_running]
+        for service in ended:
             self._children[service.name] = _start(service)
-        return [service.name for service in dead]
+        return [service.name for service in ended]
 
     def stop(self) -> None:
-        """Ask all to end, and end those that do not."""
+        """Stop all services concurrently; kill those that do not stop in time."""
         children = list(self._children.values())
         for child in children:
             if process := processes.find(child.pid):
                 process.send(SIGTERM)
         for child in children:
-            child.stop(patience=PATIENCE_SECONDS)
+            child.stop(timeout=STOP_TIMEOUT_SECONDS)
         self._children.clear()
 
 
@@ -76,22 +76,22 @@ def script(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _start(service: Service) -> Child:
+def _start(service: ServiceDefinition) -> Child:
     service.folder.mkdir(parents=True, exist_ok=True)
     program = Program(
         name=service.name,
         command=service.command,
         stop_signals=(SIGTERM, SIGKILL),
-        # Even when we are killed, a service gets the time to hand back what it is at.
+        # When `daybook run` is killed, a service still gets the time for a graceful shutdown.
         death_signal=SIGTERM,
         environment={**os.environ, **service.environment},
     )
-    return Child(program, Home(service.folder, account=None))
+    return Child(program, DataDirectory(service.folder, account=None))
 
 
-def _await_ready(service: Service, child: Child, deadline: float) -> None:
+def _wait_until_ready(service: ServiceDefinition, child: Child, deadline: float) -> None:
     while not _is_ready(service.ready_url):
-        if not child.running:
+        if not child.is_running:
             raise with_log(
                 f"{service.name} ended while starting, with status {child.status}.",
                 log=service.log,

@@ -1,4 +1,4 @@
-"""What may `daybook run` be told? Everything has a default: what is not set is started."""
+"""Settings of the commands."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from daybook_platform.settings import (
 
 
 class RunSettings(CalendarSettings):
-    """Which servers are there already, where does the data live, and which port do we want?"""
+    """Settings of `daybook run`; a server without a URL is started as a private process."""
 
     database_url: DatabaseUrl | None = None
     broker_url: BrokerUrl | None = None
@@ -26,23 +26,23 @@ class RunSettings(CalendarSettings):
 
 
 class MigrateSettings(DatabaseSettings):
-    """Which database gets the schema?"""
+    """Settings of `daybook migrate`."""
 
 
 class SchedulesSettings(DatabaseSettings, CalendarSettings):
-    """Which database has the schedules, and which zone do new ones get?"""
+    """Settings of `daybook schedules` and `daybook backfill`."""
 
 
 class CheckSettings(DatabaseSettings):
-    """Which database is checked?"""
+    """Settings of `daybook check`."""
 
 
 class DemoSettings(DatabaseSettings, CalendarSettings):
-    """Which database gets the demo shop, and what is a day there?"""
+    """Settings of `daybook demo load`."""
 
 
 class PublishSettings(DatabaseSettings, BrokerSettings):
-    """Which database has the demo shop, and which RabbitMQ gets its orders?"""
+    """Settings of `daybook demo publish`."""
 
     @field_validator("broker_url")
     @classmethod

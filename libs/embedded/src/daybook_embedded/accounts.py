@@ -1,7 +1,7 @@
-"""As whom do the servers run, and what can that account reach?
+"""Unprivileged accounts that servers run as, and permission checks for them.
 
-Postgres refuses to run as root, and the others had better not. So root gives its servers to the
-owner of the folder that the data lives in or, if that is root too, to an account without rights.
+Postgres refuses to run as root, and Valkey and RabbitMQ should not. When the caller is root, the
+servers run as the owner of the data folder or, if root owns it too, as an account without rights.
 """
 
 import os
@@ -18,7 +18,7 @@ UNPRIVILEGED = ("nobody", "daemon")
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody else, whom a server runs as."""
+    """An operating system account other than the caller's."""
 
     name: str
     uid: int
@@ -26,7 +26,7 @@ class Account:
 
 
 def account_for(folder: Path) -> Account | None:
-    """Return whom a server with its data in `folder` runs as; None means ourselves."""
+    """Return the account for a server with its data in `folder`; None for the caller's own."""
     if os.geteuid() != 0:
         return None
     owner = next(parent for parent in (folder, *folder.parents) if parent.exists()).stat().st_uid
@@ -34,32 +34,32 @@ def account_for(folder: Path) -> Account | None:
 
 
 def can_reach(account: Account, path: Path) -> bool:
-    """Say whether the mode bits let `account` pass through every folder above `path`."""
-    return all(_may(account, parent, stat.S_IXOTH) for parent in _existing_parents(path))
+    """Return whether the mode bits let `account` traverse every folder above `path`."""
+    return all(_is_allowed(account, parent, stat.S_IXOTH) for parent in _existing_parents(path))
 
 
-def can_use(account: Account, file: Path) -> bool:
-    """Say whether the mode bits let `account` reach, read and run `file`."""
+def can_execute(account: Account, file: Path) -> bool:
+    """Return whether the mode bits let `account` reach, read and execute `file`."""
     real = file.resolve()
-    return can_reach(account, real) and _may(account, real, stat.S_IROTH | stat.S_IXOTH)
+    return can_reach(account, real) and _is_allowed(account, real, stat.S_IROTH | stat.S_IXOTH)
 
 
 def _existing_parents(path: Path) -> Iterator[Path]:
     return (parent for parent in path.resolve().parents if parent.exists())
 
 
-def _may(account: Account, path: Path, wanted: int) -> bool:
-    """Compare with `wanted`, bits of the class `other`, in the class that `account` belongs to."""
-    about = path.stat()
-    if about.st_uid == account.uid:
-        return about.st_mode >> 6 & wanted == wanted
-    if about.st_gid == account.gid:
-        return about.st_mode >> 3 & wanted == wanted
-    return about.st_mode & wanted == wanted
+def _is_allowed(account: Account, path: Path, bits: int) -> bool:
+    """Compare `bits`, given for the class `other`, with those of the class of `account`."""
+    status = path.stat()
+    if status.st_uid == account.uid:
+        return status.st_mode >> 6 & bits == bits
+    if status.st_gid == account.gid:
+        return status.st_mode >> 3 & bits == bits
+    return status.st_mode & bits == bits
 
 
 def _find(uid: int) -> Account | None:
-    # Postgres insists on an account with a name, so a bare number will not do.
+    # Postgres requires an account with a name; a uid without an entry is not usable.
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:

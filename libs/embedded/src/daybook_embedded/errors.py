@@ -1,4 +1,4 @@
-"""What can an embedded server refuse?"""
+"""The error of embedded servers, and log excerpts for its messages."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ TAIL_LINES = 20
 
 
 class EmbeddedError(Exception):
-    """A private server cannot run; the message says why and what to do about it."""
+    """A private server cannot run; the message contains the reason and what to do."""
 
 
 def with_log(message: str, *, log: Path) -> EmbeddedError:
-    """Return an error that ends with the last lines of the server's log."""
+    """Return an error whose message ends with the last lines of the server's log."""
     tail = log_tail(log)
     if not tail:
         return EmbeddedError(f"{message} Its log, {log}, is empty.")
@@ -18,7 +18,7 @@ def with_log(message: str, *, log: Path) -> EmbeddedError:
 
 
 def log_tail(log: Path, *, lines: int = TAIL_LINES) -> str:
-    """Return the last lines of `log`, or nothing where there is no log."""
+    """Return the last lines of `log`; empty if the file does not exist."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Who holds this folder?"""
+"""Exclusive locks on folders, released by the kernel when the process ends."""
 
 import fcntl
 import os
@@ -9,24 +9,27 @@ from daybook_embedded import processes
 from daybook_embedded.errors import EmbeddedError
 
 POLL_SECONDS = 0.02
-# How long the lock of a dead process is waited for.
+# Maximum wait for the lock of a dead process.
 GRACE_SECONDS = 5.0
 
 
 class Lock:
-    """The right of one running process to a folder; the kernel takes it back when that one dies."""
+    """A lock of this process on a folder, by flock(2) on a file in it."""
 
     def __init__(self, file: Path) -> None:
-        """Name the file that stands for the folder; it is created when the lock is taken."""
+        """Set the lock file, which `acquire` creates."""
         self._file = file
         self._descriptor: int | None = None
 
     def acquire(self) -> int:
-        """Take the lock and return its descriptor, or raise an error that names the holder."""
-        # Python opens with O_CLOEXEC: a server that survives us must not go on holding our lock.
+        """Lock the file and return its descriptor.
+
+        Raises `EmbeddedError`, with the pid of the other process, if it is locked already.
+        """
+        # Python opens with O_CLOEXEC, so servers that outlive this process do not share the lock.
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            self._take(descriptor)
+            self._lock(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -36,26 +39,26 @@ class Lock:
         return descriptor
 
     def release(self) -> None:
-        """Give the lock back; the file stays, since removing it would be a race."""
+        """Release the lock; the file stays, since removing it would be a race."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _take(self, descriptor: int) -> None:
+    def _lock(self, descriptor: int) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
-        while not _locked(descriptor):
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            # A process that is killed while it forks leaves its lock to the child until that execs.
-            dead = not holder.isdecimal() or processes.find(int(holder)) is None
+        while not _try_lock(descriptor):
+            owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            # If a process is killed between fork and exec, its child has the lock until the exec.
+            dead = not owner.isdecimal() or processes.find(int(owner)) is None
             if not dead or time.monotonic() > deadline:
                 raise EmbeddedError(
-                    f"{self._file.parent} is in use by process {holder or 'unknown'}. "
+                    f"{self._file.parent} is in use by process {owner or 'unknown'}. "
                     "Stop that process first, or choose another folder."
                 )
             time.sleep(POLL_SECONDS)
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

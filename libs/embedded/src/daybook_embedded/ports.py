@@ -1,20 +1,20 @@
-"""Which port of this machine is free?"""
+"""Free TCP ports of the loopback interface."""
 
 import errno
 import random
 import socket
 from collections.abc import Iterator
 
-# Below the range that Linux and macOS take local ports of outgoing connections from: a port that is
-# remembered for the next start would otherwise often be taken by then.
+# Below the ephemeral ranges of Linux and macOS: an outgoing connection would otherwise often occupy
+# the port that was recorded for the next start.
 RANGE = range(15000, 32000)
-TRIES = 50
+ATTEMPTS = 50
 
 
 def is_free(port: int) -> bool:
-    """Say whether a server could listen on 127.0.0.1 at this port now."""
+    """Return whether a server could listen on 127.0.0.1 at this port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the servers do it, so that connections in TIME_WAIT do not count as busy.
+        # As the servers do, so that connections in TIME_WAIT do not count as busy.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -27,8 +27,8 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
-    for port in random.sample(RANGE, TRIES):
+    """Return a port that is free at this moment."""
+    for port in random.sample(RANGE, ATTEMPTS):
         if is_free(port):
             return port
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 
 def candidates(*preferred: int | None) -> Iterator[int]:
-    """Return the preferred ports that are free, then free ports without end."""
+    """Yield the preferred ports that are free, then free ports without end."""
     for port in preferred:
         if port is not None and is_free(port):
             yield port

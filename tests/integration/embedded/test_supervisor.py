@@ -1,4 +1,4 @@
-"""Do servers die with the process that started them, and start again after it?"""
+"""Servers end with the process that started them, and can be started again."""
 
 import os
 import signal
@@ -40,10 +40,10 @@ print("stopped", flush=True)
 
 
 class Parent:
-    """A process that has started servers; it stops them when its input ends."""
+    """A process that starts servers and stops them when its input ends."""
 
     def __init__(self, folder: Path, *names: str) -> None:
-        """Start it and wait until its servers run."""
+        """Start the process and wait until its servers run."""
         self.process = subprocess.Popen(
             [sys.executable, "-c", PARENT, str(folder), *names],
             stdin=subprocess.PIPE,
@@ -51,37 +51,37 @@ class Parent:
             text=True,
             process_group=0,
         )
-        assert self.says() == "started"
-        self.family = psutil.Process(self.process.pid).children(recursive=True)
-        self.names = {process.name() for process in self.family}
+        assert self.read_line() == "started"
+        self.descendants = psutil.Process(self.process.pid).children(recursive=True)
+        self.names = {process.name() for process in self.descendants}
 
-    def says(self) -> str:
-        """Return its next line."""
+    def read_line(self) -> str:
+        """Return its next line of output."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def __enter__(self) -> "Parent":
-        """Nothing more to do."""
+        """Return the process."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave no process behind, whatever the test found."""
+        """Kill the process, whatever the result of the test."""
         self.process.kill()
         self.process.communicate()
 
 
-def still_there(
-    family: list[psutil.Process], *, timeout: float = END_SECONDS
+def wait_for_end(
+    processes: list[psutil.Process], *, timeout: float = END_SECONDS
 ) -> list[psutil.Process]:
-    """Wait for processes to end and return those that did not, in the same order."""
+    """Wait for processes to end; return those that did not, in the same order."""
     deadline = time.monotonic() + timeout
-    while (left := [p for p in family if runs(p)]) and time.monotonic() < deadline:
+    while (left := [p for p in processes if is_running(p)]) and time.monotonic() < deadline:
         psutil.wait_procs(left, timeout=0.05)
     return left
 
 
-def runs(process: psutil.Process) -> bool:
-    """Say whether a process runs; a zombie, which nobody has taken note of, does not."""
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -89,38 +89,38 @@ def runs(process: psutil.Process) -> bool:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has death signals")
-def test_servers_die_with_a_killed_parent_and_start_again(folder: Path) -> None:
+def test_servers_end_with_a_killed_parent_and_start_again(folder: Path) -> None:
     with Parent(folder, "postgres", "valkey") as parent:
         parent.process.kill()
         parent.process.wait()
 
-        # At once: the old servers may still be on their way out.
+        # Immediately: the old servers may still be shutting down.
         with PostgresServer(folder / "postgres"), ValkeyServer(folder / "valkey"):
-            assert still_there(parent.family) == []
+            assert wait_for_end(parent.descendants) == []
 
-    assert len(parent.family) > 2
+    assert len(parent.descendants) > 2
 
 
 @pytest.mark.rabbitmq
 @pytest.mark.skipif(find_rabbitmq() is None, reason="rabbitmq-server is not installed")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has death signals")
-def test_rabbitmq_dies_with_a_killed_parent_name_service_and_all(folder: Path) -> None:
+def test_rabbitmq_and_its_name_service_end_with_a_killed_parent(folder: Path) -> None:
     with Parent(folder, "rabbitmq") as parent:
         parent.process.kill()
         parent.process.wait()
 
-        assert still_there(parent.family) == []
+        assert wait_for_end(parent.descendants) == []
 
     assert {"beam.smp", "epmd"} <= parent.names
 
 
 def test_ctrl_c_reaches_the_parent_which_then_stops_its_servers(folder: Path) -> None:
     with Parent(folder, "postgres", "valkey") as parent:
-        # To the whole foreground group, as a terminal does.
+        # To the whole foreground process group, as a terminal does.
         os.killpg(parent.process.pid, signal.SIGINT)
 
-        assert parent.says() == "interrupted"
-        assert still_there(parent.family, timeout=0) == parent.family
+        assert parent.read_line() == "interrupted"
+        assert wait_for_end(parent.descendants, timeout=0) == parent.descendants
 
         assert parent.process.communicate(timeout=END_SECONDS)[0] == "stopped\n"
-        assert still_there(parent.family) == []
+        assert wait_for_end(parent.descendants) == []

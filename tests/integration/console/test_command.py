@@ -1,4 +1,4 @@
-"""Is an interrupt an end in good order from the first moment on?"""
+"""Interrupts of the `daybook` script."""
 
 import os
 import signal
@@ -7,18 +7,18 @@ import sys
 from pathlib import Path
 
 
-def test_an_interrupt_while_the_command_line_is_loading_leaves_no_traceback() -> None:
+def test_an_interrupt_during_the_import_leaves_no_traceback() -> None:
     script = Path(sys.executable).with_name("daybook")
-    # Tells of each module when it is there.
+    # Prints the name of each module after its import.
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     with subprocess.Popen(
         [script, "run"], env=environment, stderr=subprocess.PIPE, text=True
     ) as loading:
         assert loading.stderr is not None
-        told = ""
-        while "sqlalchemy" not in told:
-            told = loading.stderr.readline()
-            assert told, "it ended before it loaded anything"
+        line = ""
+        while "sqlalchemy" not in line:
+            line = loading.stderr.readline()
+            assert line, "the command ended before it imported anything"
         loading.send_signal(signal.SIGINT)
         rest = loading.stderr.read()
 

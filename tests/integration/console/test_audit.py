@@ -1,4 +1,4 @@
-"""Does `daybook check` say how a live system is?"""
+"""`daybook check`, on a real database."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from daybook_platform.postgres.engine import Sessions
 from tests.support.schedules import MIDNIGHT, add, change, materialise
 
 
-async def test_it_ends_with_1_and_says_what_is_wrong(
+async def test_a_check_with_problems_prints_them_and_exits_with_1(
     sessions: Sessions, postgres_url: str, no_runs: None
 ) -> None:
     runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url})
@@ -25,18 +25,18 @@ async def test_it_ends_with_1_and_says_what_is_wrong(
     bad = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "30"])
 
     assert good.exit_code == 0
-    assert re.fullmatch(r"Checked the fires since \S+Z\.\nAll is as it should be\.\n", good.output)
+    assert re.fullmatch(r"Checked the fires since \S+Z\.\nNo problems found\.\n", good.output)
     assert bad.exit_code == 1
     assert "schedule forgotten" in bad.output
 
 
-async def test_it_begins_where_the_ledger_is_complete_and_says_so(
+async def test_a_check_starts_where_the_ledger_is_complete_and_prints_that(
     sessions: Sessions, postgres_url: str, no_runs: None
 ) -> None:
     runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url})
     now = datetime.now(UTC)
-    began = now - timedelta(days=90)
-    await add(sessions, now=began, catchup="none", catchup_window=timedelta(days=1))
+    started = now - timedelta(days=90)
+    await add(sessions, now=started, catchup="none", catchup_window=timedelta(days=1))
     await materialise(sessions, now=now)
     async with sessions.begin() as session:
         for run in (await session.exec(select(ReportRun))).all():
@@ -45,13 +45,13 @@ async def test_it_begins_where_the_ledger_is_complete_and_says_so(
         through = await retention.get_pruned_through(session)
     assert through is not None
 
-    told = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "90"])
+    as_text = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "90"])
     as_json = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "90", "--json"])
-    lately = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "7"])
+    recent = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "7"])
 
-    assert told.output == (
-        f"Checked the fires since {through:%FT%TZ}; what was due before is no longer all there.\n"
-        "All is as it should be.\n"
+    assert as_text.output == (
+        f"Checked the fires since {through:%FT%TZ}; earlier fires are no longer complete.\n"
+        "No problems found.\n"
     )
     assert json.loads(as_json.output) == {"since": through.isoformat(), "findings": []}
-    assert "no longer" not in lately.output
+    assert "no longer" not in recent.output
