@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.contextvars import bound_contextvars
 
 from daybook_domain import clock
 from daybook_domain.errors import DaybookError, Unavailable
@@ -114,16 +115,18 @@ class ReportBuilder:
         if current := asyncio.current_task():
             self._handling.add(current)
             current.add_done_callback(self._handling.discard)
-        with structlog.contextvars.bound_contextvars(run_id=str(task.run_id)):
+        with bound_contextvars(message_run_id=str(task.run_id)):
             async with self._for_backfills.turn() as turn:
                 run = await self._take(task.run_id, turn)
                 if run is None:
                     log.info("nothing to claim")
                     return
-                log.info("run claimed", report_date=str(run.report_date), attempt=run.attempt)
                 if run.priority < PRIORITY[RunTrigger.BACKFILL]:
                     turn.give_up()
-                await self._work_on(run)
+                # The claimed run need not be the one that the message names.
+                with bound_contextvars(run_id=str(run.id), report_date=str(run.report_date)):
+                    log.info("run claimed", attempt=run.attempt)
+                    await self._work_on(run)
 
     async def _take(self, run_id: UUID, turn: Slot) -> ReportRun | None:
         """Claim the run, or a more urgent one; such a one only, until the turn has come.
@@ -303,7 +306,6 @@ def _text(error: Exception) -> str:
 def _log_built(built: BuildResult, *, seconds: float) -> None:
     log.info(
         "report built",
-        report_date=str(built.report_date),
         revision=built.revision,
         orders=built.orders_count,
         products=built.products_count,
