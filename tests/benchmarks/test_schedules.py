@@ -30,7 +30,7 @@ from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine, create_sessions
 from daybook_platform.rabbitmq.run_broker import declare_queues
 from daybook_platform.taskiq_broker import TaskIQQueue, create_broker
-from daybook_scheduler.dispatch import AT_ONCE
+from daybook_scheduler.dispatch import MAX_CONCURRENT_SENDS
 from tests.benchmarks import days
 from tests.support.bench import milliseconds, ratio, seconds, setting, table
 from tests.support.databases import fresh_database
@@ -317,6 +317,6 @@ async def _publish_alone(rabbitmq_url: str) -> float:
             await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
 
     await queue.send(BUILD_REPORT, BuildReport(run_id=uuid4()))
-    taken = await seconds(asyncio.gather(*(send() for _ in range(AT_ONCE))))
+    taken = await seconds(asyncio.gather(*(send() for _ in range(MAX_CONCURRENT_SENDS))))
     await broker.shutdown()
     return taken

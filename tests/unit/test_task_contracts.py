@@ -15,9 +15,9 @@ from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.tasks import Task
 from daybook_platform.postgres.engine import create_engine
 from daybook_platform.taskiq_broker import create_broker, register
-from daybook_worker.main import wire_reports
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
+from daybook_worker.wiring import wire_reports
 
 EXAMPLES: dict[str, BaseModel] = {BUILD_REPORT.name: BuildReport(run_id=uuid4())}
 

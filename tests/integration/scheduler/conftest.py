@@ -1,12 +1,12 @@
-"""What do the scheduler's tests share?"""
+"""Fixtures of the scheduler's tests."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.scheduler.loops import Loops
+from tests.integration.scheduler.loops import LoopFactory
 
 
 @pytest.fixture
-def loops(engine: AsyncEngine, no_runs: None) -> Loops:
-    """Return a maker of scheduler loops on an empty database."""
-    return Loops(engine)
+def loops(engine: AsyncEngine, no_runs: None) -> LoopFactory:
+    """Return a factory of scheduler loops, on a database without runs."""
+    return LoopFactory(engine)

@@ -1,4 +1,4 @@
-"""How is the intake run in a test, and what does it hold?"""
+"""Intake processors under test."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,39 +14,34 @@ from daybook_worker.settings import WorkerSettings
 from tests.support.waiting import until
 
 
-def settings(*, database_url: str, broker_url: str, **more: Any) -> WorkerSettings:
-    """Return the settings of a worker under test."""
-    return WorkerSettings.model_validate(
-        {"database_url": database_url, "broker_url": broker_url} | more
-    )
-
-
 @asynccontextmanager
-async def taking_in(
-    database_url: str, broker_url: str, *, ready: bool = True, **more: Any
+async def running_intake(
+    database_url: str, broker_url: str, *, wait_until_consuming: bool = True, **settings: Any
 ) -> AsyncIterator[IntakeProcessor]:
-    """Run the intake and its rounds; in the end they drain."""
-    given = settings(database_url=database_url, broker_url=broker_url, **more)
+    """Run an intake processor and the retries of dead letters; they drain on exit."""
+    worker_settings = WorkerSettings.model_validate(
+        {"database_url": database_url, "broker_url": broker_url} | settings
+    )
     engine = create_engine(database_url, application="tests intake")
     sessions = create_sessions(engine)
-    intake = IntakeProcessor(engine, given, sessions=sessions, metrics=WorkerMetrics())
-    rounds = DeadLetterRetrier(given, sessions=sessions, metrics=WorkerMetrics())
-    running = [asyncio.create_task(each.run()) for each in (intake, rounds)]
+    processor = IntakeProcessor(engine, worker_settings, sessions=sessions, metrics=WorkerMetrics())
+    retrier = DeadLetterRetrier(worker_settings, sessions=sessions, metrics=WorkerMetrics())
+    tasks = [asyncio.create_task(each.run()) for each in (processor, retrier)]
     try:
-        if ready:
-            await until(lambda: consuming(intake), what="consuming")
-        yield intake
+        if wait_until_consuming:
+            await until(lambda: is_consuming(processor), what="consuming")
+        yield processor
     finally:
-        intake.stop()
-        rounds.stop()
-        await asyncio.wait_for(asyncio.gather(*running), timeout=15)
+        processor.stop()
+        retrier.stop()
+        await asyncio.wait_for(asyncio.gather(*tasks), timeout=15)
         await engine.dispose()
 
 
-async def consuming(intake: IntakeProcessor) -> bool:
-    """Tell whether the intake is ready."""
+async def is_consuming(processor: IntakeProcessor) -> bool:
+    """Return whether the processor is ready."""
     try:
-        await intake.ping()
+        await processor.ping()
     except Unavailable:
         return False
     return True

@@ -1,4 +1,4 @@
-"""How does a test make a run wait for a worker, and keep its build from ending?"""
+"""Runs under test: queued, inspected, and with builds that block or fail."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,17 +13,17 @@ from daybook_domain.advisory_locks import REPORT_DATE, date_key
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.reports.models import ReportDay
 from daybook_domain.runs import queries, requests
-from daybook_domain.runs.models import ReportRun, RunTrigger
+from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_platform.postgres.engine import Sessions
 from tests.support.runs import claim_due
 
 DAY = date(2026, 3, 1)
 
 
-async def queued_run(
+async def queue_run(
     sessions: Sessions, *, day: date = DAY, trigger: RunTrigger = RunTrigger.MANUAL
 ) -> UUID:
-    """Return a run of `day` that the scheduler would have sent just now."""
+    """Request a run of `day` and claim it for dispatch, and return its id."""
     async with sessions.begin() as session:
         now = await clock.now(session)
         await requests.request(
@@ -33,21 +33,26 @@ async def queued_run(
         return run.id
 
 
-async def run(sessions: Sessions, run_id: UUID) -> ReportRun:
-    """Return the run as it is now."""
+async def get_run(sessions: Sessions, run_id: UUID) -> ReportRun:
+    """Return the run in its current state."""
     async with sessions() as session:
         return await queries.get_run(session, run_id)
 
 
-async def built_day(sessions: Sessions, *, day: date = DAY) -> ReportDay | None:
-    """Return what is known about `day`, if it was ever built."""
+async def has_state(sessions: Sessions, run_id: UUID, state: RunState) -> bool:
+    """Return whether the run is in `state`."""
+    return (await get_run(sessions, run_id)).state is state
+
+
+async def find_report_day(sessions: Sessions, *, day: date = DAY) -> ReportDay | None:
+    """Return the report of `day`; None if it was never built."""
     async with sessions() as session:
         return await session.get(ReportDay, day)
 
 
 @asynccontextmanager
-async def held_up(engine: AsyncEngine, *, day: date = DAY) -> AsyncIterator[None]:
-    """Keep every build of `day` waiting."""
+async def blocked_builds(engine: AsyncEngine, *, day: date = DAY) -> AsyncIterator[None]:
+    """Block every build of `day` until the end of the block."""
     async with engine.begin() as connection:
         await connection.execute(
             text("SELECT pg_advisory_xact_lock(:lock_class, :lock_day)"),
@@ -56,8 +61,8 @@ async def held_up(engine: AsyncEngine, *, day: date = DAY) -> AsyncIterator[None
         yield
 
 
-async def builds_waiting(engine: AsyncEngine) -> int:
-    """Return how many builds wait for the lock of their date."""
+async def count_blocked_builds(engine: AsyncEngine) -> int:
+    """Return the number of builds that wait for the lock of their date."""
     async with engine.connect() as connection:
         waiting = await connection.execute(
             text(
@@ -68,14 +73,19 @@ async def builds_waiting(engine: AsyncEngine) -> int:
         return int(waiting.scalar_one())
 
 
+async def has_blocked_builds(engine: AsyncEngine, count: int) -> bool:
+    """Return whether exactly `count` builds wait for the lock of their date."""
+    return await count_blocked_builds(engine) == count
+
+
 @asynccontextmanager
-async def failing(engine: AsyncEngine, *, sqlstate: str) -> AsyncIterator[None]:
-    """Let every build fail on the server with `sqlstate`."""
+async def failing_builds(engine: AsyncEngine, *, sqlstate: str) -> AsyncIterator[None]:
+    """Make every build fail on the server with `sqlstate`."""
     async with engine.begin() as connection:
         await connection.execute(
             text(
                 "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-                f" RAISE EXCEPTION 'no luck' USING ERRCODE = '{sqlstate}'; END $$"
+                f" RAISE EXCEPTION 'simulated failure' USING ERRCODE = '{sqlstate}'; END $$"
             )
         )
         await connection.execute(

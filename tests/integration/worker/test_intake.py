@@ -1,4 +1,4 @@
-"""Does every message find its end exactly once, whoever goes away meanwhile?"""
+"""Intake of messages: each is processed exactly once, also across outages and redeliveries."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.intake.messages import Queue
 from daybook_domain.intake.parsing import DEAD_LETTER_QUEUE
 from daybook_platform.rabbitmq.queue_arguments import DELIVERY_LIMIT
-from tests.integration.worker.intake import consuming, taking_in
+from tests.integration.worker.intake import is_consuming, running_intake
 from tests.support.locks import somebody_waits
 from tests.support.messages import Books, books, order, order_update, product, product_update
 from tests.support.producer import Producer
@@ -22,45 +22,45 @@ pytestmark = pytest.mark.rabbitmq
 
 
 async def until_books(engine: AsyncEngine, *, orders: int, letters: int = 0) -> Books:
-    """Wait until so many orders and letters are there, and return the books."""
+    """Wait for these numbers of orders and dead letters, and return the books."""
 
-    async def found() -> Books | None:
+    async def find_books() -> Books | None:
         seen = await books(engine)
-        there = sum(map(len, seen.letters.values()))
-        return seen if (seen.orders, there) == (orders, letters) else None
+        found = (seen.orders, sum(map(len, seen.letters.values())))
+        return seen if found == (orders, letters) else None
 
-    seen = await until(found, what=f"{orders} orders and {letters} letters")
+    seen = await until(find_books, what=f"{orders} orders and {letters} dead letters")
     assert seen is not None
     return seen
 
 
-async def test_a_plain_client_sells_what_it_has_just_added(
+async def test_a_producer_can_order_a_product_that_it_has_just_added(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
-    async with taking_in(postgres_url, rabbitmq_url):
+    async with running_intake(postgres_url, rabbitmq_url):
         await producer.send("product", product(stock=7))
         await producer.send("order", order(product=2, quantity=3))
         await producer.send("order_update", order_update(1, status="paid"))
         await producer.send("product_update", product_update(2, name="zest"))
 
-        async def done() -> bool:
+        async def is_done() -> bool:
             async with engine.connect() as connection:
                 found = await connection.execute(
                     text("SELECT (SELECT status FROM orders), (SELECT max(name) FROM products)")
                 )
                 return tuple(found.one()) == ("paid", "zest")
 
-        await until(done)
+        await until(is_done)
         await until(lambda: _is_empty(producer))
 
     seen = await books(engine)
     assert (seen.sold, seen.stock) == ({2: 3}, {1: 1000, 2: 4})
 
 
-async def test_what_cannot_be_taken_in_is_kept_and_blocks_nothing(
+async def test_a_message_that_cannot_be_processed_is_dead_lettered_and_blocks_no_other(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
-    garbage = [
+    invalid = [
         b"",
         b"nonsense",
         b"\xff\x00\xfe",
@@ -72,45 +72,45 @@ async def test_what_cannot_be_taken_in_is_kept_and_blocks_nothing(
         order(colour="red"),
         order(external_id="x" * 10_000_000),
     ]
-    async with taking_in(postgres_url, rabbitmq_url):
+    async with running_intake(postgres_url, rabbitmq_url):
         for queue in Queue:
-            for body in garbage:
+            for body in invalid:
                 await producer.send(queue, body)
         await producer.send("order", order())
-        seen = await until_books(engine, orders=1, letters=len(garbage) * len(Queue))
+        seen = await until_books(engine, orders=1, letters=len(invalid) * len(Queue))
 
     assert seen.letters.keys() == {"kept"}
     assert await producer.depths() == 0
 
 
-async def test_odd_properties_are_no_obstacle(
+async def test_unusual_message_properties_are_accepted(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
-    async with taking_in(postgres_url, rabbitmq_url):
+    async with running_intake(postgres_url, rabbitmq_url):
         await producer.send("order", order(), message_id="a\0b")
-        odd = {"numbers": [1.5, bytearray(b"\xff"), {"x": None}], "text": "\0"}
-        await producer.send("order", b"?", headers=odd)
+        headers = {"numbers": [1.5, bytearray(b"\xff"), {"x": None}], "text": "\0"}
+        await producer.send("order", b"?", headers=headers)
         await producer.send(
             "order", order(), content_type="text/plain", priority=9, message_type="?"
         )
         await until_books(engine, orders=1, letters=2)
 
 
-async def test_messages_that_were_not_acknowledged_do_not_count_twice(
+async def test_a_redelivered_message_has_no_second_effect(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
-    async with Proxy(rabbitmq_url) as proxy, taking_in(postgres_url, proxy.url) as intake:
+    async with Proxy(rabbitmq_url) as proxy, running_intake(postgres_url, proxy.url) as intake:
         async with engine.begin() as connection:
-            # The batch can begin, and not end.
+            # The batch can start, but not finish.
             await connection.execute(text("LOCK TABLE orders IN EXCLUSIVE MODE"))
             await producer.send_all(("order", order()) for _ in range(50))
             await producer.send("order", b"nonsense")
             await somebody_waits(engine)
             proxy.swallow()
-        await until(lambda: _has_orders(engine), what="a batch that cannot be acknowledged")
+        await until(lambda: _has_orders(engine), what="a batch whose acknowledgement is lost")
         await proxy.cut()
         await proxy.mend()
-        await until(lambda: consuming(intake), what="consuming again")
+        await until(lambda: is_consuming(intake), what="consuming again")
         await until_books(engine, orders=50, letters=1)
         await until(lambda: _is_empty(producer))
 
@@ -118,37 +118,37 @@ async def test_messages_that_were_not_acknowledged_do_not_count_twice(
     assert await producer.depths() == 0
 
 
-async def test_postgres_may_go_and_come_back(
+async def test_messages_are_retained_while_postgres_is_unavailable_and_then_processed(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
-    async with Proxy(postgres_url) as proxy, taking_in(proxy.url, rabbitmq_url) as intake:
+    async with Proxy(postgres_url) as proxy, running_intake(proxy.url, rabbitmq_url) as intake:
         await producer.send("order", order())
         await until_books(engine, orders=1)
         await proxy.cut()
         await producer.send_all(("order", order()) for _ in range(100))
         await producer.send("order", b"nonsense")
 
-        async def taken() -> bool:
+        async def is_delivered() -> bool:
             return await producer.depth("order") == 0
 
-        await until(taken, what="the messages being held")
-        assert await consuming(intake)
+        await until(is_delivered, what="the delivery of all messages")
+        assert await is_consuming(intake)
         await proxy.mend()
         await until_books(engine, orders=101, letters=1)
 
     assert await producer.depths() == 0
     async with engine.connect() as connection:
         headers = (await connection.execute(text("SELECT headers FROM dead_letters"))).scalar_one()
-    assert "x-delivery-count" not in headers, "it was held, not sent back and forth"
+    assert "x-delivery-count" not in headers, "expected no redelivery during the outage"
 
 
-async def test_a_commit_whose_answer_is_lost_counts_once(
+async def test_a_commit_whose_confirmation_is_lost_has_one_effect(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
-    async with Proxy(postgres_url) as proxy, taking_in(proxy.url, rabbitmq_url):
+    async with Proxy(postgres_url) as proxy, running_intake(proxy.url, rabbitmq_url):
         for _ in range(10):
             await producer.send_all(("order", order()) for _ in range(20))
-            # Wherever the batch may be just now.
+            # At a random point of the processing of a batch.
             await proxy.cut()
             await proxy.mend()
         await until_books(engine, orders=200)
@@ -156,16 +156,16 @@ async def test_a_commit_whose_answer_is_lost_counts_once(
     assert (await books(engine)).stock == {1: 800}
 
 
-async def test_many_workers_share_the_queues(
+async def test_several_workers_share_the_queues(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
     async with (
-        taking_in(postgres_url, rabbitmq_url, intake_batch=10),
-        taking_in(postgres_url, rabbitmq_url, intake_batch=10),
+        running_intake(postgres_url, rabbitmq_url, intake_batch=10),
+        running_intake(postgres_url, rabbitmq_url, intake_batch=10),
     ):
         for n in range(250):
             await producer.send("order", order(external_id=str(n)), message_id=str(n))
-            if n % 5 == 0:  # The same message again, and the same order in another one.
+            if n % 5 == 0:  # A duplicate message, and a duplicate order.
                 await producer.send("order", order(external_id=str(n)), message_id=str(n))
                 await producer.send("order", order(external_id=str(n)))
         seen = await until_books(engine, orders=250)
@@ -175,13 +175,13 @@ async def test_many_workers_share_the_queues(
     assert (await books(engine)).letters == {}
 
 
-async def test_the_last_pieces_are_sold_once(
+async def test_the_last_units_of_a_product_are_sold_once(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
     await producer.send("product", product(stock=10))
     async with (
-        taking_in(postgres_url, rabbitmq_url, intake_batch=3),
-        taking_in(postgres_url, rabbitmq_url, intake_batch=3),
+        running_intake(postgres_url, rabbitmq_url, intake_batch=3),
+        running_intake(postgres_url, rabbitmq_url, intake_batch=3),
     ):
         await until(lambda: _has_product(engine, 2))
         await asyncio.gather(*(producer.send("order", order(product=2)) for _ in range(50)))
@@ -191,7 +191,7 @@ async def test_the_last_pieces_are_sold_once(
     assert set(seen.letters["kept"]) == {("order", "out_of_stock")}
 
 
-async def test_what_ends_every_consumer_lands_in_the_table(
+async def test_a_message_at_the_delivery_limit_becomes_a_dead_letter_in_the_table(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
     await producer.send("order", order(quantity=3))
@@ -201,25 +201,25 @@ async def test_what_ends_every_consumer_lands_in_the_table(
         assert message is not None
         await message.nack(requeue=True)
 
-    async def buried() -> bool:
+    async def is_dead_lettered() -> bool:
         return await producer.depth(DEAD_LETTER_QUEUE) == 1
 
-    await until(buried)
-    async with taking_in(postgres_url, rabbitmq_url):
+    await until(is_dead_lettered)
+    async with running_intake(postgres_url, rabbitmq_url):
         seen = await until_books(engine, orders=0, letters=1)
 
     assert seen.letters == {"kept": [("order", "delivery_limit")]}
     async with engine.connect() as connection:
-        letter = (await connection.execute(text("SELECT * FROM dead_letters"))).one()
-    assert json.loads(bytes(letter.body)) == json.loads(order(quantity=3))
-    assert letter.headers["x-death"][0]["reason"] == "delivery_limit"
+        dead_letter = (await connection.execute(text("SELECT * FROM dead_letters"))).one()
+    assert json.loads(bytes(dead_letter.body)) == json.loads(order(quantity=3))
+    assert dead_letter.headers["x-death"][0]["reason"] == "delivery_limit"
 
 
-async def test_suspects_come_one_by_one_and_do_not_stop_the_others(
+async def test_suspect_messages_are_delivered_one_by_one_and_do_not_block_the_others(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
     await producer.send_all(("order", order()) for _ in range(20))
-    for _ in range(4):  # As if four workers had ended with all of them in hand.
+    for _ in range(4):  # As if four workers had crashed with all of them unacknowledged.
         connection = await aio_pika.connect(rabbitmq_url)
         queue = await (await connection.channel()).get_queue("order")
         for _ in range(20):
@@ -227,53 +227,53 @@ async def test_suspects_come_one_by_one_and_do_not_stop_the_others(
         await connection.close()
     await producer.send_all(("order", order()) for _ in range(20))
 
-    async with taking_in(postgres_url, rabbitmq_url):
+    async with running_intake(postgres_url, rabbitmq_url):
         await until_books(engine, orders=40)
 
     assert await producer.depths() == 0
 
 
-async def test_a_queue_that_was_declared_otherwise_is_named_and_waited_for(
+async def test_a_queue_with_other_arguments_is_reported_and_consumed_once_it_is_replaced(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
     await producer.channel.queue_delete("order")
     await producer.channel.declare_queue("order", durable=True)
     try:
-        async with taking_in(postgres_url, rabbitmq_url, ready=False) as intake:
+        async with running_intake(postgres_url, rabbitmq_url, wait_until_consuming=False) as intake:
 
-            async def explained() -> bool:
+            async def is_explained() -> bool:
                 try:
                     await intake.ping()
                 except Exception as error:
                     return "'order' exists with other arguments" in str(error)
                 return False
 
-            await until(explained, what="a word about the queue")
+            await until(is_explained, what="the reason in the readiness check")
             await producer.channel.queue_delete("order")
-            await until(lambda: consuming(intake), what="consuming, with the queue as it should be")
+            await until(lambda: is_consuming(intake), what="consuming from the new queue")
             await producer.send("order", order())
             await until_books(engine, orders=1)
     finally:
         await producer.channel.queue_delete("order")
 
 
-async def test_a_stop_gives_back_what_was_not_begun(
+async def test_a_stop_requeues_the_messages_of_batches_that_were_not_started(
     producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
     async with engine.begin() as connection:
         await connection.execute(text("LOCK TABLE orders IN EXCLUSIVE MODE"))
-        async with taking_in(postgres_url, rabbitmq_url, intake_batch=5) as intake:
+        async with running_intake(postgres_url, rabbitmq_url, intake_batch=5) as intake:
             await producer.send_all(("order", order()) for _ in range(20))
             await somebody_waits(engine)
             intake.stop()
             await connection.commit()
-    taken = (await books(engine)).orders
+    processed = (await books(engine)).orders
 
-    async def rest() -> bool:
-        return await producer.depth("order") == 20 - taken
+    async def is_requeued() -> bool:
+        return await producer.depth("order") == 20 - processed
 
-    await until(rest)
-    assert 1 <= taken <= 5
+    await until(is_requeued)
+    assert 1 <= processed <= 5
 
 
 async def _has_product(engine: AsyncEngine, product_id: int) -> bool:

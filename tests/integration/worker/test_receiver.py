@@ -1,6 +1,6 @@
-"""Is what cannot be processed kept, with the reason, and does it never come round again?
+"""Settlement of run messages, with our receiver and with TaskIQ's own.
 
-All of it holds for our receiver and for TaskIQ's own, which `taskiq worker` uses.
+`taskiq worker` uses TaskIQ's own receiver unless it is given ours.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["ours", "stock"]),
 ]
 
-HOPELESS: dict[str, tuple[Any, str]] = {
+INVALID_MESSAGES: dict[str, tuple[Any, str]] = {
     "not JSON": (b"\x00\xffnonsense", "malformed"),
     "empty": (b"", "malformed"),
     "nested too deeply": (b"[" * 100_000, "malformed"),
@@ -39,22 +39,24 @@ HOPELESS: dict[str, tuple[Any, str]] = {
     "an unknown task": (envelope("reports.paint", {}), "unknown task 'reports.paint'"),
     "no payload": (envelope(NOTE.name), "TypeError"),
     "two payloads": (envelope(NOTE.name, {"number": 1}, {"number": 2}), "TypeError"),
-    "a payload that is no object": (envelope(NOTE.name, 7), "ValidationError"),
+    "a payload that is not an object": (envelope(NOTE.name, 7), "ValidationError"),
     "a payload of another shape": (envelope(NOTE.name, {"number": "x"}), "ValidationError"),
     "a handler that raises": (envelope(NOTE.name, {"number": -1}), "ArithmeticError: a negative"),
-    "acknowledge me now": (
+    "an early acknowledgement type": (
         envelope(NOTE.name, {"number": 1}, labels={"ack_type": "when_received"}),
         "label 'ack_type'",
     ),
-    "an acknowledgement of nonsense": (
+    "an invalid acknowledgement type": (
         envelope(NOTE.name, {"number": 1}, labels={"ack_type": "?"}),
         "label 'ack_type'",
     ),
 }
 
 
-@pytest.mark.parametrize(("message", "reason"), HOPELESS.values(), ids=HOPELESS.keys())
-async def test_what_cannot_be_processed_becomes_a_dead_letter_once_with_its_reason(
+@pytest.mark.parametrize(
+    ("message", "reason"), INVALID_MESSAGES.values(), ids=INVALID_MESSAGES.keys()
+)
+async def test_a_message_that_cannot_be_processed_is_dead_lettered_once_with_its_reason(
     rabbit: Rabbit, receiver: type[TaskiqReceiver], message: Any, reason: str
 ) -> None:
     body = message if isinstance(message, bytes) else json.dumps(message).encode()
@@ -63,53 +65,53 @@ async def test_what_cannot_be_processed_becomes_a_dead_letter_once_with_its_reas
     with structlog.testing.capture_logs() as logged:
         async with working(rabbit.url, notes, receiver=receiver):
             await rabbit.publish(body)
-            letter = await rabbit.dead_letter()
+            dead_letter = await rabbit.dead_letter()
 
-    assert letter.body == body
-    assert deaths(letter) == [(RUNS, "rejected", 1)]
+    assert dead_letter.body == body
+    assert deaths(dead_letter) == [(RUNS, "rejected", 1)]
     assert len(notes.seen) <= 1
     assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD_LETTERS)) == (0, 0)
     (line,) = [line for line in logged if line["event"] == "message is dead"]
-    # A missing argument is found by Python before our wrapper runs.
+    # Python rejects a missing argument before our wrapper of the handler runs.
     assert line["reason"].startswith((reason, "it did not reach its handler"))
 
 
-async def test_the_messages_after_a_bad_one_are_handled(
+async def test_the_messages_after_an_invalid_one_are_handled(
     rabbit: Rabbit, receiver: type[TaskiqReceiver]
 ) -> None:
     notes = Notes()
 
     async with working(rabbit.url, notes, receiver=receiver), sending(rabbit.url) as queue:
         for number in (1, -1, 2, -2, 3, -3, 4):
-            await rabbit.publish(b"nonsense")
+            await rabbit.publish(b"invalid")
             await queue.send(NOTE, Note(number=number))
         await notes.have(1, -1, 2, -2, 3, -3, 4)
-        letters = [await rabbit.dead_letter() for _ in range(10)]
+        dead_letters = [await rabbit.dead_letter() for _ in range(10)]
 
-    assert len(letters) == 10
+    assert len(dead_letters) == 10
     assert await rabbit.depth() == 0
 
 
 async def test_a_message_stays_in_the_queue_until_its_handler_has_returned(
     rabbit: Rabbit, receiver: type[TaskiqReceiver]
 ) -> None:
-    begun, finish = asyncio.Event(), asyncio.Event()
+    started, finish = asyncio.Event(), asyncio.Event()
 
     async def handler(_: Note) -> None:
-        begun.set()
+        started.set()
         await finish.wait()
 
     async with working(rabbit.url, handler, receiver=receiver) as broker:
         async with sending(rabbit.url) as queue:
             await queue.send(NOTE, Note(number=1))
-        await begun.wait()
-        # The process dies: its connection is gone, and nobody has acknowledged.
+        await started.wait()
+        # As in a crash: the connection is closed without an acknowledgement.
         await broker.shutdown()
-        await until(lambda: _is_ready(rabbit, 1), what="the return of the message")
+        await until(lambda: _has_depth(rabbit, 1), what="the message to be requeued")
         finish.set()
 
 
-async def test_a_handler_that_gives_up_its_task_leaves_it_to_another_worker(
+async def test_a_message_whose_handler_is_interrupted_is_requeued_for_another_worker(
     rabbit: Rabbit, receiver: type[TaskiqReceiver]
 ) -> None:
     handled = asyncio.Event()
@@ -129,7 +131,7 @@ async def test_a_handler_that_gives_up_its_task_leaves_it_to_another_worker(
     assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD_LETTERS)) == (0, 0)
 
 
-async def test_a_message_that_nobody_finishes_does_not_come_round_for_ever(
+async def test_a_message_that_no_handler_finishes_is_dead_lettered_at_the_delivery_limit(
     rabbit: Rabbit, receiver: type[TaskiqReceiver]
 ) -> None:
     async def handler(_: Note) -> None:
@@ -137,10 +139,10 @@ async def test_a_message_that_nobody_finishes_does_not_come_round_for_ever(
 
     async with working(rabbit.url, handler, receiver=receiver), sending(rabbit.url) as queue:
         await queue.send(NOTE, Note(number=1))
-        letter = await rabbit.dead_letter()
+        dead_letter = await rabbit.dead_letter()
 
-    assert deaths(letter) == [(RUNS, "delivery_limit", 1)]
+    assert deaths(dead_letter) == [(RUNS, "delivery_limit", 1)]
 
 
-async def _is_ready(rabbit: Rabbit, messages: int) -> bool:
+async def _has_depth(rabbit: Rabbit, messages: int) -> bool:
     return await rabbit.depth() == messages

@@ -1,4 +1,4 @@
-"""What the scheduler is told, and what it refuses to hear."""
+"""Settings of the scheduler: defaults, and the rejection of invalid values."""
 
 from functools import partial
 
@@ -10,8 +10,8 @@ from tests.support.settings import refusal
 
 
 @pytest.fixture(autouse=True)
-def urls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set what has no default."""
+def required_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the settings without a default."""
     monkeypatch.setenv("DAYBOOK_DATABASE_URL", "postgresql://u:p@h/d")
     monkeypatch.setenv("DAYBOOK_BROKER_URL", "amqp://u:p@h/")
 
@@ -39,7 +39,7 @@ def test_the_defaults_report_the_day_before_at_midnight_utc() -> None:
         ("DAYBOOK_HEALTH_PORT", "70000", "less than or equal to 65535"),
     ],
 )
-def test_a_wrong_value_ends_the_process_with_its_name_and_what_was_expected(
+def test_an_invalid_value_ends_the_process_with_the_name_and_the_expected_value(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     name: str,
@@ -48,13 +48,13 @@ def test_a_wrong_value_ends_the_process_with_its_name_and_what_was_expected(
 ) -> None:
     monkeypatch.setenv(name, value)
 
-    said = refusal(partial(load, SchedulerSettings), capsys)
+    error = refusal(partial(load, SchedulerSettings), capsys)
 
-    assert said.startswith(f"{name}: ")
-    assert expected in said
+    assert error.startswith(f"{name}: ")
+    assert expected in error
 
 
-def test_a_daily_report_that_the_clocks_always_jump_over_is_refused_by_name(
+def test_a_daily_cron_that_always_falls_into_a_clock_change_is_rejected(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DAYBOOK_DAILY_CRON", "30 2 * MAR 7L")
@@ -62,6 +62,6 @@ def test_a_daily_report_that_the_clocks_always_jump_over_is_refused_by_name(
     assert load(SchedulerSettings).daily_cron == "30 2 * MAR 7L"
 
     monkeypatch.setenv("DAYBOOK_DAILY_CRON", "* 2 * MAR 7L")
-    said = refusal(partial(load, SchedulerSettings), capsys)
-    assert said.startswith("DAYBOOK_DAILY_CRON: ")
-    assert "never comes true in Europe/Berlin" in said
+    error = refusal(partial(load, SchedulerSettings), capsys)
+    assert error.startswith("DAYBOOK_DAILY_CRON: ")
+    assert "never comes true in Europe/Berlin" in error

@@ -1,4 +1,4 @@
-"""How is the scheduler wired, started and stopped?"""
+"""Entry points of the scheduler, and the construction of its components."""
 
 import asyncio
 import signal
@@ -16,61 +16,62 @@ from daybook_platform.postgres.engine import create_engine, create_sessions, pin
 from daybook_platform.redis.schedule_source import RedisScheduleSource
 from daybook_platform.settings import load
 from daybook_platform.taskiq_broker import Broker, TaskIQQueue, create_broker
-from daybook_scheduler.loop import LoopConfig, SchedulerLoop
+from daybook_scheduler.loop import SchedulerLoop
+from daybook_scheduler.loop_config import LoopConfig
 from daybook_scheduler.metrics import SchedulerMetrics
 from daybook_scheduler.settings import SchedulerSettings
 from daybook_scheduler.taskiq_source import RunSource
 
 log = structlog.stdlib.get_logger(__name__)
 
-NAME = "daybook-scheduler"
+_APPLICATION = "daybook-scheduler"
 
-CONNECTIONS = 14
-"""One for each step, one that listens, and some for the health checks."""
+_POOL_SIZE = 14
+"""A connection for each step, one to listen, and some for the health checks."""
 
-IDLE = timedelta(seconds=10)
-"""So long what a stopped scheduler has locked, such as a due schedule, is kept from the others."""
+_IDLE_TIMEOUT = timedelta(seconds=10)
+"""Maximum time that the row locks of a suspended scheduler block the others."""
 
-MOST_LATE = 31
-"""How many late days `/readyz` names."""
+_MAX_LATE_DAYS = 31
+"""Maximum number of late days that `/readyz` lists."""
 
 
 def main() -> None:
-    """Run one scheduler until it is asked to end: `daybook-scheduler`."""
+    """Run one scheduler until SIGTERM or SIGINT: `daybook-scheduler`."""
     settings = _configure()
-    uvloop.run(_until_signalled(settings))
+    uvloop.run(_serve_until_signal(settings))
 
 
 def create_scheduler() -> TaskiqScheduler:
-    """Wire one scheduler for `taskiq scheduler daybook_scheduler.main:create_scheduler`."""
+    """Return one scheduler for `taskiq scheduler daybook_scheduler.main:create_scheduler`."""
     settings = _configure()
     return TaskiqScheduler(
-        # It has nothing to send: see `RunSource`.
+        # TaskIQ sends nothing through it: see `RunSource`.
         broker=_create_broker(settings),
         sources=[RunSource(partial(serve, settings))],
     )
 
 
 async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
-    """Be one scheduler until `stop` is set."""
+    """Run one scheduler until `stop` is set."""
     engine = create_engine(
         settings.database_url.get_secret_value(),
-        application=NAME,
-        pool_size=CONNECTIONS,
-        idle_timeout=IDLE,
+        application=_APPLICATION,
+        pool_size=_POOL_SIZE,
+        idle_timeout=_IDLE_TIMEOUT,
     )
     broker, metrics = _create_broker(settings), SchedulerMetrics()
-    watch = LatenessMonitor(
+    lateness = LatenessMonitor(
         sessions=create_sessions(engine),
         registry=metrics.registry,
         timezone=settings.timezone,
         late_after=settings.late_after,
     )
-    taskiq = _schedules_of_taskiq(settings)
+    taskiq = _create_taskiq_source(settings)
     loop = SchedulerLoop(
         engine=engine,
         queue=TaskIQQueue(broker),
-        plan=_plan(settings),
+        config=_create_loop_config(settings),
         metrics=metrics,
         taskiq=taskiq,
     )
@@ -80,20 +81,22 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         checks={
             "postgres": partial(ping, engine),
             "broker": broker.ping,
-            "daily_schedule": loop.require_defined,
+            "daily_schedule": loop.daily_schedule.require_defined,
         },
         registry=metrics.registry,
-        details=lambda: {"late_days": [str(day.report_date) for day in watch.late[-MOST_LATE:]]},
+        details=lambda: {
+            "late_days": [str(day.report_date) for day in lateness.late[-_MAX_LATE_DAYS:]]
+        },
     )
     await broker.startup()
-    watching = asyncio.create_task(watch.run())
+    monitoring = asyncio.create_task(lateness.run())
     try:
         async with health:
             log.info("scheduler started")
             await loop.run(stop)
             log.info("scheduler stopped")
     finally:
-        watching.cancel()
+        monitoring.cancel()
         await broker.shutdown()
         if taskiq is not None:
             await taskiq.close()
@@ -106,7 +109,7 @@ def _configure() -> SchedulerSettings:
     return settings
 
 
-async def _until_signalled(settings: SchedulerSettings) -> None:
+async def _serve_until_signal(settings: SchedulerSettings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -114,16 +117,16 @@ async def _until_signalled(settings: SchedulerSettings) -> None:
     await serve(settings, stop)
 
 
-def _schedules_of_taskiq(settings: SchedulerSettings) -> RedisScheduleSource | None:
+def _create_taskiq_source(settings: SchedulerSettings) -> RedisScheduleSource | None:
     url = settings.redis_url.get_secret_value()
     return RedisScheduleSource(url, prefix=settings.taskiq_prefix) if url else None
 
 
 def _create_broker(settings: SchedulerSettings) -> Broker:
-    return create_broker(settings.broker_url.get_secret_value(), application=NAME)
+    return create_broker(settings.broker_url.get_secret_value(), application=_APPLICATION)
 
 
-def _plan(settings: SchedulerSettings) -> LoopConfig:
+def _create_loop_config(settings: SchedulerSettings) -> LoopConfig:
     return LoopConfig(
         daily_cron=settings.daily_cron,
         timezone=settings.timezone,

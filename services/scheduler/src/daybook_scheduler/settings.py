@@ -1,4 +1,4 @@
-"""What must the scheduler be told?"""
+"""Settings of the scheduler."""
 
 from typing import Annotated
 
@@ -19,21 +19,21 @@ from daybook_platform.settings import (
 )
 
 
-def _cron(value: str, info: ValidationInfo) -> str:
+def _validate_cron(value: str, info: ValidationInfo) -> str:
     try:
         due_times.validate(value)
-        if zone := info.data.get("timezone"):  # It is missing where it is wrong itself.
+        if zone := info.data.get("timezone"):  # Missing if it is invalid itself.
             validate_cron_in_zone(value, timezone=zone)
     except InvalidCron as error:
         raise ValueError(error.detail) from error
     return value
 
 
-def _long_enough(days: int) -> int:
+def _validate_ledger_days(days: int) -> int:
     if 0 < days <= MAX_CATCHUP_WINDOW.days:
         raise ValueError(
-            "expected 0, to keep everything, or more than the"
-            f" {MAX_CATCHUP_WINDOW.days} days for which schedules may catch up"
+            "expected 0 (unlimited) or more than"
+            f" {MAX_CATCHUP_WINDOW.days}, the maximum catch-up window in days"
         )
     return days
 
@@ -47,17 +47,17 @@ class SchedulerSettings(
     LogSettings,
     HealthSettings,
 ):
-    """Everything that `DAYBOOK_*` says to the scheduler."""
+    """The settings of the scheduler, read from `DAYBOOK_*` environment variables."""
 
-    daily_cron: Annotated[str, AfterValidator(_cron)] = "0 0 * * *"
-    """When the report of the day before is due, in `DAYBOOK_TIMEZONE`."""
+    daily_cron: Annotated[str, AfterValidator(_validate_cron)] = "0 0 * * *"
+    """Cron expression of the daily report, in `DAYBOOK_TIMEZONE`; it reports the day before."""
     taskiq_prefix: Annotated[str, Field(min_length=1, max_length=100)] = PREFIX
-    """Of the keys of TaskIQ's schedule source in Redis."""
+    """Prefix of the Redis keys of TaskIQ's schedule source."""
     reconcile_days: Annotated[int, Field(ge=0, le=31)] = 3
-    """How many of the latest days are rebuilt every hour to let late orders in; 0: none."""
-    ledger_days: Annotated[int, Field(ge=0, le=36_500), AfterValidator(_long_enough)] = 400
-    """For how long ended runs, and with them the outcomes of fires, are kept; 0: for ever."""
+    """Number of latest days that are rebuilt every hour to include late orders; 0: none."""
+    ledger_days: Annotated[int, Field(ge=0, le=36_500), AfterValidator(_validate_ledger_days)] = 400
+    """Retention time in days of ended runs, which include the outcomes of fires; 0: unlimited."""
     dispatch_lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 30
-    """A run that was about to be sent when its scheduler died is sent again after this time."""
+    """Maximum time to dispatch a run, after which it is dispatched again by any scheduler."""
     queue_lease_seconds: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] = 300
-    """A run that no worker has taken from the queue is sent again after this time."""
+    """Maximum time a dispatched run waits for a worker, after which it is dispatched again."""

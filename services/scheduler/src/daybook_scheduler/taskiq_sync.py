@@ -1,4 +1,4 @@
-"""How does the scheduler hear of the schedules that TaskIQ's callers put into Redis?"""
+"""Step that copies the schedules of TaskIQ's Redis source into Postgres."""
 
 import asyncio
 
@@ -14,11 +14,11 @@ from daybook_scheduler.transactions import OutageLog, TransactionFactory
 
 log = structlog.stdlib.get_logger(__name__)
 
-LOOK_EVERY_SECONDS = 5.0
+_INTERVAL_SECONDS = 5.0
 
 
 class TaskiqSync:
-    """Looks into Redis every few seconds; without Redis, all that is known goes on."""
+    """Periodic synchronization; without Redis, the schedules in Postgres stay active."""
 
     def __init__(
         self,
@@ -32,46 +32,45 @@ class TaskiqSync:
         self._source = source
         self._timezone = timezone
         self._metrics = metrics
-        self._redis = OutageLog("Redis")
-        self._look_at = 0.0
+        self._redis_outage = OutageLog("Redis")
+        self._next_sync_at = 0.0
 
-    async def look(self) -> bool:
-        """Let the schedules be what Redis has, if it is time to look again."""
+    async def sync_if_due(self) -> None:
+        """Synchronize the schedules, unless the last synchronization is too recent."""
         seconds = asyncio.get_running_loop().time()
-        if seconds < self._look_at:
-            return False
-        self._look_at = seconds + LOOK_EVERY_SECONDS
+        if seconds < self._next_sync_at:
+            return
+        self._next_sync_at = seconds + _INTERVAL_SECONDS
         try:
-            adopted = await self._adopt()
-            if adopted is not None and adopted.fired:
-                # After the commit: the ledger has them, whatever becomes of Redis.
-                await self._source.forget(adopted.fired)
+            result = await self._sync()
+            if result is not None and result.fired:
+                # After the commit: the fires are recorded, even if Redis fails now.
+                await self._source.forget(result.fired)
         except Unavailable as error:
-            self._redis.noticed(error.__cause__ or error)
-        return False
+            self._redis_outage.report(error.__cause__ or error)
 
-    async def _adopt(self) -> SyncResult | None:
+    async def _sync(self) -> SyncResult | None:
         async with self._database.transaction() as session:
             if not await taskiq_sync.try_lock(session):
                 return None
-            # Under the lock, although Redis has to be waited for: what another scheduler has
-            # written down must not be undone by what this one read before.
-            found = await self._source.look()
-            adopted = await taskiq_sync.sync(
+            # Redis is read under the lock, although that keeps the transaction open: what another
+            # scheduler has written must not be undone by what this one has read before.
+            snapshot = await self._source.look()
+            result = await taskiq_sync.sync(
                 session,
-                found.entries,
-                memory=found.memory,
+                snapshot.entries,
+                memory=snapshot.memory,
                 timezone=self._timezone,
                 now=await clock.now(session),
             )
-        self._redis.over()
-        self._tell(found, adopted)
-        return adopted
+        self._redis_outage.end()
+        self._report(snapshot, result)
+        return result
 
-    def _tell(self, found: SourceSnapshot, adopted: SyncResult) -> None:
-        self._metrics.taskiq.labels("fired").set(len(found.entries) - adopted.problems)
-        self._metrics.taskiq.labels("broken").set(adopted.problems)
-        if adopted.begun or adopted.ended:
-            log.info("TaskIQ's schedules", begun=adopted.begun, ended=adopted.ended)
-        for entry_id, problem in adopted.broken:
-            log.error("a schedule of TaskIQ's cannot be fired", entry=entry_id, problem=problem)
+    def _report(self, snapshot: SourceSnapshot, result: SyncResult) -> None:
+        self._metrics.taskiq.labels("fired").set(len(snapshot.entries) - result.problems)
+        self._metrics.taskiq.labels("broken").set(result.problems)
+        if result.begun or result.ended:
+            log.info("TaskIQ schedules synchronized", started=result.begun, ended=result.ended)
+        for entry_id, problem in result.broken:
+            log.error("TaskIQ schedule cannot fire", entry=entry_id, problem=problem)

@@ -1,4 +1,4 @@
-"""How does the scheduler use Postgres without being held up by anybody, or by its absence?"""
+"""Transactions with timeouts, and log lines about outages."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,13 +12,13 @@ from daybook_platform.postgres.engine import Sessions
 
 log = structlog.stdlib.get_logger(__name__)
 
-TRANSACTION_SECONDS = 30.0
+_TIMEOUT_SECONDS = 30.0
 
-# Statements that are prepared while nothing is due must not keep the plan that was right for an
-# empty table, and the statistics know nothing of fires that come all at once: what is due is always
-# found by its index, and in the order of it. Nor by a bitmap: where hardly anything seems to be
-# open, the planner reads all that is, again for each row, to make one.
-GUARDS = text(
+# Force plans that use the indexes of due rows, in index order. A statement that was prepared while
+# nothing was due must not reuse the plan that was right for an empty table, and the statistics do
+# not reflect fires that become due all together. Bitmap scans are disabled, too: when the planner
+# expects hardly any matching rows, it builds the bitmap from the whole index, for each row anew.
+_SET_LOCAL = text(
     "SELECT set_config('lock_timeout', '1s', true),"
     " set_config('plan_cache_mode', 'force_custom_plan', true),"
     " set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true),"
@@ -28,35 +28,36 @@ GUARDS = text(
 
 
 class OutageLog:
-    """Whether something is away; says so once when it goes, and once when it is back."""
+    """The outage of one server, logged once when it starts and once when it ends."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._away = False
-
-    def noticed(self, error: BaseException) -> None:
-        """Note that it could not be had."""
-        if not self._away:
-            log.warning(
-                f"{self._what} is away; trying again until it is back",
-                reason=f"{type(error).__name__}: {error}".splitlines()[0],
-            )
-        self._away = True
-
-    def over(self) -> None:
-        """Note that it could be had."""
-        if self._away:
-            log.info(f"{self._what} is back")
-        self._away = False
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._is_active = False
 
     @property
-    def lasts(self) -> bool:
-        """Whether it has been noticed, and is not over."""
-        return self._away
+    def is_active(self) -> bool:
+        """Whether an outage was reported and has not ended."""
+        return self._is_active
+
+    def report(self, error: BaseException) -> None:
+        """Record that the server was unavailable."""
+        if not self._is_active:
+            log.warning(
+                "server unavailable; retrying",
+                server=self._server,
+                reason=f"{type(error).__name__}: {error}".splitlines()[0],
+            )
+        self._is_active = True
+
+    def end(self) -> None:
+        """Record that the server was available."""
+        if self._is_active:
+            log.info("server available again", server=self._server)
+        self._is_active = False
 
 
 class TransactionFactory:
-    """Transactions, and the knowledge of whether they can be had."""
+    """Transactions of the scheduler, and the outage of Postgres that they reveal."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -64,11 +65,14 @@ class TransactionFactory:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """Hold a transaction that waits for nobody's lock, and for no answer, for long."""
-        # What was under way when the others noticed an outage does not prove that it is over.
-        proves_it_is_over = self.outage.lasts
-        async with asyncio.timeout(TRANSACTION_SECONDS), self._sessions.begin() as session:
-            await session.execute(GUARDS)
+        """Open a transaction with a short lock timeout; it is committed on exit.
+
+        Raises `TimeoutError` when the transaction takes too long.
+        """
+        # A transaction that was open when another noticed the outage does not prove its end.
+        started_in_outage = self.outage.is_active
+        async with asyncio.timeout(_TIMEOUT_SECONDS), self._sessions.begin() as session:
+            await session.execute(_SET_LOCAL)
             yield session
-        if proves_it_is_over:
-            self.outage.over()
+        if started_in_outage:
+            self.outage.end()

@@ -1,4 +1,4 @@
-"""How does what is urgent find a place, while all that waits are backfills?"""
+"""Limit on the number of backfills that a worker builds concurrently."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,47 +6,47 @@ from contextlib import asynccontextmanager
 
 
 class Slot:
-    """A place that was asked for: it comes, and is given back."""
+    """A requested slot of a `ConcurrencyLimiter`: waiting, acquired, or released."""
 
-    def __init__(self, free: asyncio.Semaphore) -> None:
-        self._free = free
-        self._asking = asyncio.ensure_future(free.acquire())
-        self._is_over = False
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore = semaphore
+        self._acquisition = asyncio.ensure_future(semaphore.acquire())
+        self._is_released = False
 
     @property
-    def has_come(self) -> bool:
-        """Whether the place may be used."""
-        return self._asking.done()
+    def is_acquired(self) -> bool:
+        """Whether the slot may be used."""
+        return self._acquisition.done()
 
-    async def comes(self, *, within: float) -> None:
-        """Wait for the place, for so many seconds at most."""
-        await asyncio.wait({self._asking}, timeout=within)
+    async def wait(self, *, timeout: float) -> None:
+        """Wait until the slot is acquired, at most `timeout` seconds; does not raise then."""
+        await asyncio.wait({self._acquisition}, timeout=timeout)
 
-    def give_up(self) -> None:
-        """Let another have the place; a second time does nothing."""
-        if self._is_over:
+    def release(self) -> None:
+        """Release the slot, or withdraw the request for it; a second call does nothing."""
+        if self._is_released:
             return
-        self._is_over = True
-        if not self._asking.cancel():
-            self._free.release()
+        self._is_released = True
+        if not self._acquisition.cancel():
+            self._semaphore.release()
 
 
 class ConcurrencyLimiter:
-    """Of the builds that a worker does at once, backfills may be all but one.
+    """Slots for backfills: one fewer than the builds that a worker runs concurrently.
 
-    Where only one is done at once, it may be one.
+    The remaining one is for urgent runs. A worker that runs one build at a time has one slot.
     """
 
-    def __init__(self, *, at_once: int) -> None:
-        self._free = asyncio.Semaphore(max(at_once - 1, 1))
+    def __init__(self, *, concurrency: int) -> None:
+        self._semaphore = asyncio.Semaphore(max(concurrency - 1, 1))
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Slot]:
-        """Stand in line for a place, first come first served, for as long as the block takes."""
-        turn = Slot(self._free)
+    async def request_slot(self) -> AsyncIterator[Slot]:
+        """Request a slot, first come first served; released on exit from the block."""
+        slot = Slot(self._semaphore)
         try:
-            # Where no place has to be waited for, it has come when the block begins.
+            # Let the acquisition run: a slot that is free is acquired when the block starts.
             await asyncio.sleep(0)
-            yield turn
+            yield slot
         finally:
-            turn.give_up()
+            slot.release()

@@ -1,4 +1,4 @@
-"""When are dead letters tried again that wait, and when is what the intake remembers forgotten?"""
+"""Retries of waiting dead letters, and deletion of expired deduplication records."""
 
 import asyncio
 import time
@@ -18,73 +18,80 @@ from daybook_worker.settings import WorkerSettings
 
 log = structlog.stdlib.get_logger(__name__)
 
-_TICK_SECONDS = 0.5
-_AT_ONCE = 100
-_HOUSEKEEPING_SECONDS = 30.0
-_FORGET_AT_ONCE = 10_000
+_POLL_SECONDS = 0.5
+_RETRY_BATCH_SIZE = 100
+_CLEANUP_INTERVAL_SECONDS = 30.0
+_CLEANUP_BATCH_SIZE = 10_000
 
-_KEEP_RECEIPTS = timedelta(days=7)
-"""RabbitMQ delivers again what a worker had when it comes back, however long it was away."""
+_RECEIPT_RETENTION = timedelta(days=7)
+"""RabbitMQ redelivers the messages of a disconnected worker, however late it returns."""
 
 
 class DeadLetterRetrier:
-    """Tries letters again as they come due, until told to stop."""
+    """Repeated retries of the dead letters that are due."""
 
     def __init__(
         self, settings: WorkerSettings, *, sessions: Sessions, metrics: WorkerMetrics
     ) -> None:
-        """Connects to nothing yet; see `run`."""
+        """Store the components; nothing is connected yet, see `run`."""
         self._sessions = sessions
-        self._patience = RetryPolicy(total=settings.intake_patience)
-        self._remember = settings.intake_remember
+        self._retry_policy = RetryPolicy(total=settings.intake_patience)
+        self._message_retention = settings.intake_remember
         self._metrics = metrics
         self._stopping = asyncio.Event()
-        self._tidy_at = 0.0
+        self._next_cleanup_at = 0.0
 
     def stop(self) -> None:
-        """Begin with no more letters; those under way are finished."""
+        """Start no more retries; the active batch is finished."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Go round after round until `stop`, waiting for a database that is away."""
-        pauses = backoff.delays()
+        """Retry dead letters until `stop`; wait for a database that is unavailable."""
+        delays = backoff.delays()
         while not self._stopping.is_set():
-            seconds = _TICK_SECONDS
+            seconds = _POLL_SECONDS
             try:
-                while await self._try_some() and not self._stopping.is_set():
+                while await self._retry_batch() and not self._stopping.is_set():
                     pass
-                await self._tidy()
-                pauses = backoff.delays()
+                await self._update_gauge()
+                await self._clean_up_if_due()
+                delays = backoff.delays()
             except Exception as error:
-                seconds = next(pauses)
+                seconds = next(delays)
                 if is_outage(error):
-                    log.warning("cannot try dead letters again", reason=repr(error)[:200])
+                    log.warning(
+                        "dead letters not retried: database unavailable", reason=repr(error)[:200]
+                    )
                 else:
-                    log.error("the round of dead letters met a bug", exc_info=error)
+                    log.error("dead letters not retried: unexpected error", exc_info=error)
             await wait(seconds, unless=self._stopping)
 
-    async def _try_some(self) -> bool:
+    async def _retry_batch(self) -> bool:
+        """Retry one batch of the dead letters that are due; False when none is due."""
         async with self._sessions.begin() as session:
-            ids = await dead_letters.claim_due(session, limit=_AT_ONCE)
+            ids = await dead_letters.claim_due(session, limit=_RETRY_BATCH_SIZE)
         if not ids:
             return False
         async with self._sessions.begin() as session:
-            settled = await service.retry_dead_letters(session, ids, patience=self._patience)
-        outcomes = Counter(each.outcome for each in settled)
-        log.info("dead letters tried again", **{str(key): n for key, n in outcomes.items()})
+            results = await service.retry_dead_letters(session, ids, patience=self._retry_policy)
+        outcomes = Counter(each.outcome for each in results)
+        log.info("dead letters retried", **{str(key): n for key, n in outcomes.items()})
         return True
 
-    async def _tidy(self) -> None:
+    async def _update_gauge(self) -> None:
         async with self._sessions() as session:
             self._metrics.waiting.set(await queries.count_waiting(session))
-        if time.monotonic() < self._tidy_at:
+
+    async def _clean_up_if_due(self) -> None:
+        """Delete one batch of expired message ids and receipts."""
+        if time.monotonic() < self._next_cleanup_at:
             return
         async with self._sessions.begin() as session:
-            more = await deduplication.delete_expired(
+            has_more = await deduplication.delete_expired(
                 session,
-                messages_after=self._remember,
-                receipts_after=_KEEP_RECEIPTS,
-                limit=_FORGET_AT_ONCE,
+                messages_after=self._message_retention,
+                receipts_after=_RECEIPT_RETENTION,
+                limit=_CLEANUP_BATCH_SIZE,
             )
-        if not more:
-            self._tidy_at = time.monotonic() + _HOUSEKEEPING_SECONDS
+        if not has_more:
+            self._next_cleanup_at = time.monotonic() + _CLEANUP_INTERVAL_SECONDS

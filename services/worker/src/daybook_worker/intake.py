@@ -1,4 +1,4 @@
-"""What does the worker do with messages from producers? Batches: commit first, then acknowledge."""
+"""Batch processing of the messages of producers: commit first, then acknowledge."""
 
 import asyncio
 import time
@@ -25,15 +25,16 @@ from daybook_worker.settings import WorkerSettings
 log = structlog.stdlib.get_logger(__name__)
 
 _TIMEOUT_SECONDS = 10.0
-_IDLE_SECONDS = 1.0
-_BATCHES_IN_ADVANCE = 2
+_RECEIVE_TIMEOUT_SECONDS = 1.0
+_PREFETCHED_BATCHES = 2
+_NOT_CONSUMING = "not consuming from RabbitMQ"
 
 
 class IntakeProcessor:
-    """Takes messages in, until told to stop.
+    """Processing of intake messages, one batch at a time.
 
-    One batch at a time: while its transaction runs, the next one arrives. Neither RabbitMQ nor
-    Postgres needs to be there at the start, or all the time.
+    While the transaction of a batch runs, the next batch arrives. Neither RabbitMQ nor Postgres
+    has to be available at the start, or all the time.
     """
 
     def __init__(
@@ -44,141 +45,155 @@ class IntakeProcessor:
         sessions: Sessions,
         metrics: WorkerMetrics,
     ) -> None:
-        """Connects to nothing yet; see `run`."""
+        """Store the components; nothing is connected yet, see `run`."""
         self._engine = engine
         self._sessions = sessions
         self._url = settings.broker_url.get_secret_value()
-        self._most = settings.intake_batch
-        self._linger = settings.intake_linger.total_seconds()
-        self._patience = RetryPolicy(total=settings.intake_patience)
+        self._max_batch_size = settings.intake_batch
+        self._max_batch_delay = settings.intake_linger.total_seconds()
+        self._retry_policy = RetryPolicy(total=settings.intake_patience)
         self._metrics = metrics
         self._stopping = asyncio.Event()
-        self._consumption: IntakeConsumer | None = None
-        self._trouble = "not consuming from RabbitMQ"
+        self._consumer: IntakeConsumer | None = None
+        self._unavailable_reason = _NOT_CONSUMING
 
     def stop(self) -> None:
-        """Begin with no more batches; the one under way is finished."""
+        """Start no more batches; the active one is finished."""
         self._stopping.set()
-        if self._consumption is not None:
-            self._consumption.end()
+        if self._consumer is not None:
+            self._consumer.end()
 
     async def ping(self) -> None:
         """Return when messages are being consumed; raises `Unavailable`."""
-        if self._consumption is None:
-            raise Unavailable(self._trouble)
+        if self._consumer is None:
+            raise Unavailable(self._unavailable_reason)
 
     async def run(self) -> None:
-        """Take messages in until `stop`, whoever goes away meanwhile."""
-        pauses = backoff.delays(longest=5)
+        """Process messages until `stop`; reconnect to servers that become unavailable."""
+        delays = backoff.delays(longest=5)
         while not self._stopping.is_set():
             try:
-                # A message that is delivered while Postgres is away can only be held.
+                # Messages that arrive while Postgres is unavailable could not be processed.
                 await ping(self._engine)
-                await self._consume_until_it_ends()
-                pauses = backoff.delays(longest=5)
+                await self._consume_until_closed()
+                delays = backoff.delays(longest=5)
                 continue
             except Exception as error:
-                self._note(error)
-            await wait(next(pauses), unless=self._stopping)
+                self._report(error)
+            await wait(next(delays), unless=self._stopping)
 
-    def _note(self, error: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         if isinstance(error, Unavailable):
-            self._trouble = error.detail
+            self._unavailable_reason = error.detail
             log.warning(
-                "cannot consume; trying again", reason=error.detail, cause=repr(error.__cause__)
+                "cannot consume: RabbitMQ unavailable; retrying",
+                reason=error.detail,
+                cause=repr(error.__cause__),
             )
         elif is_outage(error):
-            log.warning("cannot consume; the database is away", reason=repr(error)[:200])
+            log.warning("cannot consume: database unavailable; retrying", reason=repr(error)[:200])
         else:
-            # What was delivered is given back, and comes one by one when this goes on.
-            log.error("the intake met a bug; trying again", exc_info=error)
+            # The batch is requeued, and its messages are redelivered one by one.
+            log.error("cannot consume: unexpected error; retrying", exc_info=error)
 
-    async def _consume_until_it_ends(self) -> None:
-        consumption = await IntakeConsumer.begin(
+    async def _consume_until_closed(self) -> None:
+        consumer = await IntakeConsumer.begin(
             self._url,
             application="daybook-worker",
-            prefetch=_BATCHES_IN_ADVANCE * self._most,
+            prefetch=_PREFETCHED_BATCHES * self._max_batch_size,
             timeout=_TIMEOUT_SECONDS,
         )
-        self._consumption = consumption
-        log.info("taking messages in", consumer=str(consumption.consumer))
+        self._consumer = consumer
+        log.info("consuming intake queues", consumer=str(consumer.consumer))
         try:
-            await self._consume(consumption)
+            await self._consume(consumer)
         except Interrupted:
-            log.info("gave back what the database could not take")
+            log.info("batch requeued: database unavailable")
         finally:
-            self._consumption, self._trouble = None, "not consuming from RabbitMQ"
-            await consumption.close()
+            self._consumer, self._unavailable_reason = None, _NOT_CONSUMING
+            await consumer.close()
 
-    async def _consume(self, consumption: IntakeConsumer) -> None:
+    async def _consume(self, consumer: IntakeConsumer) -> None:
         number = 0
         while not self._stopping.is_set():
-            arrivals = await consumption.gather(
-                most=self._most, linger=self._linger, patience=_IDLE_SECONDS
+            messages = await consumer.gather(
+                most=self._max_batch_size,
+                linger=self._max_batch_delay,
+                patience=_RECEIVE_TIMEOUT_SECONDS,
             )
-            if not arrivals:
+            if not messages:
                 continue
             number += 1
             batch = Batch(
-                consumer=consumption.consumer,
+                consumer=consumer.consumer,
                 number=number,
-                deliveries=[arrival.delivery for arrival in arrivals],
+                deliveries=[message.delivery for message in messages],
             )
-            await self._settle(consumption, batch)
-            await consumption.acknowledge(arrivals)
-            await self._forget(batch)
+            await self._commit(consumer, batch)
+            await consumer.acknowledge(messages)
+            await self._delete_receipt(batch)
 
-    async def _settle(self, consumption: IntakeConsumer, batch: Batch) -> None:
-        """Commit a batch, waiting for a database that is away; raises `Interrupted` on leaving."""
-        began = time.monotonic()
+    async def _commit(self, consumer: IntakeConsumer, batch: Batch) -> None:
+        """Commit a batch, and wait for a database that is unavailable.
+
+        Raises `Interrupted` when the worker stops meanwhile.
+        """
+        started = time.monotonic()
         for seconds in backoff.delays():
             try:
                 async with self._sessions.begin() as session:
-                    settled = await service.consume_batch(
+                    results = await service.consume_batch(
                         session,
                         batch,
-                        patience=self._patience,
-                        ours=lambda: consumption.lives,
+                        patience=self._retry_policy,
+                        ours=lambda: consumer.lives,
                     )
-                self._count(batch, settled, seconds=time.monotonic() - began)
+                self._record(batch, results, seconds=time.monotonic() - started)
                 return
             except DeliveriesLost:
                 raise
             except Exception as error:
                 if not is_outage(error):
                     raise
-                log.warning("cannot commit; trying again", reason=repr(error)[:200])
+                log.warning(
+                    "batch not committed: database unavailable; retrying",
+                    reason=repr(error)[:200],
+                )
             if await wait(seconds, unless=self._stopping):
                 raise Interrupted
-            # In the meantime the deliveries may have gone to another worker.
-            await consumption.require()
+            # Meanwhile the deliveries may have been requeued and delivered to another worker.
+            await consumer.require()
 
-    async def _forget(self, batch: Batch) -> None:
-        """Take back the receipt of a batch that RabbitMQ knows to be acknowledged."""
+    async def _delete_receipt(self, batch: Batch) -> None:
+        """Delete the receipt of a batch whose acknowledgement RabbitMQ has confirmed."""
         try:
             async with self._sessions.begin() as session:
                 await deduplication.delete_receipt(session, batch.consumer, number=batch.number)
         except Exception as error:
             if not is_outage(error):
                 raise
-            # It is left behind until it is expired.
-            log.warning("a receipt could not be taken back", reason=repr(error)[:200])
+            # The receipt is deleted when it expires.
+            log.warning("receipt not deleted: database unavailable", reason=repr(error)[:200])
 
-    def _count(
-        self, batch: Batch, settled: Sequence[MessageResult] | None, *, seconds: float
+    def _record(
+        self, batch: Batch, results: Sequence[MessageResult] | None, *, seconds: float
     ) -> None:
+        """Record the metrics of a committed batch, and log it.
+
+        `results` is None when an earlier attempt has committed it.
+        """
         self._metrics.batch_seconds.observe(seconds)
-        if settled is None:
-            log.info("the batch was committed already", messages=len(batch.deliveries))
+        if results is None:
+            log.info("batch was already committed", messages=len(batch.deliveries))
             return
         outcomes = Counter(
             (delivery.queue, each.outcome)
-            for delivery, each in zip(batch.deliveries, settled, strict=True)
+            for delivery, each in zip(batch.deliveries, results, strict=True)
         )
         for (queue, outcome), count in outcomes.items():
             self._metrics.messages.labels(queue, outcome).inc(count)
-        for code, count in Counter(each.reason_code for each in settled).items():
+        for code, count in Counter(each.reason_code for each in results).items():
             if code is not None:
                 self._metrics.dead_letters.labels(code).inc(count)
-                log.warning("dead letters", reason_code=code, count=count)
-        log.debug("batch committed", messages=len(settled), seconds=round(seconds, 4))
+                log.warning("messages dead-lettered", reason_code=code, count=count)
+        log.debug("batch committed", messages=len(results), seconds=round(seconds, 4))

@@ -1,54 +1,56 @@
-"""What does the worker count?"""
+"""Prometheus metrics of the worker."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-_BATCH_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+_RUN_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_BATCH_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 
 
 class WorkerMetrics:
-    """The worker's numbers, in a registry of their own."""
+    """The metrics of one worker, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.running = Gauge(
-            "daybook_runs_running", "Runs that this worker is building.", registry=self.registry
+            "daybook_runs_running",
+            "Number of runs that this worker is building.",
+            registry=self.registry,
         )
         self.finished = Counter(
             "daybook_runs_finished",
-            "Runs that this worker has ended with, by outcome: succeeded, failed (whether or not "
-            "it is tried again), lost (to another worker), released (on shutdown).",
+            "Runs finished by this worker, by outcome: succeeded, failed (whether or not it is "
+            "retried), lost (reaped or cancelled), released (at shutdown).",
             ["outcome"],
             registry=self.registry,
         )
         self.seconds = Histogram(
             "daybook_run_seconds",
-            "Seconds from claim to end, by outcome.",
+            "Time in seconds from the claim of a run to its end, by outcome.",
             ["outcome"],
-            buckets=_SECONDS,
+            buckets=_RUN_BUCKETS,
             registry=self.registry,
         )
         self.messages = Counter(
             "daybook_intake_messages",
-            "Messages that this worker has settled, by queue and outcome: applied, duplicate, "
-            "waiting (for what they refer to), kept (as dead letters).",
+            "Intake messages settled by this worker, by queue and outcome: applied, duplicate, "
+            "waiting (for a retry, because a referenced entity is missing), kept (dead-lettered).",
             ["queue", "outcome"],
             registry=self.registry,
         )
         self.dead_letters = Counter(
             "daybook_intake_dead_letters",
-            "Messages that this worker has written down as dead letters, by reason.",
+            "Intake messages dead-lettered by this worker, by reason.",
             ["reason"],
             registry=self.registry,
         )
         self.batch_seconds = Histogram(
             "daybook_intake_batch_seconds",
-            "Seconds from the first attempt at a batch to its commit.",
-            buckets=_BATCH_SECONDS,
+            "Time in seconds from the first attempt to process a batch to its commit.",
+            buckets=_BATCH_BUCKETS,
             registry=self.registry,
         )
         self.waiting = Gauge(
             "daybook_intake_waiting",
-            "Dead letters that wait to be tried again, of all workers.",
+            "Number of dead letters that wait for a retry, over all workers.",
             registry=self.registry,
         )

@@ -1,4 +1,4 @@
-"""What becomes of a message that TaskIQ itself stumbles over?"""
+"""Receiver of run messages that settles a message after an error within TaskIQ."""
 
 from typing import Any
 
@@ -11,12 +11,13 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Receiver(TaskiqReceiver):
-    """TaskIQ's receiver, from which no message slips away unsettled.
+    """TaskIQ's receiver, extended to leave no message unsettled.
 
-    What is malformed, unknown or raises is settled beneath it, by `transport.deliveries`, so that
-    the stock receiver of `taskiq worker` loses nothing either. What is left for here: an error in
-    TaskIQ's own steps around the handler (a middleware, say) ends that message's task, unnoticed,
-    before the acknowledgement, and the message would occupy its place in the prefetch for ever.
+    Messages that are malformed, name an unknown task or fail are settled by the broker, according
+    to `daybook_platform.ack_policy`, so that the stock receiver of `taskiq worker` loses no message
+    either. This class handles the remaining case: an error in TaskIQ's own steps around the handler
+    (in a middleware, for example) ends the asyncio task of a message before its acknowledgement,
+    and the unsettled message would occupy its slot of the prefetch until the process ends.
     """
 
     async def callback(self, message: bytes | AckableMessage, *args: Any, **kwargs: Any) -> None:
@@ -24,7 +25,7 @@ class Receiver(TaskiqReceiver):
         try:
             await super().callback(message, *args, **kwargs)
         except Exception:
-            log.exception("TaskIQ could not handle a message")
+            log.exception("unexpected error in TaskIQ's receiver")
             if isinstance(message, AckableMessage):
-                # Acknowledged if its handler had returned, else dead.
+                # This acknowledges the message if its handler has returned, else dead-letters it.
                 await maybe_awaitable(message.ack())

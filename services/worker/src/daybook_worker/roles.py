@@ -1,4 +1,4 @@
-"""What can a worker work on, seen by whoever starts and stops it?"""
+"""Roles of a worker process, with the one interface that starts and stops them."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,67 +17,69 @@ from daybook_worker.receiver import Receiver
 from daybook_worker.reports import ReportBuilder
 from daybook_worker.settings import WorkerSettings
 
+_CANCEL_TIMEOUT_SECONDS = 1.0
+
 
 class WorkerRole(Protocol):
-    """One role; told to stop, it finishes what is under way."""
+    """A role of the process, which finishes its active work when it is stopped."""
 
     checks: Mapping[str, Check]
 
     async def run(self) -> None:
-        """Work until `stop`."""
+        """Run until `stop`, and return when the active work is finished."""
 
     def stop(self) -> None:
-        """Begin with nothing new."""
+        """Start no new work; active work continues."""
 
-    def abandon(self) -> None:
-        """Break off what is under way."""
+    def interrupt(self) -> None:
+        """Cancel active work; returns immediately."""
 
-    async def leave(self) -> None:
-        """Break off what is under way, and return when it was given back."""
+    async def interrupt_and_wait(self) -> None:
+        """Cancel active work, and return when it is handed back."""
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
 
 
 class ReportsRole:
-    """Builds the reports that run messages ask for."""
+    """Consumption of run messages."""
 
-    def __init__(self, broker: Broker, builder: ReportBuilder, *, at_once: int) -> None:
-        """Take over the parts; nothing is connected yet."""
+    def __init__(self, broker: Broker, builder: ReportBuilder, *, concurrency: int) -> None:
+        """Store the components; nothing is connected yet."""
         broker.is_worker_process = True
         self.checks: Mapping[str, Check] = {"broker": broker.ping}
         self._broker = broker
         self._builder = builder
-        self._at_once = at_once
-        self._finish = asyncio.Event()
+        self._concurrency = concurrency
+        self._stop_requested = asyncio.Event()
 
     async def run(self) -> None:
-        """Work until `stop`."""
+        """Handle messages until `stop`, and return when the active builds are finished."""
         receiver = Receiver(
-            self._broker, max_async_tasks=self._at_once, ack_type=AcknowledgeType.WHEN_SAVED
+            self._broker, max_async_tasks=self._concurrency, ack_type=AcknowledgeType.WHEN_SAVED
         )
-        await receiver.listen(self._finish)
+        await receiver.listen(self._stop_requested)
 
     def stop(self) -> None:
-        """Begin with no more runs."""
+        """Claim no more runs; active builds continue."""
         self._builder.stop()
-        self._finish.set()
+        self._stop_requested.set()
 
-    def abandon(self) -> None:
-        """Break off the runs under way and give them back."""
-        self._builder.abandon()
+    def interrupt(self) -> None:
+        """Cancel the active builds and release their runs; returns immediately."""
+        self._builder.interrupt()
 
-    async def leave(self) -> None:
-        """Give back what is under way, and return when that is done."""
-        await self._builder.leave()
+    async def interrupt_and_wait(self) -> None:
+        """Cancel the active builds, and return when their runs are released."""
+        await self._builder.interrupt_and_wait()
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection to the broker."""
         await self._broker.shutdown()
 
 
 class IntakeRole:
-    """Takes messages in, and tries dead letters again."""
+    """Consumption of the messages of producers, and the retries of dead letters."""
 
     def __init__(
         self,
@@ -87,39 +89,39 @@ class IntakeRole:
         sessions: Sessions,
         metrics: WorkerMetrics,
     ) -> None:
-        """Wire the parts; nothing is connected yet."""
-        self._intake = IntakeProcessor(engine, settings, sessions=sessions, metrics=metrics)
-        self._rounds = DeadLetterRetrier(settings, sessions=sessions, metrics=metrics)
-        self._running: list[asyncio.Task[None]] = []
-        self.checks: Mapping[str, Check] = {"intake": self._intake.ping}
+        """Create the components; nothing is connected yet."""
+        self._processor = IntakeProcessor(engine, settings, sessions=sessions, metrics=metrics)
+        self._retrier = DeadLetterRetrier(settings, sessions=sessions, metrics=metrics)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.checks: Mapping[str, Check] = {"intake": self._processor.ping}
 
     async def run(self) -> None:
-        """Work until `stop`."""
-        self._running = [
-            asyncio.create_task(self._intake.run()),
-            asyncio.create_task(self._rounds.run()),
+        """Process messages and dead letters until `stop`."""
+        self._tasks = [
+            asyncio.create_task(self._processor.run()),
+            asyncio.create_task(self._retrier.run()),
         ]
-        await asyncio.wait(self._running)
-        for task in self._running:
+        await asyncio.wait(self._tasks)
+        for task in self._tasks:
             if not task.cancelled():
                 task.result()
 
     def stop(self) -> None:
-        """Begin with no more batches."""
-        self._intake.stop()
-        self._rounds.stop()
+        """Start no more batches; the active one is finished."""
+        self._processor.stop()
+        self._retrier.stop()
 
-    def abandon(self) -> None:
-        """Roll back the batch under way; RabbitMQ gives it to another worker."""
+    def interrupt(self) -> None:
+        """Roll back the active batch, which RabbitMQ redelivers; returns immediately."""
         self.stop()
-        for task in self._running:
+        for task in self._tasks:
             task.cancel()
 
-    async def leave(self) -> None:
-        """Roll back the batch under way, and return when that is done."""
-        self.abandon()
-        if self._running:
-            await asyncio.wait(self._running, timeout=1)
+    async def interrupt_and_wait(self) -> None:
+        """Roll back the active batch, and return when that is done."""
+        self.interrupt()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CANCEL_TIMEOUT_SECONDS)
 
     async def close(self) -> None:
-        """Do nothing more: each part has hung up when it ended."""
+        """Do nothing: each component closes its connections at the end of `run`."""

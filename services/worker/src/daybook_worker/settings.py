@@ -1,4 +1,4 @@
-"""What must the worker be told?"""
+"""Settings of the worker."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -19,28 +19,28 @@ from daybook_platform.settings import (
 class WorkerSettings(
     DatabaseSettings, BrokerSettings, CacheSettings, CalendarSettings, LogSettings, HealthSettings
 ):
-    """The worker's environment."""
+    """The settings of the worker, read from `DAYBOOK_*` environment variables."""
 
     concurrency: Annotated[int, Field(ge=1, le=100)] = 2
-    """How many reports are built at once; also the messages taken from RabbitMQ in advance.
+    """Number of reports that are built concurrently, and prefetch count of run messages.
 
-    Backfills leave one of them free, unless there is only one.
+    Backfills use at most one less, unless it is 1.
     """
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 60
-    """A run whose worker was not heard of for so long is given to another."""
+    """Maximum time without a heartbeat after which a run is reaped."""
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
-    """A worker that is told to stop lets builds finish for so long, then gives them back."""
+    """Maximum time that active builds may take to finish at shutdown, before they are released."""
 
     intake_batch: Annotated[int, Field(ge=1, le=5000)] = 500
-    """How many messages are committed in one transaction at most."""
+    """Maximum number of messages that are committed in one transaction."""
     intake_linger: Seconds = timedelta(milliseconds=5)
-    """How long a message waits for company before its transaction begins."""
+    """Maximum time a batch waits for more messages."""
     intake_patience: Seconds = timedelta(minutes=10)
-    """How long a message is tried again that refers to something that is not there."""
+    """Maximum time a message is retried while an entity that it refers to is missing."""
     intake_remember: Seconds = timedelta(days=7)
-    """How long a message with an id is known, so that a second one has no effect."""
+    """Retention time of message ids for deduplication."""
 
     @property
     def lease(self) -> timedelta:
-        """The lease."""
+        """The duration of a lease."""
         return timedelta(seconds=self.lease_seconds)

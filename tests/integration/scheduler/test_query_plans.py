@@ -1,8 +1,8 @@
-"""Is what is due found by index, among ten thousand schedules and beside a large ledger?
+"""Query plans of the statements that find due rows, with 10,000 schedules and a large history.
 
-The statements are those that the scheduler sends, under its own guards, and a worker with each
-message: they are overheard, undone and explained. Also with the statistics of the moment before,
-for fires come all at once.
+The statements of a scheduler, with the planner settings of its transactions, and of a worker are
+recorded, rolled back and explained: also with statistics from before the rows became due, since
+fires become due all together.
 """
 
 import os
@@ -25,17 +25,17 @@ from tests.support.runs import claim_due
 from tests.support.zones import some_zones
 
 SCHEDULES, ZONES, NIGHTS = 10_000, 40, 30
-FEW, AT_ONCE = 20, 500
+FEW_DUE, LIMIT = 20, 500
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
-FILL = """
+INSERT_SCHEDULES = """
 INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup, catchup_window,
     overlap, next_fire_at, origin)
 SELECT 's' || k, '0 0 * * *', (CAST(:zones AS text[]))[1 + k % :count], -1, true, 'all',
     '7 days', 'buffer_one', CAST(:now AS timestamptz) + interval '1 hour', 'api'
 FROM generate_series(0, CAST(:schedules AS int) - 1) AS k
 """
-HISTORY = """
+INSERT_HISTORY = """
 INSERT INTO report_runs (id, report_date, trigger, schedule_id, scheduled_for, state, priority,
     attempt, max_attempts, available_at, queued_at, started_at, finished_at, fence)
 SELECT gen_random_uuid(), CAST(at AS date) - 1, 'schedule', s.id, at, 'succeeded', 0,
@@ -43,34 +43,34 @@ SELECT gen_random_uuid(), CAST(at AS date) - 1, 'schedule', s.id, at, 'succeeded
 FROM schedules AS s, generate_series(1, CAST(:nights AS int)) AS night,
     LATERAL (SELECT CAST(:now AS timestamptz) - night * interval '1 day' AS at) AS fire
 """
-DUE_SCHEDULES = """
+MAKE_SCHEDULES_DUE = """
 UPDATE schedules SET next_fire_at = CAST(:now AS timestamptz) - interval '1 second'
 WHERE id IN (SELECT id FROM schedules ORDER BY id LIMIT :due)
 """
-# Each schedule has a run that waits: some are due, and the others will be in an hour.
-DUE_RUNS = """
+# Each schedule has a pending run: some are due now, and the others in an hour.
+INSERT_RUNS = """
 INSERT INTO report_runs (id, report_date, trigger, schedule_id, scheduled_for, state, priority,
     attempt, max_attempts, available_at, fence)
 SELECT gen_random_uuid(), date '2000-01-01' + CAST(nth AS int), 'schedule', id, :now, 'pending', 0,
     0, 5, CAST(:now AS timestamptz) + CASE WHEN nth > :due THEN interval '1 hour' ELSE '0' END, 0
 FROM (SELECT id, row_number() OVER (ORDER BY id) AS nth FROM schedules) AS s
 """
-SENT = """
+QUEUE_RUNS = """
 UPDATE report_runs SET state = 'queued', queued_at = :now, lease_until = :now
 WHERE state = 'pending'
 """
-ONE_OF_THEM = "SELECT id FROM report_runs WHERE report_date = '2010-01-01' AND state = 'queued'"
+SELECT_ONE_RUN = "SELECT id FROM report_runs WHERE report_date = '2010-01-01' AND state = 'queued'"
 
 
 @pytest.fixture(scope="module")
-async def crowded(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
-    """Return an engine on a database of ten thousand schedules with a history."""
+async def large_database(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
+    """Return an engine on a database with 10,000 schedules and a history of runs."""
     async with fresh_database(postgres_server_url, name=f"daybook_plans_{os.getpid()}") as url:
         await migrate.upgrade(url)
         engine = create_engine(url, application="tests")
         async with engine.begin() as connection:
             await connection.execute(
-                text(FILL),
+                text(INSERT_SCHEDULES),
                 {
                     "zones": some_zones(ZONES),
                     "count": ZONES,
@@ -78,10 +78,10 @@ async def crowded(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
                     "now": NOW,
                 },
             )
-            await connection.execute(text(HISTORY), {"nights": NIGHTS, "now": NOW})
+            await connection.execute(text(INSERT_HISTORY), {"nights": NIGHTS, "now": NOW})
             await connection.execute(text("ANALYZE"))
             for table in ("schedules", "report_runs"):
-                # It would come by unasked, and hold the lock that an ANALYZE of ours waits for.
+                # Autovacuum would hold the lock that the ANALYZE of a test waits for.
                 await connection.execute(
                     text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
                 )
@@ -89,50 +89,54 @@ async def crowded(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
         await engine.dispose()
 
 
-@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "not analyzed since"])
-@pytest.mark.parametrize("due", [FEW, SCHEDULES])
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "outdated statistics"])
+@pytest.mark.parametrize("due", [FEW_DUE, SCHEDULES])
 async def test_due_schedules_are_found_by_index(
-    crowded: AsyncEngine, *, due: int, analyzed: bool
+    large_database: AsyncEngine, *, due: int, analyzed: bool
 ) -> None:
-    work = partial(materialize, now=NOW, limit=AT_ONCE)
-    plans = await explained(crowded, work, arrange=DUE_SCHEDULES, due=due, analyzed=analyzed)
+    work = partial(materialize, now=NOW, limit=LIMIT)
+    plans = await explain_statements(
+        large_database, work, arrange=MAKE_SCHEDULES_DUE, due=due, analyzed=analyzed
+    )
 
-    finding = plans[0]
-    assert finding.rows == min(due, AT_ONCE)
-    assert finding.indexes == {"ix_schedules_due"}
-    assert finding.pages < 1.2 * finding.rows + 20
+    first = plans[0]
+    assert first.rows == min(due, LIMIT)
+    assert first.indexes == {"ix_schedules_due"}
+    assert first.pages < 1.2 * first.rows + 20
     for plan in plans:
         assert plan.sequential == set()
         assert plan.pages < 100 * max(plan.rows, 1), plan.statement
 
 
-@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "not analyzed since"])
-@pytest.mark.parametrize("due", [FEW, SCHEDULES])
-async def test_runs_to_send_are_found_by_index(
-    crowded: AsyncEngine, *, due: int, analyzed: bool
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "outdated statistics"])
+@pytest.mark.parametrize("due", [FEW_DUE, SCHEDULES])
+async def test_runs_to_dispatch_are_found_by_index(
+    large_database: AsyncEngine, *, due: int, analyzed: bool
 ) -> None:
-    work = partial(claim_due, now=NOW, lease=timedelta(seconds=30), limit=AT_ONCE)
-    (plan,) = await explained(crowded, work, arrange=DUE_RUNS, due=due, analyzed=analyzed)
+    work = partial(claim_due, now=NOW, lease=timedelta(seconds=30), limit=LIMIT)
+    (plan,) = await explain_statements(
+        large_database, work, arrange=INSERT_RUNS, due=due, analyzed=analyzed
+    )
 
-    assert plan.rows == min(due, AT_ONCE)
-    # One for what is due, and one for what has to end before it.
+    assert plan.rows == min(due, LIMIT)
+    # One finds due runs, and one finds earlier runs that have to end first.
     assert plan.indexes >= {"ix_report_runs_dispatchable", "ix_report_runs_open"}
     assert plan.sequential == set()
     assert plan.pages < 60 * plan.rows
 
 
-@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "not analyzed since"])
-async def test_a_worker_finds_by_index_what_was_sent(
-    crowded: AsyncEngine, *, analyzed: bool
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "outdated statistics"])
+async def test_queued_runs_are_found_by_index(
+    large_database: AsyncEngine, *, analyzed: bool
 ) -> None:
-    async with create_sessions(crowded)() as session:
-        await session.execute(text(DUE_RUNS), {"now": NOW, "due": SCHEDULES})
-        await session.execute(text(SENT), {"now": NOW})
+    async with create_sessions(large_database)() as session:
+        await session.execute(text(INSERT_RUNS), {"now": NOW, "due": SCHEDULES})
+        await session.execute(text(QUEUE_RUNS), {"now": NOW})
         if analyzed:
             await session.execute(text("ANALYZE report_runs"))
-        some = (await session.execute(text(ONE_OF_THEM))).scalar_one()
+        some = (await session.execute(text(SELECT_ONE_RUN))).scalar_one()
         before = await session.begin_nested()
-        with listening(crowded) as sent:
+        with listening(large_database) as sent:
             await claims.claim_next(session, some, worker="w", now=NOW, lease=timedelta(seconds=30))
         await before.rollback()
         plans = [await explain(session, statement) for statement in sent]
@@ -144,10 +148,10 @@ async def test_a_worker_finds_by_index_what_was_sent(
         assert plan.pages < 100, plan.statement
 
 
-async def explained(
+async def explain_statements(
     engine: AsyncEngine, work: Work, *, arrange: str, due: int, analyzed: bool
 ) -> list[Plan]:
-    """Do some of the scheduler's work, and return how Postgres runs each of its statements."""
+    """Execute and roll back some of the scheduler's work; return the plan of each statement."""
     async with TransactionFactory(create_sessions(engine)).transaction() as session:
         await session.execute(text(arrange), {"now": NOW, "due": due})
         if analyzed:

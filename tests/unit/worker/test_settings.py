@@ -1,4 +1,4 @@
-"""Does a worker refuse to start on settings that make no sense, and say which?"""
+"""Settings of the worker: defaults, and the rejection of invalid values."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAYBOOK_BROKER_URL", "amqp://localhost/")
 
 
-def test_the_defaults_are_small() -> None:
+def test_the_defaults_suit_a_small_worker() -> None:
     settings = load(WorkerSettings)
 
     assert (settings.concurrency, settings.lease_seconds, settings.drain_seconds) == (2, 60, 20)
@@ -35,7 +35,7 @@ def test_the_defaults_are_small() -> None:
         ("DAYBOOK_HEALTH_PORT", "65536"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(
+def test_an_invalid_value_is_rejected_with_the_name_of_the_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -43,25 +43,25 @@ def test_a_wrong_value_is_refused_by_name(
     assert refusal(partial(load, WorkerSettings), capsys).startswith(f"{name}: ")
 
 
-def test_a_missing_value_is_refused_by_name(
+def test_a_missing_value_is_rejected_with_the_name_of_the_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("DAYBOOK_BROKER_URL")
 
-    said = refusal(partial(load, WorkerSettings), capsys)
+    error = refusal(partial(load, WorkerSettings), capsys)
 
-    assert said == "DAYBOOK_BROKER_URL: is not set, and has no default\n"
+    assert error == "DAYBOOK_BROKER_URL: is not set, and has no default\n"
 
 
-def test_an_unknown_role_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_role_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     assert "choose from" in refusal(partial(main, ["paint"]), capsys)
 
 
-def test_nothing_can_be_taken_in_without_rabbitmq(
+def test_the_intake_is_rejected_without_rabbitmq(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAYBOOK_BROKER_URL", "redis://localhost/0")
 
-    said = refusal(partial(main, ["intake"]), capsys)
+    error = refusal(partial(main, ["intake"]), capsys)
 
-    assert said.startswith("DAYBOOK_BROKER_URL: expected amqp://")
+    assert error.startswith("DAYBOOK_BROKER_URL: expected amqp://")

@@ -1,0 +1,35 @@
+"""Reports of errors that occur in steps."""
+
+from dataclasses import replace
+
+import structlog
+
+from daybook_scheduler.metrics import SchedulerMetrics
+from tests.integration.scheduler.loops import (
+    CONFIG,
+    LoopFactory,
+    RecordingQueue,
+    get_metric,
+)
+from tests.support.waiting import until
+
+
+async def test_a_migration_that_is_missing_is_reported_once_whichever_step_needs_it(
+    loops: LoopFactory,
+) -> None:
+    queue, metrics = RecordingQueue(), SchedulerMetrics()
+
+    async def has_failed_twice() -> bool:
+        return get_metric(metrics, "ticks_total", step="prune", outcome="failed") >= 2
+
+    await loops.execute("ALTER TABLE ledger_beginnings RENAME TO renamed_by_the_test")
+    try:
+        with structlog.testing.capture_logs() as logged:
+            async with loops.running(queue, config=replace(CONFIG, ledger_days=1), metrics=metrics):
+                await until(has_failed_twice, what="two failures")
+    finally:
+        await loops.execute("ALTER TABLE renamed_by_the_test RENAME TO ledger_beginnings")
+
+    reported = [line for line in logged if "daybook migrate" in line["event"]]
+    assert [line["step"] for line in reported] == ["prune"]
+    assert "ledger_beginnings" in reported[0]["reason"]
