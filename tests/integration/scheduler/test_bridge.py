@@ -68,7 +68,7 @@ class Callers:
         found = await self.ours.look()
         async with self.sessions.begin() as session:
             return await taskiq_sync.sync(
-                session, found.entries, memory=found.memory, timezone="UTC", now=now
+                session, found.entries, redis_epoch=found.memory, timezone="UTC", now=now
             )
 
     async def schedules(self) -> list[Schedule]:
@@ -146,7 +146,7 @@ async def test_a_time_that_stays_in_redis_does_not_fire_again(callers: Callers) 
     async with callers.sessions() as session:
         now = NOW + 3 * HOUR
         assert not await find_problems(
-            session, since=NOW - HOUR, now=now, patience=timedelta(days=1)
+            session, since=NOW - HOUR, now=now, overdue_after=timedelta(days=1)
         )
 
 
@@ -180,7 +180,7 @@ async def test_the_same_id_with_another_content_is_a_change(callers: Callers) ->
     assert [run.scheduled_for for run in await callers.fires()] == [NOW + HOUR, NOW + 2 * HOUR]
     (schedule,) = await callers.schedules()
     assert (schedule.cron, schedule.origin) == ("0 0 * * *", ScheduleOrigin.TASKIQ)
-    assert changed.begun == ("theirs",)
+    assert changed.applied == ("theirs",)
 
 
 async def test_what_is_corrupt_is_reported_once_and_stops_nothing(callers: Callers) -> None:
@@ -206,15 +206,15 @@ async def test_what_is_corrupt_is_reported_once_and_stops_nothing(callers: Calle
 
     first, second = await callers.adopt(), await callers.adopt()
 
-    assert first.begun == ("good",)
-    assert len(first.broken) == first.problems == len(corrupt)
-    assert (second.begun, second.broken, second.problems) == ((), (), len(corrupt))
+    assert first.applied == ("good",)
+    assert len(first.broken) == first.broken_count == len(corrupt)
+    assert (second.applied, second.broken, second.broken_count) == ((), (), len(corrupt))
     assert [schedule.name for schedule in await callers.schedules()] == ["good", "taken"]
     async with callers.sessions() as session:
         listed = await queries.list_taskiq_entries(session, broken=True, limit=100)
     problems = {entry.id: entry.problem for entry in listed}
     assert "pickle is never loaded" in str(problems["pickled"])
-    assert problems["taken"] == "There is a schedule named taken already."
+    assert problems["taken"] == "A schedule named taken already exists."
 
 
 async def test_an_entry_that_becomes_corrupt_fires_no_more_and_one_that_is_mended_does(
@@ -232,7 +232,7 @@ async def test_an_entry_that_becomes_corrupt_fires_no_more_and_one_that_is_mende
     mended = await callers.adopt()
 
     assert ([entry_id for entry_id, _ in broken.broken], there) == ([made.schedule_id], [])
-    assert mended.begun == (made.schedule_id,)
+    assert mended.applied == (made.schedule_id,)
     assert [schedule.name for schedule in await callers.schedules()] == [made.schedule_id]
 
 

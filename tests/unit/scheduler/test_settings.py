@@ -64,4 +64,4 @@ def test_a_daily_report_that_the_clocks_always_jump_over_is_refused_by_name(
     monkeypatch.setenv("DAYBOOK_DAILY_CRON", "* 2 * MAR 7L")
     said = refusal(partial(load, SchedulerSettings), capsys)
     assert said.startswith("DAYBOOK_DAILY_CRON: ")
-    assert "never comes true in Europe/Berlin" in said
+    assert "never fires in Europe/Berlin" in said

@@ -152,7 +152,7 @@ def _preview(wanted: BackfillRange, *, as_json: bool) -> None:
         now = await clock.now(session)
         found = await service.preview(session, wanted=wanted, timezone=timezone, now=now)
         return [
-            {"report_date": day, "verdict": decision.verdict, "run_id": decision.run_id}
+            {"report_date": day, "verdict": decision.action, "run_id": decision.run_id}
             for day, decision in found
         ]
 
@@ -218,7 +218,7 @@ def _told(backfill: Backfill, progress: queries.BackfillProgress) -> dict[str, A
         "done": progress.done,
         "untouched": progress.untouched,
         "joined": progress.joined,
-        "per_minute": progress.built_lately,
+        "per_minute": progress.built_last_minute,
         "outcomes": dict(progress.outcomes),
         "concurrency": backfill.concurrency,
         "reason": backfill.reason,

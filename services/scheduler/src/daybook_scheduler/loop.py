@@ -21,9 +21,8 @@ from daybook_domain.pg_channels import RUNS_CHANNEL
 from daybook_domain.postgres_errors import is_lock_conflict, is_outage, is_schema_missing
 from daybook_domain.reports.business_day import local_date
 from daybook_domain.runs import fire_ledger, leases, reconciliation
-from daybook_domain.schedules import queries, retention
-from daybook_domain.schedules import service as schedules
-from daybook_domain.schedules.definitions import ScheduleDefinition
+from daybook_domain.schedules import provisioning, queries, retention
+from daybook_domain.schedules.definitions import DAILY_NAME, ScheduleDefinition
 from daybook_domain.schedules.failure_pauses import pause_after_failure
 from daybook_domain.schedules.materialization import materialize
 from daybook_domain.tasks import TaskQueue
@@ -218,9 +217,9 @@ class SchedulerLoop:
             return False
         async with self._database.transaction() as session:
             daily = ScheduleDefinition(
-                name=schedules.DAILY_NAME, cron=self._plan.daily_cron, timezone=self._plan.timezone
+                name=DAILY_NAME, cron=self._plan.daily_cron, timezone=self._plan.timezone
             )
-            schedule = await schedules.define_from_settings(
+            schedule = await provisioning.define_from_settings(
                 session, definition=daily, now=await clock.now(session)
             )
         self._defined = True

@@ -60,7 +60,7 @@ class TaskiqSync:
             adopted = await taskiq_sync.sync(
                 session,
                 found.entries,
-                memory=found.memory,
+                redis_epoch=found.memory,
                 timezone=self._timezone,
                 now=await clock.now(session),
             )
@@ -69,9 +69,9 @@ class TaskiqSync:
         return adopted
 
     def _tell(self, found: SourceSnapshot, adopted: SyncResult) -> None:
-        self._metrics.taskiq.labels("fired").set(len(found.entries) - adopted.problems)
-        self._metrics.taskiq.labels("broken").set(adopted.problems)
-        if adopted.begun or adopted.ended:
-            log.info("TaskIQ's schedules", begun=adopted.begun, ended=adopted.ended)
+        self._metrics.taskiq.labels("fired").set(len(found.entries) - adopted.broken_count)
+        self._metrics.taskiq.labels("broken").set(adopted.broken_count)
+        if adopted.applied or adopted.ended:
+            log.info("TaskIQ's schedules", applied=adopted.applied, ended=adopted.ended)
         for entry_id, problem in adopted.broken:
             log.error("a schedule of TaskIQ's cannot be fired", entry=entry_id, problem=problem)
