@@ -24,7 +24,7 @@ from daybook_domain import clock
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.schedules.cron import due_times
-from daybook_domain.schedules.materialization import get_report_date
+from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.models import Schedule
 from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine, create_sessions

@@ -48,8 +48,8 @@ NIGHTS = (
 
 NOT_YET = (
     "is due, and no scheduler has recorded it",
-    "was not sent, although nothing is before it",
-    "is held by nobody, and was not taken back",
+    "not dispatched, although no earlier run is active",
+    "lease expired, and the run was not reaped",
 )
 """What `daybook check` may say while nobody is there to do it; it passes."""
 

@@ -20,7 +20,7 @@ from daybook_domain.runs.errors import RunNotFound
 from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.runs.queries import OPEN_STATES
 from daybook_domain.schedules import queries, service
-from daybook_domain.schedules.definitions import ScheduleDefinition
+from daybook_domain.schedules.definitions import DAILY_NAME, ScheduleDefinition
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
 from daybook_domain.schedules.service import ResumeMode
 from tests.e2e.invariants import Epoch
@@ -90,7 +90,7 @@ class People:
         """Return what was said of all schedules, also of the one that the settings ask for."""
         async with self.stack.sessions() as session:
             daily = await queries.get_schedule(
-                session, await queries.get_schedule_id(session, service.DAILY_NAME)
+                session, await queries.get_schedule_id(session, DAILY_NAME)
             )
         self._remember(daily)
         return self.epochs

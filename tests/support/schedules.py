@@ -7,8 +7,8 @@ from sqlalchemy import update
 from sqlmodel import col, select
 
 from daybook_domain.schedules import materialization as materialising
-from daybook_domain.schedules import service
-from daybook_domain.schedules.definitions import ScheduleDefinition
+from daybook_domain.schedules import provisioning, service
+from daybook_domain.schedules.definitions import DAILY_NAME, ScheduleDefinition
 from daybook_domain.schedules.materialization import MaterializationResult
 from daybook_domain.schedules.models import Schedule
 from daybook_platform.postgres.engine import Sessions
@@ -23,8 +23,8 @@ async def define(
 ) -> Schedule:
     """Return the daily schedule, as the settings ask for it."""
     async with sessions.begin() as session:
-        definition = ScheduleDefinition(name=service.DAILY_NAME, cron=cron, timezone=timezone)
-        return await service.define_from_settings(session, definition=definition, now=now)
+        definition = ScheduleDefinition(name=DAILY_NAME, cron=cron, timezone=timezone)
+        return await provisioning.define_from_settings(session, definition=definition, now=now)
 
 
 async def add(
@@ -36,7 +36,7 @@ async def add(
         return await service.create(session, definition=definition, now=now)
 
 
-async def change(sessions: Sessions, name: str = service.DAILY_NAME, **values: object) -> None:
+async def change(sessions: Sessions, name: str = DAILY_NAME, **values: object) -> None:
     """Change a schedule as nobody should."""
     async with sessions.begin() as session:
         await session.execute(update(Schedule).where(col(Schedule.name) == name).values(**values))
@@ -50,7 +50,7 @@ async def materialise(
         return await materialising.materialize(session, now=now, limit=limit)
 
 
-async def find(sessions: Sessions, name: str = service.DAILY_NAME) -> Schedule:
+async def find(sessions: Sessions, name: str = DAILY_NAME) -> Schedule:
     """Return a schedule as it is now."""
     async with sessions() as session:
         return (await session.exec(select(Schedule).where(Schedule.name == name))).one()

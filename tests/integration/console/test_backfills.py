@@ -120,10 +120,10 @@ async def test_a_backfill_is_listed_paused_resumed_and_cancelled(
     [
         ((), 2, "expected --from and --to"),
         (("--from", "2026-03-01"), 2, "expected --from and --to"),
-        (("--from", "2026-03-02", "--to", "2026-03-01"), 1, "from: the range is turned round"),
-        (("--from", "2026-03-02", "--to", "2999-03-01"), 1, "to: 2999-03-01 has not begun yet"),
+        (("--from", "2026-03-02", "--to", "2026-03-01"), 1, "from: `from` (2026-03-02) is after"),
+        (("--from", "2026-03-02", "--to", "2999-03-01"), 1, "to: 2999-03-01 is in the future"),
         ((*RANGE, "--concurrency", "0"), 1, "concurrency: 0 is not 1-100"),
-        (("show", "00000000-0000-0000-0000-000000000001"), 1, "There is no backfill"),
+        (("show", "00000000-0000-0000-0000-000000000001"), 1, "-000000000001 does not exist"),
     ],
 )
 async def test_an_error_prints_its_reason(

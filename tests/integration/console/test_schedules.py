@@ -126,7 +126,7 @@ async def test_a_preview_marks_gaps_and_folds(daybook: Daybook) -> None:
     [
         (("add", "x", "--cron", "61 * * * *"), "cron: minute: 61 is not 0-59 (position 1)\n"),
         (("preview", "0 24 * * *"), "cron: hour: 24 is not 0-23 (position 3)\n"),
-        (("pause", "x"), "There is no schedule named x.\n"),
+        (("pause", "x"), "A schedule named x does not exist.\n"),
         (("edit", "daily", "--cron", "0 1 * * *"), "DAYBOOK_DAILY_CRON"),
     ],
 )

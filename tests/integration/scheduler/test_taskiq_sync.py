@@ -68,7 +68,7 @@ class TaskiqClient:
         found = await self.daybook_source.look()
         async with self.sessions.begin() as session:
             return await taskiq_sync.sync(
-                session, found.entries, memory=found.memory, timezone="UTC", now=now
+                session, found.entries, redis_epoch=found.memory, timezone="UTC", now=now
             )
 
     async def list_schedules(self) -> list[Schedule]:
@@ -152,7 +152,7 @@ async def test_a_one_time_schedule_that_remains_in_redis_does_not_fire_again(
     async with client.sessions() as session:
         now = NOW + 3 * HOUR
         assert not await find_problems(
-            session, since=NOW - HOUR, now=now, patience=timedelta(days=1)
+            session, since=NOW - HOUR, now=now, overdue_after=timedelta(days=1)
         )
 
 
@@ -188,7 +188,7 @@ async def test_an_entry_with_the_same_id_and_other_content_changes_the_schedule(
     assert [run.scheduled_for for run in await client.list_fires()] == [NOW + HOUR, NOW + 2 * HOUR]
     (schedule,) = await client.list_schedules()
     assert (schedule.cron, schedule.origin) == ("0 0 * * *", ScheduleOrigin.TASKIQ)
-    assert changed.begun == ("nightly",)
+    assert changed.applied == ("nightly",)
 
 
 async def test_a_corrupt_entry_is_reported_once_and_does_not_block_others(
@@ -218,15 +218,15 @@ async def test_a_corrupt_entry_is_reported_once_and_does_not_block_others(
 
     first, second = await client.sync(), await client.sync()
 
-    assert first.begun == ("good",)
-    assert len(first.broken) == first.problems == len(corrupt)
-    assert (second.begun, second.broken, second.problems) == ((), (), len(corrupt))
+    assert first.applied == ("good",)
+    assert len(first.broken) == first.broken_count == len(corrupt)
+    assert (second.applied, second.broken, second.broken_count) == ((), (), len(corrupt))
     assert [schedule.name for schedule in await client.list_schedules()] == ["good", "taken"]
     async with client.sessions() as session:
         listed = await queries.list_taskiq_entries(session, broken=True, limit=100)
     problems = {entry.id: entry.problem for entry in listed}
     assert "pickle is never loaded" in str(problems["pickled"])
-    assert problems["taken"] == "There is a schedule named taken already."
+    assert problems["taken"] == "A schedule named taken already exists."
 
 
 async def test_an_entry_that_becomes_corrupt_stops_firing_until_it_is_repaired(
@@ -244,7 +244,7 @@ async def test_an_entry_that_becomes_corrupt_stops_firing_until_it_is_repaired(
     repaired = await client.sync()
 
     assert ([entry_id for entry_id, _ in broken.broken], active) == ([made.schedule_id], [])
-    assert repaired.begun == (made.schedule_id,)
+    assert repaired.applied == (made.schedule_id,)
     assert [schedule.name for schedule in await client.list_schedules()] == [made.schedule_id]
 
 

@@ -64,4 +64,4 @@ def test_a_daily_cron_that_always_falls_into_a_clock_change_is_rejected(
     monkeypatch.setenv("DAYBOOK_DAILY_CRON", "* 2 * MAR 7L")
     error = refusal(partial(load, SchedulerSettings), capsys)
     assert error.startswith("DAYBOOK_DAILY_CRON: ")
-    assert "never comes true in Europe/Berlin" in error
+    assert "never fires in Europe/Berlin" in error

@@ -30,6 +30,6 @@ async def run_audit(settings: CheckSettings, *, days: int) -> AuditResult:
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         now = await clock.now(session)
         asked = now - timedelta(days=days)
-        since = await ledger.get_audit_start(session, asked=asked)
+        since = await ledger.get_audit_start(session, requested=asked)
         findings = await ledger.find_problems(session, since=since, now=now)
         return AuditResult(since=since, has_gaps_before=since > asked, findings=findings)

@@ -160,7 +160,7 @@ def _preview(dates: BackfillRange, *, as_json: bool) -> None:
         now = await clock.now(session)
         found = await service.preview(session, wanted=dates, timezone=timezone, now=now)
         return [
-            {"report_date": day, "verdict": decision.verdict, "run_id": decision.run_id}
+            {"report_date": day, "verdict": decision.action, "run_id": decision.run_id}
             for day, decision in found
         ]
 
@@ -226,7 +226,7 @@ def _to_record(backfill: Backfill, progress: queries.BackfillProgress) -> dict[s
         "done": progress.done,
         "untouched": progress.untouched,
         "joined": progress.joined,
-        "per_minute": progress.built_lately,
+        "per_minute": progress.built_last_minute,
         "outcomes": dict(progress.outcomes),
         "concurrency": backfill.concurrency,
         "reason": backfill.reason,

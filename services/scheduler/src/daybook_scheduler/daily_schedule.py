@@ -4,8 +4,8 @@ import structlog
 
 from daybook_domain import clock
 from daybook_domain.errors import Unavailable
-from daybook_domain.schedules import service
-from daybook_domain.schedules.definitions import ScheduleDefinition
+from daybook_domain.schedules import provisioning
+from daybook_domain.schedules.definitions import DAILY_NAME, ScheduleDefinition
 from daybook_scheduler.transactions import TransactionFactory
 
 log = structlog.stdlib.get_logger(__name__)
@@ -35,9 +35,9 @@ class DailySchedule:
             return
         async with self._database.transaction() as session:
             definition = ScheduleDefinition(
-                name=service.DAILY_NAME, cron=self._cron, timezone=self._timezone
+                name=DAILY_NAME, cron=self._cron, timezone=self._timezone
             )
-            schedule = await service.define_from_settings(
+            schedule = await provisioning.define_from_settings(
                 session, definition=definition, now=await clock.now(session)
             )
         self._is_defined = True

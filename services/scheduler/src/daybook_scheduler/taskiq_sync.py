@@ -59,7 +59,7 @@ class TaskiqSync:
             result = await taskiq_sync.sync(
                 session,
                 snapshot.entries,
-                memory=snapshot.memory,
+                redis_epoch=snapshot.memory,
                 timezone=self._timezone,
                 now=await clock.now(session),
             )
@@ -68,9 +68,9 @@ class TaskiqSync:
         return result
 
     def _report(self, snapshot: SourceSnapshot, result: SyncResult) -> None:
-        self._metrics.taskiq.labels("fired").set(len(snapshot.entries) - result.problems)
-        self._metrics.taskiq.labels("broken").set(result.problems)
-        if result.begun or result.ended:
-            log.info("TaskIQ schedules synchronized", started=result.begun, ended=result.ended)
+        self._metrics.taskiq.labels("fired").set(len(snapshot.entries) - result.broken_count)
+        self._metrics.taskiq.labels("broken").set(result.broken_count)
+        if result.applied or result.ended:
+            log.info("TaskIQ schedules synchronized", started=result.applied, ended=result.ended)
         for entry_id, problem in result.broken:
             log.error("TaskIQ schedule cannot fire", entry=entry_id, problem=problem)

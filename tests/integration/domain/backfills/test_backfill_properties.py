@@ -1,4 +1,4 @@
-"""Is a backfill of a range the same as those of its parts, wherever it is cut, and in any order?"""
+"""A range builds the same dates as its parts, however it is split, and in any order."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,34 +21,36 @@ BEFORE = NOW - timedelta(hours=1)
 DAYS = [march(day) for day in range(1, 8)]
 
 
-class Was(StrEnum):
-    """What had become of a date before anybody asked for the range."""
+class Past(StrEnum):
+    """The state of a date before the backfill was requested."""
 
     ABSENT = "absent"
     SEALED = "sealed"
     FAILED = "failed"
     SEALED_THEN_FAILED = "sealed, then failed"
-    WAITING = "waiting"
-    FAILED_THEN_WAITING = "failed, then waiting"
+    PENDING = "pending"
+    FAILED_THEN_PENDING = "failed, then pending"
 
 
-WANTED: Mapping[BackfillMode, frozenset[Was]] = {
-    BackfillMode.ABSENT: frozenset(Was) - {Was.SEALED, Was.SEALED_THEN_FAILED},
-    BackfillMode.FAILED: frozenset({Was.FAILED, Was.SEALED_THEN_FAILED, Was.FAILED_THEN_WAITING}),
-    BackfillMode.ALL: frozenset(Was),
+WANTED: Mapping[BackfillMode, frozenset[Past]] = {
+    BackfillMode.ABSENT: frozenset(Past) - {Past.SEALED, Past.SEALED_THEN_FAILED},
+    BackfillMode.FAILED: frozenset(
+        {Past.FAILED, Past.SEALED_THEN_FAILED, Past.FAILED_THEN_PENDING}
+    ),
+    BackfillMode.ALL: frozenset(Past),
 }
-WAITING = {Was.WAITING, Was.FAILED_THEN_WAITING}
+PENDING = {Past.PENDING, Past.FAILED_THEN_PENDING}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of the backfills by which the whole range is asked for."""
+    """One of the backfills that together cover the range."""
 
     first: int
     last: int
     concurrency: int
-    head_start: int
-    """How often the scheduler comes round before the next part is asked for."""
+    steps_before_next: int
+    """Number of scheduler steps before the next part is requested."""
 
 
 @st.composite
@@ -58,43 +60,43 @@ def partitions(draw: st.DrawFn) -> list[Part]:
     bounds = list(zip([0, *cuts], [*cuts, len(DAYS)], strict=True))
     parts = []
     for first, end in bounds:
-        longer = draw(st.integers(0, 2))
+        overlap = draw(st.integers(0, 2))
         parts.append(
             Part(
                 first=first,
-                last=min(end - 1 + longer, len(DAYS) - 1),
+                last=min(end - 1 + overlap, len(DAYS) - 1),
                 concurrency=draw(st.integers(1, 4)),
-                head_start=draw(st.integers(0, 2)),
+                steps_before_next=draw(st.integers(0, 2)),
             )
         )
     return draw(st.permutations(parts))
 
 
-async def bring_about(sessions: Sessions, past: list[Was]) -> None:
+async def create_past(sessions: Sessions, past: list[Past]) -> None:
     for states, end in (
-        ({Was.SEALED, Was.SEALED_THEN_FAILED}, RunState.SUCCEEDED),
-        ({Was.FAILED, Was.SEALED_THEN_FAILED, Was.FAILED_THEN_WAITING}, RunState.FAILED),
+        ({Past.SEALED, Past.SEALED_THEN_FAILED}, RunState.SUCCEEDED),
+        ({Past.FAILED, Past.SEALED_THEN_FAILED, Past.FAILED_THEN_PENDING}, RunState.FAILED),
     ):
         now = BEFORE if end is RunState.FAILED else BEFORE - timedelta(hours=1)
         async with sessions.begin() as session:
-            for day, was in zip(DAYS, past, strict=True):
-                if was in states:
+            for day, state in zip(DAYS, past, strict=True):
+                if state in states:
                     await runs.request(session, day=day, now=now)
         await work(sessions, now=now, ends=end)
     async with sessions.begin() as session:
-        for day, was in zip(DAYS, past, strict=True):
-            if was in WAITING:
+        for day, state in zip(DAYS, past, strict=True):
+            if state in PENDING:
                 await runs.request(session, day=day, now=BEFORE)
 
 
-async def built(
-    sessions: Sessions, past: list[Was], mode: BackfillMode, parts: list[Part]
+async def count_builds(
+    sessions: Sessions, past: list[Past], mode: BackfillMode, parts: list[Part]
 ) -> Counter[date]:
-    """Return how often each date is built when the range is asked for in these parts."""
+    """Return how often each date is built when the range is requested in these parts."""
     async with sessions.begin() as session:
         for table in ("backfills", "report_runs", "report_days"):
             await session.execute(text(f"DELETE FROM {table}"))
-    await bring_about(sessions, past)
+    await create_past(sessions, past)
     count: Counter[date] = Counter()
     for number, part in enumerate(parts):
         await ask(
@@ -105,7 +107,7 @@ async def built(
             concurrency=part.concurrency,
             now=NOW + timedelta(seconds=number),
         )
-        for _ in range(part.head_start):
+        for _ in range(part.steps_before_next):
             await advance(sessions, now=NOW + timedelta(seconds=number))
     now = NOW + timedelta(seconds=len(parts))
     count.update(await to_its_end(sessions, now=now))
@@ -118,21 +120,21 @@ async def built(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    past=st.lists(st.sampled_from(Was), min_size=len(DAYS), max_size=len(DAYS)),
+    past=st.lists(st.sampled_from(Past), min_size=len(DAYS), max_size=len(DAYS)),
     mode=st.sampled_from(BackfillMode),
     parts=partitions(),
 )
 async def test_the_parts_build_what_the_whole_builds(
-    sessions: Sessions, past: list[Was], mode: BackfillMode, parts: list[Part]
+    sessions: Sessions, past: list[Past], mode: BackfillMode, parts: list[Part]
 ) -> None:
-    whole = [Part(first=0, last=len(DAYS) - 1, concurrency=2, head_start=0)]
+    whole = [Part(first=0, last=len(DAYS) - 1, concurrency=2, steps_before_next=0)]
 
     expected = {
         day: 1
-        for day, was in zip(DAYS, past, strict=True)
-        # What waited is built in any case, once.
-        if was in WANTED[mode] or was in WAITING
+        for day, state in zip(DAYS, past, strict=True)
+        # A pending run is built in any case, once.
+        if state in WANTED[mode] or state in PENDING
     }
 
-    assert await built(sessions, past, mode, whole) == expected
-    assert await built(sessions, past, mode, parts) == expected
+    assert await count_builds(sessions, past, mode, whole) == expected
+    assert await count_builds(sessions, past, mode, parts) == expected

@@ -1,7 +1,7 @@
-"""Whatever happens to schedules and schedulers, the ledger proves that no fire is lost or doubled.
+"""Random histories of schedules and schedulers: no fire is lost or doubled.
 
-The clock is the test's, the database is real. Afterwards each due time of each definition that a
-schedule has had is to be in the ledger once, and the checker is to find nothing.
+The clock is simulated, the database is real. At the end the ledger has each due time of each
+definition that a schedule has had exactly once, and the audit finds no problem.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from tests.support.runs import claim_due
 from tests.support.schedules import add
 
 START = datetime(2026, 3, 27, 12, tzinfo=UTC)
-"""Two days before the clocks of Berlin are put forward."""
+"""Two days before the clocks in Berlin go forward."""
 
 LEASE = timedelta(minutes=5)
 CRONS = ["0 0 * * *", "30 2 * * *", "*/30 * * * *", "0 */6 * * *", "15 1,2,3 * * *"]
@@ -43,42 +43,42 @@ ZONES = ["UTC", "Europe/Berlin", "Australia/Lord_Howe"]
 
 
 class Crash(Exception):
-    """The scheduler is gone between two statements."""
+    """A crash of the scheduler between two statements."""
 
 
 @dataclass
 class World:
-    """What the test knows: the clock, and which definitions each schedule has had since when."""
+    """The state of the test: the clock, and the definitions of each schedule over time."""
 
     sessions: Sessions
     crashing: "CrashingEngine"
     now: datetime = START
     latest: datetime = START
     ids: list[int] = field(default_factory=list)
-    epochs: dict[int, list[tuple[str, str, datetime]]] = field(default_factory=dict)
+    definitions: dict[int, list[tuple[str, str, datetime]]] = field(default_factory=dict)
 
-    def remember(self, schedule: Schedule) -> None:
-        """Note under which definition the next fires are due."""
+    def record_definition(self, schedule: Schedule) -> None:
+        """Record the definition that the next fires follow."""
         assert schedule.id is not None
         assert schedule.defined_at is not None
-        epoch = (schedule.cron, schedule.timezone, schedule.defined_at)
-        known = self.epochs.setdefault(schedule.id, [])
-        if epoch not in known:
-            known.append(epoch)
+        definition = (schedule.cron, schedule.timezone, schedule.defined_at)
+        known = self.definitions.setdefault(schedule.id, [])
+        if definition not in known:
+            known.append(definition)
 
 
 class CrashingEngine:
-    """Sessions that end after so many statements."""
+    """Sessions that crash after a number of statements."""
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(url, application="tests", pool_size=4)
         self.sessions = create_sessions(self._engine)
-        self.left = 0
+        self.statements_left = 0
         event.listen(self._engine.sync_engine, "before_cursor_execute", self._count)
 
     def _count(self, *_: Any) -> None:
-        self.left -= 1
-        if self.left == 0:
+        self.statements_left -= 1
+        if self.statements_left == 0:
             raise Crash
 
     async def dispose(self) -> None:
@@ -94,7 +94,7 @@ async def crashing(postgres_url: str) -> AsyncIterator[CrashingEngine]:
 
 
 async def tick(world: World, schedulers: int) -> int:
-    """Let schedulers, whose clocks differ a little, race for what is due; return what they did."""
+    """Run schedulers with skewed clocks concurrently; return the number of recorded fires."""
 
     async def one(skew: timedelta) -> int:
         async with world.sessions.begin() as session:
@@ -104,31 +104,31 @@ async def tick(world: World, schedulers: int) -> int:
 
 
 async def crash(world: World, statements: int) -> None:
-    """Let a scheduler die after so many statements."""
-    world.crashing.left = statements
+    """Crash a scheduler after a number of statements."""
+    world.crashing.statements_left = statements
     with suppress(Crash):
         async with world.crashing.sessions.begin() as session:
             await materialize(session, now=world.now, limit=10)
-    world.crashing.left = 0
+    world.crashing.statements_left = 0
 
 
 async def step(world: World, minutes: int) -> None:
-    """Move the clock."""
+    """Advance the clock, or move it back."""
     world.now += timedelta(minutes=minutes)
     world.latest = max(world.latest, world.now)
 
 
-async def change(world: World, which: int, said: dict[str, Any]) -> None:
-    """Say something else of a schedule."""
+async def change(world: World, which: int, changes: dict[str, Any]) -> None:
+    """Change the definition of a schedule."""
     async with world.sessions.begin() as session:
         schedule = await service.change(
             session,
             world.ids[which % len(world.ids)],
-            changes=said,
+            changes=changes,
             versions=None,
             now=world.now,
         )
-    world.remember(schedule)
+    world.record_definition(schedule)
 
 
 async def pause(world: World, which: int) -> None:
@@ -146,16 +146,16 @@ async def resume(world: World, which: int, mode: ResumeMode) -> None:
             )
 
 
-async def work(world: World, how: str) -> None:
-    """Let workers take what is sent, and end it so."""
+async def work(world: World, ending: str) -> None:
+    """Dispatch and claim runs, end them with `ending`, and reap expired leases."""
     async with world.sessions.begin() as session:
-        taken = await claim_due(session, now=world.now, lease=LEASE, limit=3)
-    for run in taken:
+        dispatched = await claim_due(session, now=world.now, lease=LEASE, limit=3)
+    for run in dispatched:
         async with world.sessions.begin() as session:
             claimed = await claims.claim_next(
                 session, run.id, worker="w", now=world.now, lease=LEASE
             )
-            if claimed is not None and how == "fail":
+            if claimed is not None and ending == "fail":
                 failed = await retries.record_failure(
                     session,
                     run.id,
@@ -167,9 +167,9 @@ async def work(world: World, how: str) -> None:
                 )
                 if failed is not None:
                     await pause_after_failure(session, failed, now=world.now)
-            if how == "cancel":
+            if ending == "cancel":
                 await cancellation.cancel(session, run.id, now=world.now)
-            if how == "release" and claimed is not None:
+            if ending == "release" and claimed is not None:
                 await leases.release(session, run.id, fence=claimed.fence, now=world.now)
     async with world.sessions.begin() as session:
         await leases.reap(
@@ -181,7 +181,7 @@ async def work(world: World, how: str) -> None:
 
 
 which = st.integers(0, 2)
-said = st.fixed_dictionaries(
+changes = st.fixed_dictionaries(
     {},
     optional={
         "cron": st.sampled_from(CRONS),
@@ -200,7 +200,7 @@ steps = st.lists(
         st.tuples(st.just(crash), st.integers(1, 9)),
         st.tuples(st.just(step), st.sampled_from([-2, 2, 1, 20, 45, 360, 1500])),
         st.tuples(st.just(step), st.sampled_from([-2, 2, 1, 20, 45, 360, 1500])),
-        st.tuples(st.just(change), which, said),
+        st.tuples(st.just(change), which, changes),
         st.tuples(st.just(pause), which),
         st.tuples(st.just(resume), which, st.sampled_from(ResumeMode)),
         st.tuples(st.just(work), st.sampled_from(["fail", "cancel", "release", "hang"])),
@@ -216,7 +216,7 @@ steps = st.lists(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-async def test_no_fire_is_lost_or_doubled_whatever_happens(
+async def test_no_fire_is_lost_or_doubled_in_any_history(
     sessions: Sessions,
     engine: AsyncEngine,
     crashing: CrashingEngine,
@@ -229,23 +229,23 @@ async def test_no_fire_is_lost_or_doubled_whatever_happens(
     world = World(sessions, crashing)
     for number, expression in enumerate(crons):
         schedule = await add(sessions, f"s{number}", now=START, cron=expression)
-        world.remember(schedule)
+        world.record_definition(schedule)
         world.ids.append(schedule.id or 0)
 
-    for do, *arguments in steps:
-        await do(world, *arguments)
+    for action, *arguments in steps:
+        await action(world, *arguments)
 
     world.now = world.latest
     while await tick(world, 1):
         pass
-    await prove(world)
+    await assert_ledger_is_complete(world)
 
 
-async def prove(world: World) -> None:
-    """Compare the ledger with the due times of all definitions, and let the checker look."""
+async def assert_ledger_is_complete(world: World) -> None:
+    """Compare the ledger with the due times of all definitions, and run the audit."""
     async with world.sessions() as session:
         findings = await find_problems(
-            session, since=START, now=world.now, patience=timedelta(days=365)
+            session, since=START, now=world.now, overdue_after=timedelta(days=365)
         )
         assert findings == []
         for schedule_id in world.ids:
@@ -254,15 +254,15 @@ async def prove(world: World) -> None:
                 ReportRun.schedule_id == schedule_id, col(ReportRun.scheduled_for).is_not(None)
             )
             runs = (await session.exec(ledger.order_by(col(ReportRun.scheduled_for)))).all()
-            assert [run.scheduled_for for run in runs] == list(_due(world, schedule))
+            assert [run.scheduled_for for run in runs] == list(_iter_due_times(world, schedule))
 
 
-def _due(world: World, schedule: Schedule) -> Iterator[datetime]:
-    """Yield each due time of each definition, for as long as it was in effect."""
+def _iter_due_times(world: World, schedule: Schedule) -> Iterator[datetime]:
+    """Yield the due times of each definition while it was in effect."""
     assert schedule.id is not None
-    epochs = world.epochs[schedule.id]
-    ends = [*(since for _, _, since in epochs), max(world.now, schedule.last_fire_at or START)]
-    for (expression, timezone, since), end in zip(epochs, ends[1:], strict=True):
+    definitions = world.definitions[schedule.id]
+    ends = [*(since for _, _, since in definitions), max(world.now, schedule.last_fire_at or START)]
+    for (expression, timezone, since), end in zip(definitions, ends[1:], strict=True):
         due = due_times.iter_fires(expression, timezone=timezone, after=since)
         yield from takewhile(lambda at, end=end: at <= end, due)  # type: ignore[misc]
     assert all(earlier <= later for earlier, later in pairwise(ends))

@@ -1,4 +1,4 @@
-"""What becomes of one date of a backfill?"""
+"""Decisions of a backfill about one date."""
 
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -10,16 +10,16 @@ from daybook_domain.backfills.models import BackfillMode
 from daybook_domain.reports.business_day import business_day
 
 DAY = business_day(date(2026, 3, 1), timezone="UTC")
-ASKED_AT = DAY.ends_at + timedelta(days=3)
-BEFORE, AFTER = ASKED_AT - timedelta(hours=1), ASKED_AT + timedelta(hours=1)
-WAITING, BEGUN = UUID(int=1), UUID(int=2)
+REQUESTED_AT = DAY.ends_at + timedelta(days=3)
+BEFORE, AFTER = REQUESTED_AT - timedelta(hours=1), REQUESTED_AT + timedelta(hours=1)
+PENDING, STARTED = UUID(int=1), UUID(int=2)
 
-SEALED = DayFacts(sealed=True, begun_run_id=BEGUN, begun_at=BEFORE)
+SEALED = DayFacts(sealed=True, started_run_id=STARTED, started_at=BEFORE)
 FAILED = DayFacts(failed=True)
 
 
 @pytest.mark.parametrize(
-    ("mode", "facts", "verdict"),
+    ("mode", "facts", "action"),
     [
         (BackfillMode.ABSENT, DayFacts(), DayAction.BUILD),
         (BackfillMode.ABSENT, SEALED, DayAction.SEALED),
@@ -32,51 +32,51 @@ FAILED = DayFacts(failed=True)
         (BackfillMode.ALL, FAILED, DayAction.BUILD),
     ],
 )
-def test_the_mode_says_which_dates_are_built(
-    mode: BackfillMode, facts: DayFacts, verdict: DayAction
+def test_the_mode_selects_which_dates_are_built(
+    mode: BackfillMode, facts: DayFacts, action: DayAction
 ) -> None:
-    assert decide(mode, DAY, facts, since=ASKED_AT).verdict is verdict
+    assert decide(mode, DAY, facts, since=REQUESTED_AT).action is action
 
 
 @pytest.mark.parametrize("mode", BackfillMode)
-def test_a_run_that_waits_is_joined(mode: BackfillMode) -> None:
-    facts = DayFacts(failed=True, waiting_run_id=WAITING, begun_run_id=BEGUN, begun_at=AFTER)
+def test_a_pending_run_is_joined(mode: BackfillMode) -> None:
+    facts = DayFacts(failed=True, pending_run_id=PENDING, started_run_id=STARTED, started_at=AFTER)
 
-    decision = decide(mode, DAY, facts, since=ASKED_AT)
+    decision = decide(mode, DAY, facts, since=REQUESTED_AT)
 
-    assert (decision.verdict, decision.run_id) == (DayAction.JOIN, WAITING)
+    assert (decision.action, decision.run_id) == (DayAction.JOIN, PENDING)
 
 
 @pytest.mark.parametrize("mode", BackfillMode)
-def test_a_run_that_began_since_it_was_asked_for_is_joined(mode: BackfillMode) -> None:
-    facts = DayFacts(failed=True, begun_run_id=BEGUN, begun_at=ASKED_AT)
+def test_a_run_that_started_after_the_request_is_joined(mode: BackfillMode) -> None:
+    facts = DayFacts(failed=True, started_run_id=STARTED, started_at=REQUESTED_AT)
 
-    decision = decide(mode, DAY, facts, since=ASKED_AT)
+    decision = decide(mode, DAY, facts, since=REQUESTED_AT)
 
-    assert (decision.verdict, decision.run_id) == (DayAction.JOIN, BEGUN)
+    assert (decision.action, decision.run_id) == (DayAction.JOIN, STARTED)
 
 
 @pytest.mark.parametrize(
-    ("mode", "began", "verdict"),
+    ("mode", "started_at", "action"),
     [
-        # It will seal the day, and that is all.
+        # It will seal the day, which is all that this mode requires.
         (BackfillMode.ABSENT, BEFORE, DayAction.JOIN),
         (BackfillMode.ABSENT, DAY.ends_at - timedelta(seconds=1), DayAction.BUILD),
-        # It may have read the orders before those that the caller means.
+        # It may have started before the latest orders of the day were written.
         (BackfillMode.ALL, BEFORE, DayAction.BUILD),
         (BackfillMode.FAILED, BEFORE, DayAction.BUILD),
     ],
 )
-def test_a_build_that_began_before_is_joined_where_it_serves(
-    mode: BackfillMode, began: datetime, verdict: DayAction
+def test_a_running_build_that_started_before_the_request_is_joined_if_it_seals_the_day(
+    mode: BackfillMode, started_at: datetime, action: DayAction
 ) -> None:
-    facts = DayFacts(failed=True, begun_run_id=BEGUN, begun_at=began, is_running=True)
+    facts = DayFacts(failed=True, started_run_id=STARTED, started_at=started_at, is_running=True)
 
-    assert decide(mode, DAY, facts, since=ASKED_AT).verdict is verdict
+    assert decide(mode, DAY, facts, since=REQUESTED_AT).action is action
 
 
 @pytest.mark.parametrize("mode", BackfillMode)
-def test_a_date_that_the_zone_never_had_is_not_built(mode: BackfillMode) -> None:
-    never = business_day(date(2011, 12, 30), timezone="Pacific/Apia")
+def test_a_date_that_the_zone_skipped_is_not_built(mode: BackfillMode) -> None:
+    skipped = business_day(date(2011, 12, 30), timezone="Pacific/Apia")
 
-    assert decide(mode, never, FAILED, since=ASKED_AT).verdict is DayAction.NEVER_WAS
+    assert decide(mode, skipped, FAILED, since=REQUESTED_AT).action is DayAction.NONEXISTENT

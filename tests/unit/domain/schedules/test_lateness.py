@@ -1,4 +1,4 @@
-"""When is a report due, and when is it late?"""
+"""Due times and lateness of reports."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -40,39 +40,39 @@ def expectation(
         ("0 12,18 * * *", "UTC", at(2026, 3, 11, 12)),
         ("* * * * *", "UTC", at(2026, 3, 11)),
         ("0 0 * * *", "Asia/Tokyo", at(2026, 3, 10, 15)),
-        # The 11th is a Wednesday: fires of other weekdays are about other dates.
+        # The 11th is a Wednesday: fires on other weekdays report other dates.
         ("0 6 * * WED", "UTC", at(2026, 3, 11, 6)),
         ("0 6 * * MON", "UTC", None),
         ("nonsense", "UTC", None),
         ("0 0 * * *", "Mars/Olympus", None),
     ],
 )
-def test_a_day_is_due_at_the_first_fire_about_it_after_its_end(
+def test_a_day_is_due_at_the_first_fire_that_reports_it_after_its_end(
     cron: str, timezone: str, due: datetime | None
 ) -> None:
     if timezone == "Mars/Olympus":
         broken = expectation(timezone=timezone)
-        promised = Expectation(broken.daily, broken.first_day, "UTC", QUARTER)
+        expected = Expectation(broken.daily, broken.first_day, "UTC", QUARTER)
     else:
-        promised = expectation(cron=cron, timezone=timezone)
+        expected = expectation(cron=cron, timezone=timezone)
 
-    assert promised.due_at(DAY) == due
-
-
-def test_a_day_is_late_a_while_after_it_was_due_unless_it_is_sealed() -> None:
-    promised, due = expectation(cron="0 3 * * *"), at(2026, 3, 11, 3)
-
-    assert not promised.is_late(DAY, sealed=False, now=due + QUARTER - timedelta(seconds=1))
-    assert promised.is_late(DAY, sealed=False, now=due + QUARTER)
-    assert not promised.is_late(DAY, sealed=True, now=due + timedelta(days=30))
+    assert expected.due_at(DAY) == due
 
 
-def test_what_was_due_before_the_schedule_or_the_first_order_is_never_late() -> None:
+def test_an_unsealed_day_is_late_after_the_due_time_and_the_tolerance() -> None:
+    expected, due = expectation(cron="0 3 * * *"), at(2026, 3, 11, 3)
+
+    assert not expected.is_late(DAY, sealed=False, now=due + QUARTER - timedelta(seconds=1))
+    assert expected.is_late(DAY, sealed=False, now=due + QUARTER)
+    assert not expected.is_late(DAY, sealed=True, now=due + timedelta(days=30))
+
+
+def test_a_day_due_before_the_schedule_or_the_first_order_is_never_late() -> None:
     long_after = at(2027, 1, 1)
     new = expectation(created_at=at(2026, 3, 11, 0, 1))
     empty = expectation(first_day=date(2026, 3, 11))
 
-    for promised in (new, empty):
-        assert promised.due_at(DAY) is None
-        assert not promised.is_late(DAY, sealed=False, now=long_after)
-        assert promised.is_late(DAY + timedelta(days=1), sealed=False, now=long_after)
+    for expected in (new, empty):
+        assert expected.due_at(DAY) is None
+        assert not expected.is_late(DAY, sealed=False, now=long_after)
+        assert expected.is_late(DAY + timedelta(days=1), sealed=False, now=long_after)

@@ -1,4 +1,4 @@
-"""What becomes of one date of a backfill? Pure."""
+"""Decisions of a backfill about each date: build, join a run, or skip."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,70 +10,70 @@ from daybook_domain.reports.business_day import BusinessDay
 
 
 class DayAction(StrEnum):
-    """What becomes of a date?"""
+    """What a backfill does with a date."""
 
     BUILD = "build"
     JOIN = "join"
-    """Another run builds it, or has done so since it was asked for."""
+    """Another run builds the date, or has built it since the backfill was requested."""
     SEALED = "skip: sealed"
     NOT_FAILED = "skip: not failed"
-    NEVER_WAS = "skip: never was"
+    NONEXISTENT = "skip: never was"
 
     @property
-    def outcome(self) -> BackfillDayOutcome:
-        """With which outcome the date begins."""
-        return _OUTCOMES.get(self, BackfillDayOutcome.OPEN)
+    def initial_outcome(self) -> BackfillDayOutcome:
+        """The outcome that the date is stored with at first."""
+        return _INITIAL_OUTCOMES.get(self, BackfillDayOutcome.OPEN)
 
 
-_OUTCOMES = {
+_INITIAL_OUTCOMES = {
     DayAction.SEALED: BackfillDayOutcome.SEALED,
     DayAction.NOT_FAILED: BackfillDayOutcome.NOT_FAILED,
-    DayAction.NEVER_WAS: BackfillDayOutcome.NEVER_WAS,
+    DayAction.NONEXISTENT: BackfillDayOutcome.NONEXISTENT,
 }
 
 
 @dataclass(frozen=True)
 class DayFacts:
-    """What is known about a date when a backfill comes to it."""
+    """The state of a date and its runs when a backfill decides about it."""
 
     sealed: bool = False
     failed: bool = False
-    """Of its runs that ended with or without a report, the latest ended without."""
-    waiting_run_id: UUID | None = None
-    begun_run_id: UUID | None = None
-    """The run, running or succeeded, that began last."""
-    begun_at: datetime | None = None
+    """The latest of its runs that succeeded or failed has failed."""
+    pending_run_id: UUID | None = None
+    started_run_id: UUID | None = None
+    """The latest started run of those that are running or succeeded."""
+    started_at: datetime | None = None
     is_running: bool = False
-    """That run has not ended."""
+    """The started run has not ended."""
 
 
 @dataclass(frozen=True)
 class DayDecision:
-    """A verdict, and the run that is joined."""
+    """The action for a date, and the run that it joins."""
 
-    verdict: DayAction
+    action: DayAction
     run_id: UUID | None = None
 
 
 def decide(
     mode: BackfillMode, day: BusinessDay, facts: DayFacts, *, since: datetime
 ) -> DayDecision:
-    """Return what becomes of `day` in a backfill that was asked for at `since`.
+    """Return the decision about `day` in a backfill that was requested at `since`.
 
-    A run that began after that saw every order that the caller can have meant.
+    A run that started after `since` has read every order that existed at the request.
     """
     if day.starts_at == day.ends_at:
-        return DayDecision(DayAction.NEVER_WAS)
+        return DayDecision(DayAction.NONEXISTENT)
     if mode is BackfillMode.ABSENT and facts.sealed:
         return DayDecision(DayAction.SEALED)
     if mode is BackfillMode.FAILED and not facts.failed:
         return DayDecision(DayAction.NOT_FAILED)
-    if facts.waiting_run_id is not None:
-        return DayDecision(DayAction.JOIN, facts.waiting_run_id)
-    if facts.begun_at is not None and (
-        facts.begun_at >= since
-        # It is about to seal the day, which is all that is wanted.
-        or (mode is BackfillMode.ABSENT and facts.is_running and facts.begun_at >= day.ends_at)
+    if facts.pending_run_id is not None:
+        return DayDecision(DayAction.JOIN, facts.pending_run_id)
+    if facts.started_at is not None and (
+        facts.started_at >= since
+        # It is about to seal the day, which is all that this mode requires.
+        or (mode is BackfillMode.ABSENT and facts.is_running and facts.started_at >= day.ends_at)
     ):
-        return DayDecision(DayAction.JOIN, facts.begun_run_id)
+        return DayDecision(DayAction.JOIN, facts.started_run_id)
     return DayDecision(DayAction.BUILD)

@@ -1,21 +1,21 @@
-"""What can be refused about backfills?"""
+"""Errors about backfills."""
 
 from daybook_domain.errors import Conflict, Invalid, NotFound
 
 
 class BackfillNotFound(NotFound):
-    """There is no such backfill."""
+    """The backfill does not exist."""
 
     code = "backfill_not_found"
 
 
 class BackfillEnded(Conflict):
-    """The backfill has ended, so there is nothing to pause, resume or cancel."""
+    """The backfill has ended, so it cannot be paused, resumed or cancelled."""
 
     code = "backfill_ended"
 
 
 class InvalidRange(Invalid):
-    """The range of dates is turned round, too long, or reaches into the future."""
+    """The range of dates is reversed, too long, or reaches into the future."""
 
     code = "invalid_range"

@@ -1,4 +1,4 @@
-"""What is stored of backfills: a range of dates to build, and what became of each?"""
+"""Tables of backfills and the dates that they build."""
 
 from datetime import date, datetime
 from enum import StrEnum
@@ -11,29 +11,29 @@ from daybook_domain.types import Table, UtcDateTime, created_at, text_enum
 
 
 class BackfillMode(StrEnum):
-    """Which dates of the range are built?"""
+    """Which dates of the range are built."""
 
     ABSENT = "absent"
-    """Those without a sealed report."""
+    """The dates without a sealed report."""
     FAILED = "failed"
-    """Those whose latest run failed."""
+    """The dates whose latest run failed."""
     ALL = "all"
 
 
 class BackfillState(StrEnum):
-    """How far has a backfill come?"""
+    """The life cycle of a backfill."""
 
     RUNNING = "running"
     PAUSED = "paused"
-    """No further date is begun."""
+    """No further date is started."""
     CANCELLED = "cancelled"
-    """No further date is begun, for ever, and what no worker had begun is withdrawn."""
+    """No further date is started, and its pending runs are cancelled."""
     FINISHED = "finished"
-    """Something has become of each date."""
+    """Every date has an outcome."""
 
 
 class BackfillDayOutcome(StrEnum):
-    """What became of a date?"""
+    """The outcome of a date."""
 
     OPEN = "open"
     """Its run has not ended."""
@@ -42,8 +42,8 @@ class BackfillDayOutcome(StrEnum):
     CANCELLED = "cancelled"
     SEALED = "skipped: sealed"
     NOT_FAILED = "skipped: not failed"
-    NEVER_WAS = "skipped: never was"
-    """The zone jumped over that date."""
+    NONEXISTENT = "skipped: never was"
+    """The time zone skipped that date."""
 
 
 class Backfill(Table, table=True):
@@ -53,7 +53,7 @@ class Backfill(Table, table=True):
     __table_args__ = (
         CheckConstraint("from_date <= to_date", name="range"),
         CheckConstraint("concurrency > 0", name="concurrency_positive"),
-        # The same request again joins the one that is going on.
+        # A repeated request joins the active backfill.
         Index(
             "uq_backfills_going",
             "from_date",
@@ -71,29 +71,29 @@ class Backfill(Table, table=True):
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     from_date: date
     to_date: date
-    """Included."""
+    """Inclusive."""
     mode: BackfillMode = Field(sa_type=text_enum(BackfillMode, name="mode"))
     state: BackfillState = Field(
         default=BackfillState.RUNNING, sa_type=text_enum(BackfillState, name="state")
     )
     concurrency: int
-    """How many of its dates are at most waiting or being built at the same time."""
+    """Maximum number of its dates that are pending or running at the same time."""
     next_date: date
-    """The dates before this one have been decided about."""
+    """The next date to decide about; all earlier dates are decided."""
     reason: str | None = Field(default=None, max_length=500)
     requested_by: str | None = Field(default=None, max_length=200)
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """When nothing of it was going on any more, cancelled or not."""
+    """When its last run ended, also that of a cancelled backfill."""
     created_at: datetime = created_at()
 
     @property
     def total(self) -> int:
-        """How many dates it is about."""
+        """The number of dates in the range."""
         return (self.to_date - self.from_date).days + 1
 
 
 class BackfillDay(Table, table=True):
-    """One date that a backfill has come to, and what became of it."""
+    """A date that a backfill has decided about, and its outcome."""
 
     __tablename__ = "backfill_days"
     __table_args__ = (
@@ -105,8 +105,8 @@ class BackfillDay(Table, table=True):
     report_date: date = Field(primary_key=True)
     outcome: BackfillDayOutcome = Field(sa_type=text_enum(BackfillDayOutcome, name="outcome"))
     run_id: UUID | None = Field(default=None)
-    """The run that does the work."""
+    """The run that builds the date."""
     joined: bool = Field(default=False)
-    """That run was there already, for another reason."""
+    """The run was requested by something else, and the backfill joined it."""
     settled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     created_at: datetime = created_at()

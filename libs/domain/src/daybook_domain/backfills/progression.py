@@ -1,7 +1,7 @@
-"""How does a backfill come from one date to the next? Writes, inside the caller's transaction.
+"""Progression of backfills from date to date, in the caller's transaction.
 
-Dates become runs a few at a time, never more of one backfill than its concurrency: so the queue
-never holds a range, and whatever is more urgent finds its place.
+A backfill has at most `concurrency` pending or running runs, so a long range does not fill the
+dispatch queue and delay more urgent runs.
 """
 
 from collections.abc import Sequence
@@ -23,17 +23,17 @@ from daybook_domain.runs.errors import FutureDay
 from daybook_domain.runs.models import RunTrigger
 
 MAX_DATES_PER_BATCH = 500
-"""How many dates of one backfill one transaction decides about; the rest follows in the next."""
+"""Maximum dates of one backfill that one transaction decides about."""
 
 
 async def advance(session: AsyncSession, *, timezone: str, now: datetime, limit: int) -> int:
-    """Bring up to `limit` backfills forward; return how many dates were decided about.
+    """Advance up to `limit` backfills; return the number of dates that were decided about.
 
-    One that somebody holds up, or that a clock put back has brought to a day to come, is passed
-    over, and stops no other.
+    A backfill that fails does not affect the others: a row of it is locked, or its next date is in
+    the future because the clock went back.
     """
     decided = 0
-    for backfill in await _unfinished(session, limit=limit):
+    for backfill in await _list_unfinished_for_update(session, limit=limit):
         try:
             async with session.begin_nested():
                 decided += await _advance(session, backfill, timezone=timezone, now=now)
@@ -42,10 +42,10 @@ async def advance(session: AsyncSession, *, timezone: str, now: datetime, limit:
     return decided
 
 
-async def _unfinished(session: AsyncSession, *, limit: int) -> Sequence[Backfill]:
-    """Lock and return backfills of which something is going on, oldest first.
+async def _list_unfinished_for_update(session: AsyncSession, *, limit: int) -> Sequence[Backfill]:
+    """Lock and return the backfills that can advance, oldest first.
 
-    Those that another scheduler holds are passed over.
+    Backfills that another scheduler has locked are skipped.
     """
     is_open = exists().where(
         col(BackfillDay.backfill_id) == Backfill.id,
@@ -68,15 +68,21 @@ async def _unfinished(session: AsyncSession, *, limit: int) -> Sequence[Backfill
 async def _advance(
     session: AsyncSession, backfill: Backfill, *, timezone: str, now: datetime
 ) -> int:
-    room = backfill.concurrency - await _settle(session, backfill, timezone=timezone, now=now)
+    open_dates = await _settle(session, backfill, timezone=timezone, now=now)
     decided = 0
     if backfill.state is BackfillState.RUNNING:
-        decided = await _hand_out(session, backfill, room, timezone=timezone, now=now)
-    # What was found built already is settled at once.
-    going_on = await _settle(session, backfill, timezone=timezone, now=now)
-    if not going_on and backfill.state is BackfillState.CANCELLED:
+        decided = await _start_dates(
+            session,
+            backfill,
+            slots=backfill.concurrency - open_dates,
+            timezone=timezone,
+            now=now,
+        )
+    # Dates that joined a run that has already ended are settled immediately.
+    open_dates = await _settle(session, backfill, timezone=timezone, now=now)
+    if not open_dates and backfill.state is BackfillState.CANCELLED:
         backfill.finished_at = now
-    elif not going_on and backfill.next_date > backfill.to_date:
+    elif not open_dates and backfill.next_date > backfill.to_date:
         backfill.state, backfill.finished_at = BackfillState.FINISHED, now
     await session.flush()
     return decided
@@ -91,17 +97,17 @@ _OPEN = """
     WHERE d.backfill_id = :id AND d.outcome = 'open'
 """
 
-# Where somebody cancelled what was joined, the date is still wanted.
-_LOST = text(f"SELECT report_date FROM ({_OPEN}) AS day WHERE joined AND state = 'cancelled'")
+# The backfill still has to build a date whose joined run was cancelled.
+_LIST_LOST = text(f"SELECT report_date FROM ({_OPEN}) AS day WHERE joined AND state = 'cancelled'")
 
 _SETTLE = text(
     f"""
-    UPDATE backfill_days AS kept SET
+    UPDATE backfill_days AS stored SET
         outcome = CASE WHEN day.state IN ('succeeded', 'failed') THEN day.state
             ELSE 'cancelled' END,
         run_id = day.run_id, settled_at = :now
     FROM ({_OPEN}) AS day
-    WHERE kept.backfill_id = :id AND kept.report_date = day.report_date
+    WHERE stored.backfill_id = :id AND stored.report_date = day.report_date
         AND day.state NOT IN ('pending', 'queued', 'running')
     """
 )
@@ -114,54 +120,59 @@ _COUNT_OPEN = text(
 async def _settle(
     session: AsyncSession, backfill: Backfill, *, timezone: str, now: datetime
 ) -> int:
-    """Write down what has become of the dates under way; return how many still are."""
+    """Store the outcomes of open dates whose run has ended; return the number of open dates."""
     this = {"id": backfill.id}
     if backfill.state is BackfillState.RUNNING:
-        for day in (await session.execute(_LOST, this)).scalars().all():
+        for day in (await session.execute(_LIST_LOST, this)).scalars().all():
             run = await _request(session, backfill, day, timezone=timezone, now=now)
             await session.execute(
-                _ASK_AGAIN, {**this, "day": day, "run_id": run.run.id, "joined": run.joined}
+                _REPLACE_RUN, {**this, "day": day, "run_id": run.run.id, "joined": run.joined}
             )
     await session.execute(_SETTLE, {**this, "now": now})
-    going_on: int = (await session.execute(_COUNT_OPEN, this)).scalar_one()
-    return going_on
+    open_dates: int = (await session.execute(_COUNT_OPEN, this)).scalar_one()
+    return open_dates
 
 
-_ASK_AGAIN = text(
+_REPLACE_RUN = text(
     "UPDATE backfill_days SET run_id = :run_id, joined = :joined"
     " WHERE backfill_id = :id AND report_date = :day"
 )
 
 
-async def _hand_out(
-    session: AsyncSession, backfill: Backfill, room: int, *, timezone: str, now: datetime
+async def _start_dates(
+    session: AsyncSession, backfill: Backfill, *, slots: int, timezone: str, now: datetime
 ) -> int:
-    """Decide about the next dates, until as many are under way as may be."""
-    if room <= 0:
+    """Decide about the next dates until `slots` of them are open; return the number decided."""
+    if slots <= 0:
         return 0
-    lines = list[dict[str, Any]]()
+    rows = list[dict[str, Any]]()
     days = _next_dates(backfill)
     facts = await queries.get_day_facts(session, days)
     for day in days:
-        found = business_day(day, timezone=timezone)
-        decision = decide(backfill.mode, found, facts[day], since=backfill.created_at)
-        if decision.verdict.outcome is BackfillDayOutcome.OPEN:
-            if not room:
+        decision = decide(
+            backfill.mode,
+            business_day(day, timezone=timezone),
+            facts[day],
+            since=backfill.created_at,
+        )
+        if decision.action.initial_outcome is BackfillDayOutcome.OPEN:
+            if not slots:
                 break
-            room -= 1
-        lines.append(await _line(session, backfill, day, decision, timezone=timezone, now=now))
+            slots -= 1
+        rows.append(await _start_date(session, backfill, day, decision, timezone=timezone, now=now))
         backfill.next_date = day + timedelta(days=1)
-    if lines:
-        await session.execute(BackfillDay.__table__.insert(), lines)  # type: ignore[attr-defined]
-    return len(lines)
+    if rows:
+        await session.execute(BackfillDay.__table__.insert(), rows)  # type: ignore[attr-defined]
+    return len(rows)
 
 
 def _next_dates(backfill: Backfill) -> Sequence[date]:
-    left = (backfill.to_date - backfill.next_date).days + 1
-    return [backfill.next_date + timedelta(days=n) for n in range(min(left, MAX_DATES_PER_BATCH))]
+    remaining = (backfill.to_date - backfill.next_date).days + 1
+    count = min(remaining, MAX_DATES_PER_BATCH)
+    return [backfill.next_date + timedelta(days=n) for n in range(count)]
 
 
-async def _line(
+async def _start_date(
     session: AsyncSession,
     backfill: Backfill,
     day: date,
@@ -170,12 +181,13 @@ async def _line(
     timezone: str,
     now: datetime,
 ) -> dict[str, Any]:
+    """Request the run of a date if needed; return the row of `backfill_days`."""
     run_id: UUID | None = decision.run_id
-    joined = decision.verdict is DayAction.JOIN
-    if decision.verdict is DayAction.BUILD:
+    joined = decision.action is DayAction.JOIN
+    if decision.action is DayAction.BUILD:
         requested = await _request(session, backfill, day, timezone=timezone, now=now)
         run_id, joined = requested.run.id, requested.joined
-    outcome = decision.verdict.outcome
+    outcome = decision.action.initial_outcome
     return {
         "backfill_id": backfill.id,
         "report_date": day,

@@ -1,4 +1,4 @@
-"""What can be asked about backfills? Reads; decides nothing."""
+"""Queries of backfills and their dates."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -14,34 +14,33 @@ from daybook_domain.backfills.decisions import DayFacts
 from daybook_domain.backfills.errors import BackfillNotFound
 from daybook_domain.backfills.models import Backfill, BackfillState
 
-ENDED = {"succeeded", "failed", "cancelled"}
-RATE_OVER = timedelta(minutes=1)
+ENDED_OUTCOMES = {"succeeded", "failed", "cancelled"}
 
 
 @dataclass(frozen=True)
 class BackfillProgress:
-    """How far a backfill has come."""
+    """Counts of the dates of a backfill, by outcome."""
 
     total: int
     outcomes: Counter[str] = field(default_factory=Counter)
-    """How many dates have come to which outcome; those with a run are counted by its state."""
+    """Number of dates per outcome; a date with an active run is counted by the run's state."""
     joined: int = 0
-    """How many of them another run has built, or builds."""
-    built_lately: int = 0
-    """How many were built, or failed, within the last minute."""
+    """Number of those dates that a joined run builds or has built."""
+    built_last_minute: int = 0
+    """Number of dates whose build succeeded or failed within the last minute."""
 
     @property
     def done(self) -> int:
-        """How many dates nothing more will become of."""
+        """The number of dates with a final outcome."""
         return sum(
             count
             for outcome, count in self.outcomes.items()
-            if outcome in ENDED or outcome.startswith("skipped")
+            if outcome in ENDED_OUTCOMES or outcome.startswith("skipped")
         )
 
     @property
     def untouched(self) -> int:
-        """How many dates have not been decided about."""
+        """The number of dates that are not decided about yet."""
         return self.total - self.outcomes.total()
 
 
@@ -51,7 +50,7 @@ class BackfillDayStatus:
 
     report_date: date
     outcome: str
-    """Of a date with a run: that run's state."""
+    """The state of the run, for a date whose run is active."""
     run_id: UUID | None
     joined: bool
     revision: int | None
@@ -60,17 +59,32 @@ class BackfillDayStatus:
     settled_at: datetime | None
 
 
-async def get_backfill(session: AsyncSession, backfill_id: UUID, *, lock: bool = False) -> Backfill:
-    """Return a backfill, locked for the caller on request, or raise `BackfillNotFound`."""
-    statement = select(Backfill).where(Backfill.id == backfill_id)
-    if lock:
-        statement = statement.with_for_update().execution_options(populate_existing=True)
+async def get_backfill(session: AsyncSession, backfill_id: UUID) -> Backfill:
+    """Return a backfill. Raises `BackfillNotFound`."""
+    found = (await session.exec(select(Backfill).where(Backfill.id == backfill_id))).one_or_none()
+    if found is None:
+        raise _not_found(backfill_id)
+    return found
+
+
+async def get_backfill_for_update(session: AsyncSession, backfill_id: UUID) -> Backfill:
+    """Lock and return a backfill. Raises `BackfillNotFound`."""
+    statement = (
+        select(Backfill)
+        .where(Backfill.id == backfill_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
     found = (await session.exec(statement)).one_or_none()
     if found is None:
-        raise BackfillNotFound(
-            f"There is no backfill {backfill_id}; GET /report/backfills lists the latest."
-        )
+        raise _not_found(backfill_id)
     return found
+
+
+def _not_found(backfill_id: UUID) -> BackfillNotFound:
+    return BackfillNotFound(
+        f"Backfill {backfill_id} does not exist; GET /report/backfills lists the latest."
+    )
 
 
 async def list_backfills(
@@ -80,7 +94,10 @@ async def list_backfills(
     before: tuple[datetime, UUID] | None = None,
     limit: int,
 ) -> Sequence[Backfill]:
-    """Return backfills, newest first; `before` is the `(created_at, id)` of the last one seen."""
+    """Return backfills, newest first.
+
+    `before` is the `(created_at, id)` of the last backfill on the previous page.
+    """
     statement = select(Backfill)
     if states:
         statement = statement.where(col(Backfill.state).in_(states))
@@ -90,7 +107,7 @@ async def list_backfills(
     return (await session.exec(statement.order_by(*newest).limit(limit))).all()
 
 
-# The run of a date may have joined another in turn, when it was to wait again.
+# The run of a date may itself have joined another run when it returned to pending.
 _DAYS = """
     SELECT d.backfill_id, d.report_date, d.joined, d.settled_at,
         coalesce(work.id, run.id, d.run_id) AS run_id,
@@ -108,8 +125,8 @@ _PROGRESS = text(
     f"""
     SELECT backfill_id, outcome, count(*) AS days, count(*) FILTER (WHERE joined) AS joined,
         count(*) FILTER (
-            WHERE settled_at > :lately AND outcome IN ('succeeded', 'failed')
-        ) AS built_lately
+            WHERE settled_at > :minute_ago AND outcome IN ('succeeded', 'failed')
+        ) AS built_last_minute
     FROM ({_DAYS}) AS day
     WHERE backfill_id = ANY (CAST(:ids AS uuid[]))
     GROUP BY backfill_id, outcome
@@ -120,16 +137,18 @@ _PROGRESS = text(
 async def get_progress(
     session: AsyncSession, backfills: Sequence[Backfill], *, now: datetime
 ) -> dict[UUID, BackfillProgress]:
-    """Return how far each of the backfills has come."""
+    """Return the progress of each of the backfills, by id."""
     found: dict[UUID, BackfillProgress] = {b.id: BackfillProgress(total=b.total) for b in backfills}
-    rows = await session.execute(_PROGRESS, {"ids": list(found), "lately": now - RATE_OVER})
+    rows = await session.execute(
+        _PROGRESS, {"ids": list(found), "minute_ago": now - timedelta(minutes=1)}
+    )
     for row in rows:
         so_far = found[row.backfill_id]
         found[row.backfill_id] = BackfillProgress(
             total=so_far.total,
             outcomes=so_far.outcomes + Counter({row.outcome: row.days}),
             joined=so_far.joined + row.joined,
-            built_lately=so_far.built_lately + row.built_lately,
+            built_last_minute=so_far.built_last_minute + row.built_last_minute,
         )
     return found
 
@@ -154,7 +173,7 @@ async def list_backfill_days(
     after: date | None = None,
     limit: int,
 ) -> list[BackfillDayStatus]:
-    """Return the dates that a backfill has come to, by date, those after `after`."""
+    """Return up to `limit` decided dates of a backfill after `after`, by date."""
     rows = await session.execute(
         _PAGE,
         {"id": backfill_id, "after": after, "outcomes": list(outcomes), "limit": limit},
@@ -164,19 +183,19 @@ async def list_backfill_days(
 
 _FACTS = text(
     """
-    SELECT day.date, line.sealed_at IS NOT NULL AS sealed, waiting.id AS waiting_run_id,
-        begun.id AS begun_run_id, begun.started_at AS begun_at,
-        coalesce(begun.state = 'running', false) AS is_running,
+    SELECT day.date, report.sealed_at IS NOT NULL AS sealed, pending.id AS pending_run_id,
+        started.id AS started_run_id, started.started_at,
+        coalesce(started.state = 'running', false) AS is_running,
         coalesce(ended.state = 'failed', false) AS failed
     FROM unnest(CAST(:days AS date[])) AS day(date)
-    LEFT JOIN report_days AS line ON line.report_date = day.date
-    LEFT JOIN report_runs AS waiting
-        ON waiting.report_date = day.date AND waiting.state IN ('pending', 'queued')
+    LEFT JOIN report_days AS report ON report.report_date = day.date
+    LEFT JOIN report_runs AS pending
+        ON pending.report_date = day.date AND pending.state IN ('pending', 'queued')
     LEFT JOIN LATERAL (
         SELECT id, started_at, state FROM report_runs
         WHERE report_date = day.date AND state IN ('running', 'succeeded')
         ORDER BY started_at DESC LIMIT 1
-    ) AS begun ON true
+    ) AS started ON true
     LEFT JOIN LATERAL (
         SELECT state FROM report_runs
         WHERE report_date = day.date AND state IN ('succeeded', 'failed')
@@ -187,15 +206,15 @@ _FACTS = text(
 
 
 async def get_day_facts(session: AsyncSession, days: Sequence[date]) -> dict[date, DayFacts]:
-    """Return what is known about each of `days`."""
+    """Return the facts of each of `days`, by date."""
     rows = await session.execute(_FACTS, {"days": list(days)})
     return {
         row.date: DayFacts(
             sealed=row.sealed,
             failed=row.failed,
-            waiting_run_id=row.waiting_run_id,
-            begun_run_id=row.begun_run_id,
-            begun_at=row.begun_at,
+            pending_run_id=row.pending_run_id,
+            started_run_id=row.started_run_id,
+            started_at=row.started_at,
             is_running=row.is_running,
         )
         for row in rows

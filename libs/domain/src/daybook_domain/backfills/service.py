@@ -1,10 +1,10 @@
-"""What can be decided about backfills? Writes, inside the caller's transaction.
+"""Decisions of users about backfills, in the caller's transaction.
 
-running ──▶ finished        something has become of each date (see advance.py)
+running ──▶ finished        every date has an outcome (see progression.py)
   ▲  │
-  │  ├──▶ paused            what was handed out goes on
+  │  ├──▶ paused            pending and running runs continue
   └──┼────┘
-     └──▶ cancelled         what no worker has begun is withdrawn
+     └──▶ cancelled         pending runs are cancelled, running ones continue
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,14 @@ from daybook_domain.runs.requests import notify_schedulers
 MAX_RANGE_DAYS = 3_660
 MAX_CONCURRENCY = 100
 DEFAULT_CONCURRENCY = 4
-"""How many dates of a backfill are under way at the same time, unless it is said otherwise."""
+"""Default of the maximum number of dates that are pending or running at the same time."""
 
 ACTIVE_STATES = (BackfillState.RUNNING, BackfillState.PAUSED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackfillRange:
-    """Which dates to build; `last` is included."""
+    """The dates to build; `last` is inclusive."""
 
     first: date
     last: date
@@ -47,32 +47,29 @@ class BackfillRange:
         count = (self.last - self.first).days + 1
         return (self.first + timedelta(days=n) for n in range(count))
 
-    def check(self, *, today: date) -> None:
-        """Raise `InvalidRange`, naming the field, for what cannot be built.
+    def validate(self, *, today: date) -> None:
+        """Raise `InvalidRange`, with the field, if the range cannot be built.
 
-        Today may be: its report stays provisional until the nightly run.
+        Today is allowed: its report stays provisional until the nightly run.
         """
         if self.first > self.last:
-            raise InvalidRange(
-                f"the range is turned round: `from` ({self.first}) is after `to` ({self.last}).",
-                field="from",
-            )
+            raise InvalidRange(f"`from` ({self.first}) is after `to` ({self.last}).", field="from")
         if self.last > today:
             raise InvalidRange(
-                f"{self.last} has not begun yet; the last day that can be built is {today}.",
+                f"{self.last} is in the future; the last day that can be built is {today}.",
                 field="to",
             )
         count = (self.last - self.first).days + 1
         if count > MAX_RANGE_DAYS:
             raise InvalidRange(
-                f"the range has {count:,} days; at most {MAX_RANGE_DAYS:,} fit into a backfill.",
+                f"the range has {count:,} days; expected at most {MAX_RANGE_DAYS:,}.",
                 field="to",
             )
 
 
 @dataclass(frozen=True)
 class RequestedBackfill:
-    """The backfill that will do the work, and whether it was going on already."""
+    """The new or active backfill of the range, and whether it was already active."""
 
     backfill: Backfill
     joined: bool
@@ -88,11 +85,11 @@ async def request(
     reason: str | None = None,
     requested_by: str | None = None,
 ) -> RequestedBackfill:
-    """Ask for the reports of a range; joins the backfill of the same range and mode, if one is on.
+    """Request the reports of a range, or join the active backfill of the same range and mode.
 
-    The schedulers hand out its dates. Raises `InvalidRange`, `Invalid`.
+    The schedulers start its dates. Raises `InvalidRange`, `Invalid`.
     """
-    wanted.check(today=local_date(now, timezone=timezone))
+    wanted.validate(today=local_date(now, timezone=timezone))
     if not 1 <= concurrency <= MAX_CONCURRENCY:
         raise Invalid(f"{concurrency} is not 1-{MAX_CONCURRENCY}", field="concurrency")
     backfill = Backfill(
@@ -111,22 +108,25 @@ async def request(
         .on_conflict_do_update(
             index_elements=[col(Backfill.from_date), col(Backfill.to_date), col(Backfill.mode)],
             index_where=text("state IN ('running', 'paused')"),
-            # Nothing changes, but the row is locked and comes back.
+            # A no-op update, because only updated rows are locked and returned.
             set_={"from_date": wanted.first},
         )
         .returning(Backfill)
         .execution_options(populate_existing=True)
     )
-    kept = (await session.scalars(statement)).one()
+    stored = (await session.scalars(statement)).one()
     await notify_schedulers(session)
-    return RequestedBackfill(kept, joined=kept.id != backfill.id)
+    return RequestedBackfill(stored, joined=stored.id != backfill.id)
 
 
 async def preview(
     session: AsyncSession, *, wanted: BackfillRange, timezone: str, now: datetime
 ) -> Sequence[tuple[date, DayDecision]]:
-    """Return what would become of each date if it were asked for now. Raises `InvalidRange`."""
-    wanted.check(today=local_date(now, timezone=timezone))
+    """Return the decision about each date if the backfill were requested now, by date.
+
+    Raises `InvalidRange`.
+    """
+    wanted.validate(today=local_date(now, timezone=timezone))
     facts = await queries.get_day_facts(session, list(wanted.days))
     return [
         (
@@ -138,16 +138,16 @@ async def preview(
 
 
 async def pause(session: AsyncSession, backfill_id: UUID) -> Backfill:
-    """Begin with no further date; what was handed out goes on. Raises `BackfillEnded`."""
-    backfill = await _lock_going(session, backfill_id)
+    """Start no further date; pending and running runs continue. Raises `BackfillEnded`."""
+    backfill = await _get_active_for_update(session, backfill_id)
     backfill.state = BackfillState.PAUSED
     await session.flush()
     return backfill
 
 
 async def resume(session: AsyncSession, backfill_id: UUID) -> Backfill:
-    """Go on with a backfill that was paused. Raises `BackfillEnded`."""
-    backfill = await _lock_going(session, backfill_id)
+    """Resume a paused backfill. Raises `BackfillEnded`."""
+    backfill = await _get_active_for_update(session, backfill_id)
     backfill.state = BackfillState.RUNNING
     await session.flush()
     await notify_schedulers(session)
@@ -155,24 +155,24 @@ async def resume(session: AsyncSession, backfill_id: UUID) -> Backfill:
 
 
 async def cancel(session: AsyncSession, backfill_id: UUID, *, now: datetime) -> Backfill:
-    """Withdraw what no worker has begun, unless somebody else waits for it too.
+    """Cancel a backfill and those of its pending runs that nothing else needs.
 
-    Builds under way finish. Cancelling again changes nothing. Raises `BackfillEnded` for one that
-    has finished.
+    Running builds continue. Cancelling again changes nothing. Raises `BackfillEnded` if the
+    backfill has finished.
     """
-    backfill = await queries.get_backfill(session, backfill_id, lock=True)
+    backfill = await queries.get_backfill_for_update(session, backfill_id)
     if backfill.state is BackfillState.FINISHED:
         raise _ended(backfill)
     backfill.state = BackfillState.CANCELLED
     await session.flush()
-    await session.execute(_WITHDRAW, {"id": backfill_id, "now": now})
+    await session.execute(_CANCEL_PENDING_RUNS, {"id": backfill_id, "now": now})
     await notify_schedulers(session)
     return backfill
 
 
-# A run whose priority is that of others, or that a fire or another backfill has joined, is theirs
-# too. Rows in other hands are about to be sent, claimed or joined: they go on.
-_WITHDRAW = text(
+# A run is needed elsewhere if its priority was raised, or if a fire or another backfill joined it.
+# A locked run is about to be dispatched, claimed or joined, so it is skipped and continues.
+_CANCEL_PENDING_RUNS = text(
     """
     UPDATE report_runs AS run SET
         state = 'cancelled', reason = 'the backfill was cancelled', finished_at = :now,
@@ -184,8 +184,8 @@ _WITHDRAW = text(
             AND state IN ('pending', 'queued') AND priority >= 20
         ORDER BY id
         FOR UPDATE SKIP LOCKED
-    ) AS mine
-    WHERE run.id = mine.id
+    ) AS own
+    WHERE run.id = own.id
         AND NOT EXISTS (SELECT FROM report_runs AS fire WHERE fire.joined_run_id = run.id)
         AND NOT EXISTS (
             SELECT FROM backfill_days AS day JOIN backfills AS other ON other.id = day.backfill_id
@@ -206,16 +206,16 @@ _PRUNE = text(
 
 
 async def prune(session: AsyncSession, *, before: datetime, limit: int) -> None:
-    """Forget up to `limit` backfills that finished before that instant."""
+    """Delete up to `limit` backfills that finished before `before`."""
     await session.execute(_PRUNE, {"before": before, "limit": limit})
 
 
-async def _lock_going(session: AsyncSession, backfill_id: UUID) -> Backfill:
-    backfill = await queries.get_backfill(session, backfill_id, lock=True)
+async def _get_active_for_update(session: AsyncSession, backfill_id: UUID) -> Backfill:
+    backfill = await queries.get_backfill_for_update(session, backfill_id)
     if backfill.state not in ACTIVE_STATES:
         raise _ended(backfill)
     return backfill
 
 
 def _ended(backfill: Backfill) -> BackfillEnded:
-    return BackfillEnded(f"Backfill {backfill.id} has ended already: it is {backfill.state}.")
+    return BackfillEnded(f"Backfill {backfill.id} has already ended: it is {backfill.state}.")

@@ -1,4 +1,4 @@
-"""What may be said of a schedule, and what is wrong with what was said? Pure."""
+"""Schedule definitions and their validation."""
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -12,6 +12,9 @@ from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
 
+DAILY_NAME = "daily"
+"""The reserved name of the schedule that the settings define."""
+
 MAX_NAME_LENGTH = 100
 MAX_OFFSET_DAYS = 3660
 MAX_CATCHUP_WINDOW = timedelta(days=31)
@@ -20,7 +23,7 @@ MAX_JITTER = timedelta(days=1)
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleDefinition:
-    """When a schedule fires, what it reports, and its policies."""
+    """When a schedule fires, which date it reports, and its policies."""
 
     name: str
     cron: str
@@ -34,16 +37,16 @@ class ScheduleDefinition:
 
     @classmethod
     def of(cls, schedule: Schedule) -> Self:
-        """Return what is said of a stored schedule."""
+        """Return the definition of a stored schedule."""
         return cls(**{field.name: getattr(schedule, field.name) for field in fields(cls)})
 
     @property
     def firing_key(self) -> tuple[str, str, int]:
-        """What decides when it fires, and about which date."""
+        """The fields that determine when it fires and which date it reports."""
         return self.cron, self.timezone, self.report_offset_days
 
-    def check(self) -> None:
-        """Raise `Invalid`, naming the field, for what cannot be."""
+    def validate(self) -> None:
+        """Raise `Invalid`, with the field, if a field is invalid."""
         if not self.name.strip() or self.name != self.name.strip() or not self.name.isprintable():
             raise Invalid("expected a name without spaces around it", field="name")
         if len(self.name) > MAX_NAME_LENGTH:
@@ -52,12 +55,14 @@ class ScheduleDefinition:
         validate_zone(self.timezone)
         validate_cron_in_zone(self.cron, timezone=self.timezone)
         validate_offset(self.report_offset_days)
-        _within(self.catchup_window, MAX_CATCHUP_WINDOW, field="catchup_window_seconds")
-        _within(self.jitter, MAX_JITTER, field="jitter_seconds")
+        _validate_duration(
+            self.catchup_window, longest=MAX_CATCHUP_WINDOW, field="catchup_window_seconds"
+        )
+        _validate_duration(self.jitter, longest=MAX_JITTER, field="jitter_seconds")
 
 
 def validate_zone(name: str) -> None:
-    """Raise `Invalid` when there is no IANA zone of that name; its message knows similar ones."""
+    """Raise `Invalid`, suggesting similar names, if `name` is not an IANA time zone."""
     if name in _zones():
         return
     similar = get_close_matches(name, _zones(), n=2)
@@ -66,17 +71,17 @@ def validate_zone(name: str) -> None:
 
 
 def validate_cron_in_zone(expression: str, *, timezone: str) -> None:
-    """Raise `InvalidCron` where the clocks of a zone show none of the times."""
+    """Raise `InvalidCron` if clock changes of the zone skip every due time."""
     start = datetime(2024, 1, 1, tzinfo=UTC)
     if due_times.next_fire(expression, timezone=timezone, after=start) is None:
         raise InvalidCron(
-            f"'{expression}' never comes true in {timezone}: the clocks always jump over it",
+            f"'{expression}' never fires in {timezone}: clock changes skip all of its times",
             field="cron",
         )
 
 
 def validate_offset(days: int) -> None:
-    """Raise `Invalid` for an offset that leads to days to come, or too far back."""
+    """Raise `Invalid` if the offset leads to future days, or too far back."""
     if not -MAX_OFFSET_DAYS <= days <= 0:
         raise Invalid(
             f"{days} is not -{MAX_OFFSET_DAYS} to 0: -1 reports the day before the fire's"
@@ -85,7 +90,7 @@ def validate_offset(days: int) -> None:
         )
 
 
-def _within(duration: timedelta, longest: timedelta, *, field: str) -> None:
+def _validate_duration(duration: timedelta, *, longest: timedelta, field: str) -> None:
     if not timedelta(0) <= duration <= longest:
         raise Invalid(
             f"{duration.total_seconds():.0f} is not 0-{longest.total_seconds():.0f} seconds",
@@ -95,5 +100,5 @@ def _within(duration: timedelta, longest: timedelta, *, field: str) -> None:
 
 @lru_cache
 def _zones() -> frozenset[str]:
-    # The machine's own zone would mean another one on another machine.
+    # The local zone of a machine differs between machines.
     return frozenset(available_timezones() - {"localtime", "Factory"})

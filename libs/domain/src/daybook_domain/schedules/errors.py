@@ -1,16 +1,16 @@
-"""What can be refused about schedules?"""
+"""Errors about schedules."""
 
 from daybook_domain.errors import Conflict, Invalid, NotFound, Outdated
 
 
 class InvalidCron(Invalid):
-    """The cron expression cannot be read, or never comes true."""
+    """The cron expression is malformed or never fires."""
 
     code = "invalid_cron"
 
 
 class ScheduleNotFound(NotFound):
-    """There is no such schedule."""
+    """The schedule does not exist."""
 
     code = "schedule_not_found"
 
@@ -22,7 +22,7 @@ class ScheduleNameTaken(Conflict):
 
 
 class ScheduleFromSettings(Conflict):
-    """The schedule follows the settings, and would be written over at the next start."""
+    """The schedule is defined by the settings, and the next start would overwrite a change."""
 
     code = "schedule_from_settings"
 
@@ -34,12 +34,12 @@ class ScheduleNotPaused(Conflict):
 
 
 class ScheduleChanged(Outdated):
-    """Somebody has changed the schedule since the caller read it."""
+    """The schedule has changed since the caller read it."""
 
     code = "schedule_changed"
 
 
 class ScheduleFromTaskiq(Conflict):
-    """The schedule follows an entry of TaskIQ's source, and would be written over with it."""
+    """The schedule is defined by an entry of TaskIQ's source, which would overwrite a change."""
 
     code = "schedule_from_taskiq"

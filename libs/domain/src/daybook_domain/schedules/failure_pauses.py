@@ -11,10 +11,9 @@ from daybook_domain.schedules.models import Schedule
 
 
 async def pause_after_failure(session: AsyncSession, run: ReportRun, *, now: datetime) -> None:
-    """Pause the schedules with `pause_on_failure` whose run, or one they joined, has failed.
+    """Pause the schedules with `pause_on_failure` whose run, or a run that they joined, failed.
 
-    To be called in the transaction that records the failure. A run that has not failed changes
-    nothing.
+    Call it in the transaction that records the failure. Does nothing for a run that has not failed.
     """
     if run.state is not RunState.FAILED:
         return
@@ -30,7 +29,7 @@ async def pause_after_failure(session: AsyncSession, run: ReportRun, *, now: dat
             enabled=False,
             # A fire that is due but not recorded yet will be skipped: it belongs to the pause.
             paused_at=func.least(now, Schedule.next_fire_at),
-            note=f"paused itself: run {run.id} of {run.report_date} has failed",
+            note=f"paused automatically: run {run.id} of {run.report_date} failed",
             version=col(Schedule.version) + 1,
         )
         .execution_options(synchronize_session=False)

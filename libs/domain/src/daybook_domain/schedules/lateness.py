@@ -1,4 +1,4 @@
-"""Which reports should be there by now, and are not? Computed from data, by whoever asks."""
+"""Late reports, computed from data so that any service detects them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
 MAX_LOOKBACK_DAYS = 366
-"""How far back late days are looked for; whoever has not missed one for a year never will."""
+"""Number of past days that are checked for late reports."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class LateDay:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the daily schedule promises: since when, and by when each day is sealed.
+    """When the reports of the daily schedule are due: from which day on, and by when each.
 
-    `timezone` is that of business days. A pause does not make the promise any smaller.
+    `timezone` is that of business days. A pause of the schedule changes nothing.
     """
 
     daily: Schedule
@@ -40,16 +40,16 @@ class Expectation:
     late_after: timedelta
 
     def due_at(self, day: date) -> datetime | None:
-        """Return when the report of `day` is due: at the first fire about it after it has ended.
+        """Return when the report of `day` is due: at the first fire for that day after its end.
 
-        None when there is none, or when it was before the first order or the schedule.
+        None if no such fire exists, or if it precedes the first order or the schedule.
         """
         if day < self.first_day:
             return None
         try:
             due = self._first_fire(day)
         except (InvalidCron, ZoneInfoNotFoundError):
-            # The schedule's own row says that it is broken.
+            # The error is recorded on the schedule.
             return None
         return due if due is not None and due > self.daily.created_at else None
 
@@ -57,13 +57,13 @@ class Expectation:
         ends_at = business_day(day, timezone=self.timezone).ends_at
         zone, offset = self.daily.timezone, self.daily.report_offset_days
         fires_on = shift_date(day, days=-offset, timezone=zone)
-        begins, ends = (first_instant(fires_on + timedelta(days=k), timezone=zone) for k in (0, 1))
-        after = max(begins, ends_at) - timedelta(microseconds=1)
+        starts, ends = (first_instant(fires_on + timedelta(days=k), timezone=zone) for k in (0, 1))
+        after = max(starts, ends_at) - timedelta(microseconds=1)
         due = due_times.next_fire(self.daily.cron, timezone=zone, after=after)
         return due if due is not None and due < ends else None
 
     def is_late(self, day: date, *, sealed: bool, now: datetime) -> bool:
-        """Tell whether the report of `day` should have been sealed by `now`."""
+        """Return whether the report of `day` should have been sealed by `now`."""
         if sealed or now < business_day(day, timezone=self.timezone).ends_at + self.late_after:
             return False
         due = self.due_at(day)
@@ -73,7 +73,7 @@ class Expectation:
 async def find_expectation(
     session: AsyncSession, *, timezone: str, late_after: timedelta
 ) -> Expectation | None:
-    """Return what is promised; None before the first order, or without a daily schedule."""
+    """Return the expectation; None before the first order, or without a daily schedule."""
     daily = select(Schedule).where(
         Schedule.origin == ScheduleOrigin.SETTINGS, col(Schedule.deleted_at).is_(None)
     )
@@ -101,11 +101,11 @@ async def list_late_days(
     sealed = select(col(ReportDay.report_date)).where(
         ReportDay.report_date >= first, col(ReportDay.sealed_at).is_not(None)
     )
-    done = set((await session.exec(sealed)).all())
+    sealed_days = set((await session.exec(sealed)).all())
     late = list[LateDay]()
     for days in range((today - first).days):
         day = first + timedelta(days=days)
-        if expected.is_late(day, sealed=day in done, now=now):
+        if expected.is_late(day, sealed=day in sealed_days, now=now):
             due = expected.due_at(day)
             assert due is not None
             late.append(LateDay(day, due))

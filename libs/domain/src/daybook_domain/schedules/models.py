@@ -1,4 +1,4 @@
-"""What is stored of schedules?"""
+"""Tables of schedules."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,7 +18,7 @@ from daybook_domain.types import (
 
 
 class Catchup(StrEnum):
-    """Which fires that came due while no scheduler ran still become work?"""
+    """Catch-up policy: which of the fires that are recorded late become runs."""
 
     ALL = "all"
     LATEST = "latest"
@@ -26,27 +26,27 @@ class Catchup(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What becomes of a fire while work of the same schedule is still going?"""
+    """Overlap policy: how a fire is treated while earlier work of its schedule is active."""
 
     SKIP = "skip"
-    """No work: it is in the ledger as `skipped: overlap`."""
+    """It is recorded as `skipped: overlap`."""
     BUFFER_ONE = "buffer_one"
-    """It waits until the work before it has ended; one run for each date waits."""
+    """Its run is dispatched after the earlier work has ended; each date has one pending run."""
     ALLOW = "allow"
-    """Its date is built beside the others."""
+    """Its run is dispatched concurrently."""
 
 
 class ScheduleOrigin(StrEnum):
-    """Who wrote a schedule, and so who may change it?"""
+    """The source of a schedule's definition, which determines where it can be changed."""
 
     SETTINGS = "settings"
     API = "api"
     TASKIQ = "taskiq"
-    """A caller of TaskIQ's `schedule_by_cron` or `schedule_by_time`."""
+    """TaskIQ's `schedule_by_cron` or `schedule_by_time`."""
 
 
 class Schedule(Table, table=True):
-    """When a report is due, and of which date counted from the local date of the fire."""
+    """A schedule: when it fires, and which date it reports, counted from the fire's local date."""
 
     __tablename__ = "schedules"
     __table_args__ = (
@@ -55,7 +55,7 @@ class Schedule(Table, table=True):
         Index(
             "uq_schedules_name", "name", unique=True, postgresql_where=text("deleted_at IS NULL")
         ),
-        # Those that failed last time have an index of their own, so that they hold up nobody.
+        # Failed schedules have their own index, so that they do not delay the others.
         Index(
             "ix_schedules_due",
             "next_fire_at",
@@ -74,9 +74,9 @@ class Schedule(Table, table=True):
     timezone: str = Field(max_length=100)
     report_offset_days: int = Field(default=-1)
     enabled: bool = Field(default=True)
-    """A schedule that is not goes on being due; its fires are in the ledger as skipped."""
+    """False: paused. A paused schedule still fires; its fires are recorded as skipped."""
     note: str | None = Field(default=None, max_length=500)
-    """Why it is paused."""
+    """The reason for the pause."""
     paused_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     catchup: Catchup = Field(default=Catchup.ALL, sa_type=text_enum(Catchup, name="catchup"))
     catchup_window: timedelta = Field(default=timedelta(days=7), sa_type=Interval)
@@ -88,40 +88,42 @@ class Schedule(Table, table=True):
     jitter: timedelta = Field(
         default=timedelta(0), sa_type=Interval, sa_column_kwargs={"server_default": text("'0'")}
     )
-    """By up to so much, each time by another, work begins after its due time."""
+    """Maximum delay between a due time and the dispatch of its run; it differs for each fire."""
     pause_on_failure: bool = Field(
         default=False, sa_column_kwargs={"server_default": text("false")}
     )
     version: int = Field(default=1, sa_column_kwargs={"server_default": text("1")})
-    """Grows with each change that somebody makes; fires are no change."""
+    """Incremented by each change that a user makes, not by fires."""
     defined_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """Fires after this instant follow this cron, zone and offset; null: those of all time."""
+    """Fires after this instant follow the current cron, zone and offset; null: all fires do."""
     next_fire_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """Nominal time of the next fire; null: it will never fire."""
+    """Nominal time of the next fire; null: it will not fire again."""
     last_fire_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     origin: ScheduleOrigin = Field(sa_type=text_enum(ScheduleOrigin, name="origin"))
     error: str | None = Field(default=None, max_length=500)
-    """Why the last attempt to materialise this schedule failed; null: it did not."""
+    """Why the last attempt to materialize this schedule failed; null: it succeeded."""
     deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """A removed schedule stays for as long as the ledger speaks of it."""
+    """A removed schedule is deleted once the ledger has no fire of it."""
     created_at: datetime = created_at()
     updated_at: datetime = updated_at()
 
 
-class LedgerBeginning(Table, table=True):
-    """From when on is the ledger complete? One row; none: from the first fire on."""
+class LedgerStart(Table, table=True):
+    """The instant after which the ledger is complete: one row, or none if nothing was pruned."""
 
     __tablename__ = "ledger_beginnings"
     __table_args__ = (CheckConstraint("is_only", name="one_row"),)
 
     is_only: bool = Field(default=True, primary_key=True)
-    forgotten_through: datetime = Field(sa_type=UtcDateTime)
-    """Nothing that ended after this instant was forgotten, so no fire that was due after it."""
+    pruned_through: datetime = Field(
+        sa_type=UtcDateTime, sa_column_kwargs={"name": "forgotten_through"}
+    )
+    """No run that ended after this instant was pruned, so no fire that was due after it."""
     created_at: datetime = created_at()
 
 
 class TaskiqEntry(Table, table=True):
-    """One schedule of TaskIQ's source in Redis, as it was last seen there."""
+    """An entry of TaskIQ's schedule source, as last read from Redis."""
 
     __tablename__ = "taskiq_entries"
     __table_args__ = (
@@ -131,10 +133,10 @@ class TaskiqEntry(Table, table=True):
     id: str = Field(primary_key=True, max_length=200)
     """TaskIQ's `schedule_id`."""
     digest: str = Field(max_length=32)
-    """Of what Redis has of it: the same again changes nothing."""
-    memory: str = Field(max_length=32)
-    """In which memory of Redis it was seen; one that is lost takes no schedule with it."""
+    """Hash of the entry in Redis: an unchanged entry is not applied again."""
+    redis_epoch: str = Field(max_length=32, sa_column_kwargs={"name": "memory"})
+    """The epoch of Redis in which it was read; a loss of its data starts a new epoch."""
     schedule_id: int | None = reference("schedules.id", nullable=True, index=True)
     problem: str | None = Field(default=None, max_length=500)
-    """Why it cannot be fired; null: it can."""
+    """Why the entry is invalid; null: it is valid."""
     created_at: datetime = created_at()

@@ -17,11 +17,11 @@ from daybook_domain.schedules.models import Overlap, Schedule
 def has_earlier_work() -> ColumnElement[bool]:
     """Return the condition that a pending run has to wait for earlier work of its schedule.
 
-    That is work in progress, or pending for an earlier fire. Only the earliest run is dispatched,
-    so two schedulers cannot dispatch two; except where the schedule allows overlap.
+    Earlier work is a run in progress, or a pending run of an earlier fire. Unless the schedule
+    allows overlap, only the earliest run is dispatched, so two schedulers cannot dispatch two.
     """
     other = aliased(ReportRun)
-    # Each of the three states by name, as the partial index of open runs has them.
+    # The three states are spelled as in the partial index of open runs, so that it is used.
     is_before = and_(
         col(other.state).in_((RunState.PENDING, RunState.QUEUED, RunState.RUNNING)),
         or_(
@@ -38,9 +38,9 @@ def has_earlier_work() -> ColumnElement[bool]:
             is_before,
         )
         .correlate(ReportRun)
-        # Evaluated for one run after the other. Without OFFSET, Postgres makes a join of it, of all
-        # pending with all open runs, as long as its statistics know of neither: longer than a
-        # transaction may take, where ten thousand come due at once.
+        # OFFSET makes Postgres evaluate the subquery per run. Without it, and with statistics from
+        # before the runs existed, the planner joins all pending with all open runs; with ten
+        # thousand fires due together that exceeds the transaction timeout.
         .offset(0)
     )
 
@@ -48,7 +48,7 @@ def has_earlier_work() -> ColumnElement[bool]:
 async def apply_overlap_policy(
     session: AsyncSession, due: Sequence[tuple[Schedule, Sequence[Fire]]]
 ) -> list[Fire]:
-    """Return the fires; those that `skip` forbids beside open work have a cause and a reason."""
+    """Return the fires; those that the policy `skip` skips have a cause and a reason."""
     skipping = [
         schedule.id
         for schedule, _ in due

@@ -1,4 +1,4 @@
-"""When would a schedule fire next, about which dates, and where do the clocks play a part? Pure."""
+"""Previews of upcoming fires, with their report dates and clock changes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from daybook_domain.schedules.cron import due_times
 
 
 class ClockChange(StrEnum):
-    """What the change of clocks has to do with a fire."""
+    """How a clock change affects a fire."""
 
     GAP = "gap"
-    """The clocks jumped over a time of it; it fires at the first instant after."""
+    """The clock change skipped one of its times; it fires at the first instant after the gap."""
     FOLD = "fold"
-    """Its time comes twice on that day."""
+    """Its wall-clock time occurs twice on that day."""
 
 
 @dataclass(frozen=True)
 class UpcomingFire:
-    """One fire to come."""
+    """An upcoming fire."""
 
     at: datetime
     local: datetime
@@ -39,19 +39,19 @@ class UpcomingFire:
 def list_upcoming(
     expression: str, *, timezone: str, report_offset_days: int, after: datetime, count: int
 ) -> list[UpcomingFire]:
-    """Return the next `count` fires strictly after `after`; fewer where `horizon` comes before.
+    """Return the next `count` fires strictly after `after`, or fewer if `search_end` comes first.
 
-    Raises `Invalid` where `after` is outside the calendar.
+    Raises `Invalid` if `after` is outside the calendar.
     """
     if not FIRST_DATE <= after.date() <= LAST_DATE:
         raise Invalid(f"{after.date()} is outside {FIRST_DATE} to {LAST_DATE}.", field="after")
     last = search_end(after)
-    found = _upcoming(expression, timezone, report_offset_days, after)
-    return list(islice(takewhile(lambda fire: fire.at <= last, found), count))
+    upcoming = _iter_upcoming(expression, timezone, report_offset_days, after)
+    return list(islice(takewhile(lambda fire: fire.at <= last, upcoming), count))
 
 
 def search_end(after: datetime) -> datetime:
-    """Return how far a preview looks: to the thousandth of a rare fire it could be millennia."""
+    """Return the end of a preview: a thousand fires of a rare schedule could span millennia."""
     end = datetime.combine(LAST_DATE, time.min, tzinfo=UTC) + timedelta(days=1)
     return (
         end
@@ -60,7 +60,7 @@ def search_end(after: datetime) -> datetime:
     )
 
 
-def _upcoming(
+def _iter_upcoming(
     expression: str, timezone: str, offset_days: int, after: datetime
 ) -> Iterator[UpcomingFire]:
     zone = get_zone(timezone)
@@ -70,11 +70,11 @@ def _upcoming(
             at=at,
             local=local,
             report_date=shift_date(local.date(), days=offset_days, timezone=timezone),
-            mark=_mark(expression, at, timezone),
+            mark=_find_clock_change(expression, at, timezone),
         )
 
 
-def _mark(expression: str, at: datetime, timezone: str) -> ClockChange | None:
+def _find_clock_change(expression: str, at: datetime, timezone: str) -> ClockChange | None:
     zone = get_zone(timezone)
     wall = wall_time(at, zone=zone)
     offsets = {wall.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)}

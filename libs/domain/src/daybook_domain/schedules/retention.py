@@ -1,4 +1,4 @@
-"""For how long does the ledger remember? Writes, inside the caller's transaction."""
+"""Retention of runs and removed schedules, in the caller's transaction."""
 
 from datetime import datetime
 
@@ -6,10 +6,10 @@ from sqlalchemy import text
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.schedules.models import LedgerBeginning
+from daybook_domain.schedules.models import LedgerStart
 
-# What is still needed stays: a fire within the time that its schedule may make up for, so that it
-# cannot be repeated; and the run that made the revision of a day that readers see.
+# Two kinds of old rows are still needed: fires within the catch-up window of their schedule, which
+# would otherwise be repeated, and the runs that built the current revision of a day.
 _PRUNE = text(
     """
     WITH old AS (
@@ -28,11 +28,11 @@ _PRUNE = text(
         DELETE FROM report_runs USING old WHERE report_runs.id = old.id
         RETURNING report_runs.finished_at
     ),
-    told AS (
-        INSERT INTO ledger_beginnings AS beginning (is_only, forgotten_through)
+    ledger_start AS (
+        INSERT INTO ledger_beginnings AS start (is_only, forgotten_through)
         SELECT true, max(finished_at) FROM pruned HAVING count(*) > 0
         ON CONFLICT (is_only) DO UPDATE SET
-            forgotten_through = greatest(beginning.forgotten_through, excluded.forgotten_through)
+            forgotten_through = greatest(start.forgotten_through, excluded.forgotten_through)
     )
     SELECT count(*) FROM pruned
     """
@@ -43,17 +43,17 @@ _PRUNE_REMOVED = text(
     DELETE FROM schedules AS s
     WHERE s.deleted_at < :before
         AND NOT EXISTS (SELECT FROM report_runs AS run WHERE run.schedule_id = s.id)
-        -- Removed here, and still in Redis: forgotten, it would come to life again.
+        -- Still in Redis: without the row, the next sync would create the schedule again.
         AND NOT EXISTS (SELECT FROM taskiq_entries AS entry WHERE entry.schedule_id = s.id)
     """
 )
 
 
 async def prune(session: AsyncSession, *, before: datetime, limit: int) -> int:
-    """Delete up to `limit` runs that ended before that instant; return how many they were.
+    """Delete up to `limit` runs that ended before `before`; return the number of deleted runs.
 
-    Writes down through when the ledger has gaps now, for whoever wants to prove something from it.
-    Removed schedules go once the ledger speaks of them no more.
+    Records up to when the ledger has gaps now, for the audit. Deletes removed schedules once the
+    ledger has no fire of them.
     """
     pruned = (await session.execute(_PRUNE, {"before": before, "limit": limit})).scalar_one()
     if pruned < limit:
@@ -62,8 +62,8 @@ async def prune(session: AsyncSession, *, before: datetime, limit: int) -> int:
 
 
 async def get_pruned_through(session: AsyncSession) -> datetime | None:
-    """Return the instant after which no run that ended was forgotten; None: none ever was.
+    """Return the instant after which no ended run was pruned, or None if none ever was.
 
-    A fire is in the ledger before it ends, so each that was due later is there.
+    A fire is recorded before its run ends, so all fires due after that instant are in the ledger.
     """
-    return (await session.exec(select(LedgerBeginning.forgotten_through))).one_or_none()
+    return (await session.exec(select(LedgerStart.pruned_through))).one_or_none()

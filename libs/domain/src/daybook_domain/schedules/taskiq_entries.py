@@ -1,6 +1,6 @@
-"""What does an entry of TaskIQ's schedule source in Redis mean here? Pure.
+"""Parsing of the entries of TaskIQ's schedule source in Redis.
 
-An entry is read as JSON and nothing else: pickle, TaskIQ's default, runs whatever it reads.
+Entries are parsed only as JSON: pickle, TaskIQ's default, executes code when it is loaded.
 """
 
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ OFFSET_LABEL = "report_offset_days"
 DATE_ARGUMENT = "report_date"
 
 _HOUR = timedelta(hours=1)
-_LONGEST_PROBLEM = 500
+_MAX_PROBLEM_LENGTH = 500
 _duration = TypeAdapter(timedelta)
 
 
 class InvalidEntry(Invalid):
-    """The entry cannot be fired."""
+    """The entry is not a schedule that Daybook can fire."""
 
     code = "invalid_taskiq_entry"
 
 
-class _Scheduled(BaseModel):
-    """The fields of TaskIQ's `ScheduledTask` that count here."""
+class _ScheduledTask(BaseModel):
+    """The fields of TaskIQ's `ScheduledTask` that Daybook uses."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -46,97 +46,97 @@ class _Scheduled(BaseModel):
 
 @dataclass(frozen=True)
 class ScheduleEntry:
-    """What an entry asks for."""
+    """The schedule that an entry defines."""
 
     definition: ScheduleDefinition
     at: datetime | None
-    """The instant of one that fires once."""
+    """The instant of a schedule that fires once."""
 
 
 def digest(raw: bytes) -> str:
-    """Return what changes with each change of an entry."""
+    """Return a hash of the content of an entry."""
     return blake2b(raw, digest_size=16).hexdigest()
 
 
 def parse_entry(entry_id: str, raw: bytes, *, timezone: str) -> ScheduleEntry:
-    """Return what an entry asks for, or raise `InvalidEntry`.
+    """Return the schedule that an entry defines, or raise `InvalidEntry`.
 
-    `timezone` is that of business days: from the date there an entry that fires once counts.
+    `timezone` is that of business days; the date of an entry that fires once is in that zone.
     """
     try:
-        scheduled = _parse(raw)
-        if scheduled.task_name != BUILD_REPORT.name:
+        task = _parse(raw)
+        if task.task_name != BUILD_REPORT.name:
             raise InvalidEntry(
-                f"unknown task {scheduled.task_name!r}; only {BUILD_REPORT.name} can be scheduled"
+                f"unknown task {task.task_name!r}; only {BUILD_REPORT.name} can be scheduled"
             )
-        if scheduled.cron is not None:
-            return _recurring(entry_id, scheduled)
-        if scheduled.time is not None:
-            return _single(entry_id, scheduled, scheduled.time, timezone=timezone)
-        raise InvalidEntry("it has neither cron nor time; intervals have no due times of their own")
+        if task.cron is not None:
+            return _parse_recurring(entry_id, task)
+        if task.time is not None:
+            return _parse_one_shot(entry_id, task, task.time, timezone=timezone)
+        raise InvalidEntry("expected cron or time; intervals have no due times of their own")
     except InvalidEntry:
         raise
     except Invalid as error:
         where = f"{error.field}: " if error.field else ""
-        raise InvalidEntry(f"{where}{error.detail}"[:_LONGEST_PROBLEM]) from error
+        raise InvalidEntry(f"{where}{error.detail}"[:_MAX_PROBLEM_LENGTH]) from error
 
 
-def _parse(raw: bytes) -> _Scheduled:
+def _parse(raw: bytes) -> _ScheduledTask:
     if raw.startswith(b"\x80"):
         raise InvalidEntry(
-            "it is pickled, and pickle is never loaded; make the source with"
+            "the entry is pickled, and pickle is never loaded; create the source with"
             " serializer=JSONSerializer()"
         )
     try:
-        return _Scheduled.model_validate_json(raw)
+        return _ScheduledTask.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        said = f"{where}: {first['msg']}" if where else first["msg"]
-        raise InvalidEntry(f"it cannot be read: {said}"[:_LONGEST_PROBLEM]) from None
+        problem = f"{where}: {first['msg']}" if where else first["msg"]
+        raise InvalidEntry(f"cannot be parsed: {problem}"[:_MAX_PROBLEM_LENGTH]) from None
 
 
-def _recurring(entry_id: str, scheduled: _Scheduled) -> ScheduleEntry:
-    if scheduled.args or scheduled.named:
+def _parse_recurring(entry_id: str, task: _ScheduledTask) -> ScheduleEntry:
+    if task.args or task.named:
         raise InvalidEntry(
-            f"a cron reports a date that counts from its fires: use the label {OFFSET_LABEL}, and"
-            " no arguments"
+            "a cron reports a date that is counted from its fires: use the label"
+            f" {OFFSET_LABEL}, and no arguments"
         )
     definition = ScheduleDefinition(
         name=entry_id,
-        cron=str(scheduled.cron),
-        timezone=_zone(scheduled.cron_offset),
-        report_offset_days=_offset(scheduled.labels),
+        cron=str(task.cron),
+        timezone=_parse_zone(task.cron_offset),
+        report_offset_days=_parse_offset(task.labels),
     )
-    definition.check()
+    definition.validate()
     return ScheduleEntry(definition, at=None)
 
 
-def _single(
-    entry_id: str, scheduled: _Scheduled, time: datetime, *, timezone: str
+def _parse_one_shot(
+    entry_id: str, task: _ScheduledTask, time: datetime, *, timezone: str
 ) -> ScheduleEntry:
-    # As TaskIQ reads it.
+    # TaskIQ reads a naive time as UTC.
     at = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    day = _date(scheduled)
+    day = _parse_date(task)
     if day is None:
-        offset = _offset(scheduled.labels)
+        offset = _parse_offset(task.labels)
     else:
         offset = (day - local_date(at, timezone=timezone)).days
-    definition = ScheduleDefinition(
+    # `validate` rejects a one-shot expression, so the other fields are validated with a valid one.
+    ScheduleDefinition(
         name=entry_id, cron="@daily", timezone=timezone, report_offset_days=offset
+    ).validate()
+    definition = ScheduleDefinition(
+        name=entry_id, cron=due_times.one_shot(at), timezone=timezone, report_offset_days=offset
     )
-    definition.check()
-    once = ScheduleDefinition(
-        name=entry_id, cron=due_times.once(at), timezone=timezone, report_offset_days=offset
-    )
-    return ScheduleEntry(once, at=at)
+    return ScheduleEntry(definition, at=at)
 
 
-def _date(scheduled: _Scheduled) -> date | None:
-    given = [*scheduled.args, *scheduled.named.values()]
+def _parse_date(task: _ScheduledTask) -> date | None:
+    given = [*task.args, *task.named.values()]
     if not given:
         return None
-    if len(given) > 1 or set(scheduled.named) - {DATE_ARGUMENT} or not isinstance(given[0], str):
+    if len(given) > 1 or set(task.named) - {DATE_ARGUMENT} or not isinstance(given[0], str):
         raise InvalidEntry(f"expected one argument at most: {DATE_ARGUMENT}, as YYYY-MM-DD")
     try:
         return date.fromisoformat(given[0])
@@ -146,10 +146,10 @@ def _date(scheduled: _Scheduled) -> date | None:
         ) from None
 
 
-def _offset(labels: dict[str, Any]) -> int:
+def _parse_offset(labels: dict[str, Any]) -> int:
     given = labels.get(OFFSET_LABEL, -1)
     try:
-        # TaskIQ makes text of some labels.
+        # TaskIQ converts some labels to text.
         return int(str(given))
     except ValueError:
         raise InvalidEntry(
@@ -157,8 +157,8 @@ def _offset(labels: dict[str, Any]) -> int:
         ) from None
 
 
-def _zone(offset: str | None) -> str:
-    """Return the zone of a cron: UTC as in TaskIQ, a name, or a fixed number of hours."""
+def _parse_zone(offset: str | None) -> str:
+    """Return the time zone of a cron: UTC as in TaskIQ, a zone name, or a fixed UTC offset."""
     if offset is None:
         return "UTC"
     try:
@@ -170,5 +170,5 @@ def _zone(offset: str | None) -> str:
         raise InvalidEntry(
             f"cron_offset: {offset} is not -12 to 14 whole hours; use the name of a time zone"
         )
-    # POSIX counts westwards.
+    # POSIX counts offsets westwards.
     return f"Etc/GMT{-hours:+d}" if hours else "UTC"

@@ -45,7 +45,7 @@ class BackfillOut(BaseModel):
             untouched=progress.untouched,
             joined=progress.joined,
             outcomes=dict(progress.outcomes),
-            per_minute=progress.built_lately,
+            per_minute=progress.built_last_minute,
         )
 
 
@@ -73,12 +73,12 @@ class BackfillPreview(BaseModel):
     @classmethod
     def of(cls, found: Sequence[tuple[date, DayDecision]]) -> Self:
         """Return what is told about the decisions."""
-        verdicts = [decision.verdict for _, decision in found]
+        verdicts = [decision.action for _, decision in found]
         return cls(
             total=len(found),
             verdicts={verdict: verdicts.count(verdict) for verdict in DayAction},
             days=[
-                DayVerdict(report_date=day, verdict=decision.verdict, run_id=decision.run_id)
+                DayVerdict(report_date=day, verdict=decision.action, run_id=decision.run_id)
                 for day, decision in found
             ],
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from daybook_domain.schedules.materialization import get_report_date
+from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule, ScheduleOrigin
 from daybook_domain.schedules.service import ResumeMode
 from daybook_domain.validation import Storable

@@ -1,12 +1,26 @@
-"""What is wrong with a cron expression, in which field, and at which character?"""
+"""Syntax of cron expressions: aliases, translation to CronSim's grammar, error descriptions."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
-from cronsim import CronSimError
+from cronsim import CronSim, CronSimError
+
+from daybook_domain.schedules.errors import InvalidCron
 
 FIELD_COUNT = 5
+MAX_LENGTH = 200
+
+ALIASES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 
 EXPECTED = (
     "expected five fields, minute hour day-of-month month day-of-week, such as '0 0 * * *',"
@@ -21,36 +35,36 @@ class _Field:
     highest: int
     names: tuple[str, ...] = ()
 
-    def number(self, value: str) -> int | None:
-        """Return what `value` stands for; None when it is nothing of this field."""
+    def parse_value(self, value: str) -> int | None:
+        """Return the number that `value` stands for, or None if it is not valid in this field."""
         if value.upper() in self.names:
             return self.names.index(value.upper()) + self.lowest
-        # Digits of other scripts are digits to `isdigit`.
+        # `isdigit` alone also accepts digits of other scripts.
         if not (value.isascii() and value.isdigit()) or len(value) > 9:
             return None
         return int(value) if self.lowest <= int(value) <= self.highest else None
 
-    def means_any(self, text: str) -> bool:
-        """Tell whether `text` is the other way to write `*`, which only day fields know."""
+    def is_any(self, text: str) -> bool:
+        """Return whether `text` is `?`, a synonym of `*` that only the day fields accept."""
         return text == "?" and self.name.startswith("day")
 
-    def means_last_day(self, text: str) -> bool:
-        """Tell whether `text` is the last day of the month, or its last workday."""
+    def is_last_day(self, text: str) -> bool:
+        """Return whether `text` is the last day of the month, or its last workday."""
         return self.name == "day-of-month" and text.upper() in {"L", "LW"}
 
     def ends_on_sunday(self, first: int, last: int) -> bool:
-        """Tell whether a range goes up to Sunday as the last day of the week, written as 0."""
+        """Return whether a range ends on Sunday, the last day of the week, written as 0."""
         return self.name == "day-of-week" and last == 0 and 0 < first < 7
 
     @property
     def range(self) -> str:
-        """What its values may be, for a person."""
+        """The allowed values, for an error message."""
         names = f" or {self.names[0]}-{self.names[-1]}" if self.names else ""
         return f"{self.lowest}-{self.highest}{names}"
 
 
-_OF_A_MONTH = re.compile(r"(\d+)L|(.+)#[1-5]", re.IGNORECASE)
-"""The last Friday (`5L`), or the third (`5#3`): one day of the week, neither a range nor a step."""
+_NTH_WEEKDAY = re.compile(r"(\d+)L|(.+)#[1-5]", re.IGNORECASE)
+"""The last Friday (`5L`) or the third (`5#3`): a single weekday; ranges and steps are invalid."""
 
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
@@ -62,41 +76,70 @@ _FIELDS = (
     _Field("day-of-week", 0, 7, _WEEKDAYS),
 )
 
-
 _RANGE = re.compile(r"(\w+)-(\w+)(?:/(\d+))?", re.ASCII)
 
 
-def normalize(plain: str) -> str:
-    """Return the same five fields in the words that CronSim knows.
+def check_characters(expression: str) -> None:
+    """Raise `InvalidCron` for an expression that is too long or contains control characters."""
+    if len(expression) > MAX_LENGTH:
+        raise InvalidCron(
+            f"the expression has {len(expression)} characters; expected at most {MAX_LENGTH}",
+            field="cron",
+        )
+    for position, character in enumerate(expression, start=1):
+        if not (character.isprintable() or character == "\t"):
+            problem = f"U+{ord(character):04X} is not a space (position {position})"
+            raise InvalidCron(problem, field="cron")
 
-    To it `?` is nothing, `FRI-SUN` runs backwards, and `5-5/2` is `5/2`. Raises `CronSimError` for
-    `L/2`, which it would take for `L`.
+
+def parse(expression: str) -> str:
+    """Return the five fields of an expression or alias in CronSim's grammar.
+
+    Raises `InvalidCron`, which names the field and the position of the error.
     """
-    spelled = []
-    for field, text in zip(_FIELDS, plain.split(), strict=True):
-        terms = ["*"] if field.means_any(text) else text.split(",")
-        spelled.append(",".join(_spelled_out(field, term) for term in terms))
-    return " ".join(spelled)
+    fields = ALIASES.get(expression.strip().lower(), expression)
+    # CronSim would accept a sixth field, of seconds.
+    if len(fields.split()) != FIELD_COUNT:
+        raise InvalidCron(explain(expression), field="cron")
+    try:
+        normalized = _normalize(fields)
+        CronSim(normalized, datetime.min)  # noqa: DTZ901 # only parsed
+    except CronSimError as error:
+        raise InvalidCron(explain(expression), field="cron") from error
+    return normalized
 
 
-def _spelled_out(field: _Field, term: str) -> str:
+def _normalize(fields: str) -> str:
+    """Return the same five fields in the notation that CronSim understands.
+
+    CronSim rejects `?` and `FRI-SUN`, and reads `5-5/2` as `5/2`. Raises `CronSimError` for
+    `L/2`, which CronSim would read as `L`.
+    """
+    normalized = []
+    for field, text in zip(_FIELDS, fields.split(), strict=True):
+        terms = ["*"] if field.is_any(text) else text.split(",")
+        normalized.append(",".join(_normalize_term(field, term) for term in terms))
+    return " ".join(normalized)
+
+
+def _normalize_term(field: _Field, term: str) -> str:
     base, slash, _ = term.partition("/")
-    if slash and field.means_last_day(base):
+    if slash and field.is_last_day(base):
         raise CronSimError(term)
-    found = _RANGE.fullmatch(term)
-    if found is None:
+    match = _RANGE.fullmatch(term)
+    if match is None:
         return term
-    first, last, step = field.number(found[1]), field.number(found[2]), found[3]
+    first, last, step = field.parse_value(match[1]), field.parse_value(match[2]), match[3]
     if first is None or last is None:
         return term
     if field.ends_on_sunday(first, last):
         return f"{first}-7/{step}" if step else f"{first}-7"
-    # A step of nothing is a mistake, and CronSim says so.
+    # A step of 0 is left as it is: CronSim rejects it.
     return str(first) if first == last and step and int(step) else term
 
 
 def explain(expression: str) -> str:
-    """Return what keeps `expression` from being one that comes true, for the person who wrote it.
+    """Return why `expression` is invalid or never fires, for its author.
 
     Positions count characters from 1.
     """
@@ -104,10 +147,10 @@ def explain(expression: str) -> str:
     if len(fields) != FIELD_COUNT:
         return f"'{expression}' has {len(fields)} fields; {EXPECTED}"
     for field, found in zip(_FIELDS, fields, strict=True):
-        if field.means_any(found.group()):
+        if field.is_any(found.group()):
             continue
         for position, term in _terms(found.group(), found.start() + 1):
-            problem = _problem(field, term)
+            problem = _explain_term(field, term)
             if problem is not None:
                 return f"{field.name}: {problem} (position {position})"
     day = fields[2]
@@ -123,27 +166,27 @@ def _terms(text: str, position: int) -> Iterator[tuple[int, str]]:
         position += len(term) + 1
 
 
-def _problem(field: _Field, term: str) -> str | None:
+def _explain_term(field: _Field, term: str) -> str | None:
     if not term:
         return "an item of the list is empty"
-    if field.name == "day-of-week" and (found := _OF_A_MONTH.fullmatch(term)):
-        day = found[1] or found[2]
-        return None if field.number(day) is not None else f"{day} is not {field.range}"
+    if field.name == "day-of-week" and (match := _NTH_WEEKDAY.fullmatch(term)):
+        day = match[1] or match[2]
+        return None if field.parse_value(day) is not None else f"{day} is not {field.range}"
     base, slash, step = term.partition("/")
-    if field.means_last_day(base):
+    if field.is_last_day(base):
         return f"no step can follow {base}" if slash else None
     if slash and (not step.isascii() or not step.isdigit() or int(step) == 0):
         return f"the step of {term} is not a whole number above 0"
-    return None if base == "*" else _range_problem(field, base)
+    return None if base == "*" else _explain_range(field, base)
 
 
-def _range_problem(field: _Field, base: str) -> str | None:
+def _explain_range(field: _Field, base: str) -> str | None:
     first, dash, last = base.partition("-")
     values = [first, last] if dash else [first]
     for value in values:
-        if field.number(value) is None:
+        if field.parse_value(value) is None:
             return f"{value or base} is not {field.range}"
-    numbers = [field.number(value) or 0 for value in values]
+    numbers = [field.parse_value(value) or 0 for value in values]
     if numbers[0] > numbers[-1] and not field.ends_on_sunday(numbers[0], numbers[-1]):
         return f"the range {base} runs backwards; write it as two, joined by a comma"
     return None

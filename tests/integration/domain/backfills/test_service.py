@@ -1,4 +1,4 @@
-"""Does a backfill build what was asked for, a few dates at a time, and nothing twice?"""
+"""Backfills build the requested dates, a few at a time, and none twice."""
 
 import asyncio
 from collections import Counter
@@ -51,29 +51,29 @@ async def cancel(sessions: Sessions, requested: service.RequestedBackfill) -> No
         await service.cancel(session, requested.backfill.id, now=NOW)
 
 
-async def test_a_few_dates_are_under_way_at_once_and_each_is_built_once(
+async def test_a_backfill_respects_its_concurrency_and_builds_each_date_once(
     sessions: Sessions,
 ) -> None:
-    asked = await ask(sessions, march(1), march(10), concurrency=3, reason="an import")
+    requested = await ask(sessions, march(1), march(10), concurrency=3, reason="an import")
 
     built: Counter[object] = Counter()
-    while (await find(sessions, asked)).finished_at is None:
+    while (await find(sessions, requested)).finished_at is None:
         await advance(sessions)
-        waiting = [run for run in await runs.everything(sessions) if run.state == RunState.PENDING]
-        assert len(waiting) <= 3
+        pending = [run for run in await runs.everything(sessions) if run.state == RunState.PENDING]
+        assert len(pending) <= 3
         built.update(run.report_date for run in await work(sessions))
 
     assert built == Counter(march(day) for day in range(1, 11))
-    assert (await find(sessions, asked)).state is BackfillState.FINISHED
+    assert (await find(sessions, requested)).state is BackfillState.FINISHED
     made = await runs.everything(sessions)
     assert {(run.trigger, run.priority, run.reason) for run in made} == {
         (RunTrigger.BACKFILL, 20, "an import")
     }
-    assert {run.backfill_id for run in made} == {asked.backfill.id}
-    assert (await progress(sessions, asked)).outcomes == {"succeeded": 10}
+    assert {run.backfill_id for run in made} == {requested.backfill.id}
+    assert (await progress(sessions, requested)).outcomes == {"succeeded": 10}
 
 
-async def test_ten_years_that_are_sealed_add_no_run(sessions: Sessions) -> None:
+async def test_ten_sealed_years_add_no_run(sessions: Sessions) -> None:
     first = march(1) - timedelta(days=3_650)
     async with sessions.begin() as session:
         await session.execute(
@@ -85,15 +85,18 @@ async def test_ten_years_that_are_sealed_add_no_run(sessions: Sessions) -> None:
             ),
             {"first": first, "last": march(1)},
         )
-    asked = await ask(sessions, first, march(2))
+    requested = await ask(sessions, first, march(2))
 
     assert await to_its_end(sessions) == Counter([march(2)])
 
-    assert (await progress(sessions, asked)).outcomes == {"skipped: sealed": 3_651, "succeeded": 1}
+    assert (await progress(sessions, requested)).outcomes == {
+        "skipped: sealed": 3_651,
+        "succeeded": 1,
+    }
     assert len(await runs.everything(sessions)) == 1
 
 
-async def test_repeating_one_that_has_finished_builds_nothing(sessions: Sessions) -> None:
+async def test_repeating_a_finished_backfill_builds_nothing(sessions: Sessions) -> None:
     await ask(sessions)
     await to_its_end(sessions)
 
@@ -104,21 +107,23 @@ async def test_repeating_one_that_has_finished_builds_nothing(sessions: Sessions
     assert (await progress(sessions, again)).outcomes == {"skipped: sealed": 5}
 
 
-async def test_repeating_one_that_is_going_on_joins_it(sessions: Sessions) -> None:
-    asked = await ask(sessions)
-    await pause(sessions, asked)
+async def test_repeating_an_active_backfill_joins_it(sessions: Sessions) -> None:
+    requested = await ask(sessions)
+    await pause(sessions, requested)
 
     many = await asyncio.gather(*(ask(sessions, now=NOW + HOUR) for _ in range(5)))
     other = await ask(sessions, mode=BackfillMode.ALL)
 
-    assert {again.backfill.id for again in many} == {asked.backfill.id}
+    assert {again.backfill.id for again in many} == {requested.backfill.id}
     assert all(again.joined for again in many)
-    assert (await find(sessions, asked)).state is BackfillState.PAUSED
-    assert other.backfill.id != asked.backfill.id
+    assert (await find(sessions, requested)).state is BackfillState.PAUSED
+    assert other.backfill.id != requested.backfill.id
 
 
 @pytest.mark.parametrize("mode", BackfillMode)
-async def test_overlapping_ones_build_no_date_twice(sessions: Sessions, mode: BackfillMode) -> None:
+async def test_overlapping_backfills_build_no_date_twice(
+    sessions: Sessions, mode: BackfillMode
+) -> None:
     if mode is BackfillMode.FAILED:
         async with sessions.begin() as session:
             for day in range(1, 8):
@@ -131,43 +136,45 @@ async def test_overlapping_ones_build_no_date_twice(sessions: Sessions, mode: Ba
     built = await to_its_end(sessions)
 
     assert built == Counter(march(day) for day in range(1, 8))
-    ends = [await progress(sessions, asked) for asked in (first, second)]
-    assert [end.done for end in ends] == [5, 6]
-    # The four dates that both are about are the work of one of them.
-    own = [end.outcomes["succeeded"] - end.joined for end in ends]
+    totals = [await progress(sessions, requested) for requested in (first, second)]
+    assert [total.done for total in totals] == [5, 6]
+    # Each of the four common dates is built by one of them.
+    own = [total.outcomes["succeeded"] - total.joined for total in totals]
     assert sum(own) == 7
 
 
-async def test_a_run_that_waits_is_joined_and_keeps_its_priority(sessions: Sessions) -> None:
-    waiting = await runs.pending(sessions, day=march(1))
-    asked = await ask(sessions, march(1), march(1))
+async def test_a_pending_run_is_joined_and_keeps_its_priority(sessions: Sessions) -> None:
+    pending = await runs.pending(sessions, day=march(1))
+    requested = await ask(sessions, march(1), march(1))
 
     await advance(sessions)
 
     (run,) = await runs.everything(sessions)
-    assert (run.id, run.priority, run.backfill_id) == (waiting.id, 0, None)
-    (line,) = await days(sessions, asked)
-    assert (line.run_id, line.joined, line.outcome) == (waiting.id, True, "pending")
+    assert (run.id, run.priority, run.backfill_id) == (pending.id, 0, None)
+    (day,) = await days(sessions, requested)
+    assert (day.run_id, day.joined, day.outcome) == (pending.id, True, "pending")
 
 
-async def test_where_what_was_joined_is_cancelled_the_date_is_asked_for_again(
+async def test_a_date_whose_joined_run_is_cancelled_is_requested_again(
     sessions: Sessions,
 ) -> None:
-    waiting = await runs.pending(sessions, day=march(1))
-    asked = await ask(sessions, march(1), march(1))
+    pending = await runs.pending(sessions, day=march(1))
+    requested = await ask(sessions, march(1), march(1))
     await advance(sessions)
     async with sessions.begin() as session:
-        await cancellation.cancel(session, waiting.id, now=NOW)
+        await cancellation.cancel(session, pending.id, now=NOW)
 
     assert await to_its_end(sessions) == Counter([march(1)])
 
-    (line,) = await days(sessions, asked)
-    assert (line.outcome, line.joined) == ("succeeded", False)
-    assert line.run_id != waiting.id
+    (day,) = await days(sessions, requested)
+    assert (day.outcome, day.joined) == ("succeeded", False)
+    assert day.run_id != pending.id
 
 
-async def test_a_run_of_its_own_that_a_person_cancels_stays_cancelled(sessions: Sessions) -> None:
-    asked = await ask(sessions, march(1), march(2), concurrency=1)
+async def test_a_run_of_the_backfill_that_a_user_cancels_stays_cancelled(
+    sessions: Sessions,
+) -> None:
+    requested = await ask(sessions, march(1), march(2), concurrency=1)
     await advance(sessions)
     (run,) = await runs.everything(sessions)
     async with sessions.begin() as session:
@@ -175,17 +182,17 @@ async def test_a_run_of_its_own_that_a_person_cancels_stays_cancelled(sessions: 
 
     assert await to_its_end(sessions) == Counter([march(2)])
 
-    assert (await progress(sessions, asked)).outcomes == {"cancelled": 1, "succeeded": 1}
+    assert (await progress(sessions, requested)).outcomes == {"cancelled": 1, "succeeded": 1}
 
 
-async def test_failures_are_counted_and_stop_nothing(sessions: Sessions) -> None:
-    asked = await ask(sessions, march(1), march(3), concurrency=1)
+async def test_failed_dates_are_counted_and_do_not_stop_the_backfill(sessions: Sessions) -> None:
+    requested = await ask(sessions, march(1), march(3), concurrency=1)
     await advance(sessions)
     await work(sessions, ends=RunState.FAILED)
 
     await to_its_end(sessions)
 
-    assert (await progress(sessions, asked)).outcomes == {"failed": 1, "succeeded": 2}
+    assert (await progress(sessions, requested)).outcomes == {"failed": 1, "succeeded": 2}
     again = await ask(sessions, march(1), march(3), mode=BackfillMode.FAILED)
     assert await to_its_end(sessions) == Counter([march(1)])
     assert (await progress(sessions, again)).outcomes == {
@@ -194,25 +201,25 @@ async def test_failures_are_counted_and_stop_nothing(sessions: Sessions) -> None
     }
 
 
-async def test_a_paused_one_begins_nothing_until_it_is_resumed(sessions: Sessions) -> None:
-    asked = await ask(sessions, concurrency=2)
+async def test_a_paused_backfill_starts_no_date_until_it_is_resumed(sessions: Sessions) -> None:
+    requested = await ask(sessions, concurrency=2)
     await advance(sessions)
-    await pause(sessions, asked)
+    await pause(sessions, requested)
     await work(sessions)
 
     assert await advance(sessions) == 0
-    so_far = await progress(sessions, asked)
-    await resume(sessions, asked)
+    paused = await progress(sessions, requested)
+    await resume(sessions, requested)
     built = await to_its_end(sessions)
 
-    assert (so_far.outcomes, so_far.untouched) == ({"succeeded": 2}, 3)
+    assert (paused.outcomes, paused.untouched) == ({"succeeded": 2}, 3)
     assert built == Counter(march(day) for day in (3, 4, 5))
 
 
-async def test_cancelling_withdraws_what_was_not_begun_and_running_builds_finish(
+async def test_cancelling_a_backfill_cancels_pending_runs_and_running_builds_finish(
     sessions: Sessions,
 ) -> None:
-    asked = await ask(sessions, concurrency=3)
+    requested = await ask(sessions, concurrency=3)
     await advance(sessions)
     one, *others = await runs.everything(sessions)
     async with sessions.begin() as session:
@@ -220,18 +227,18 @@ async def test_cancelling_withdraws_what_was_not_begun_and_running_builds_finish
             text("UPDATE report_runs SET state = 'running' WHERE id = :id"), {"id": one.id}
         )
 
-    await cancel(sessions, asked)
-    await cancel(sessions, asked)
+    await cancel(sessions, requested)
+    await cancel(sessions, requested)
     await advance(sessions)
 
-    assert (await find(sessions, asked)).finished_at is None
+    assert (await find(sessions, requested)).finished_at is None
     async with sessions.begin() as session:
         await end(session, one, RunState.SUCCEEDED, NOW)
     await advance(sessions)
-    found = await find(sessions, asked)
+    found = await find(sessions, requested)
     assert (found.state, found.finished_at) == (BackfillState.CANCELLED, NOW)
-    at_last = await progress(sessions, asked)
-    assert (at_last.outcomes, at_last.untouched) == ({"succeeded": 1, "cancelled": 2}, 2)
+    final = await progress(sessions, requested)
+    assert (final.outcomes, final.untouched) == ({"succeeded": 1, "cancelled": 2}, 2)
     for run in others:
         cancelled = await runs.find(sessions, run.id)
         assert (cancelled.state, cancelled.reason) == (
@@ -240,7 +247,9 @@ async def test_cancelling_withdraws_what_was_not_begun_and_running_builds_finish
         )
 
 
-async def test_cancelling_leaves_what_others_wait_for(sessions: Sessions) -> None:
+async def test_cancelling_a_backfill_leaves_runs_that_are_needed_elsewhere(
+    sessions: Sessions,
+) -> None:
     first = await ask(sessions, march(1), march(3), concurrency=3)
     await advance(sessions)
     second = await ask(sessions, march(1), march(1))
@@ -255,26 +264,26 @@ async def test_cancelling_leaves_what_others_wait_for(sessions: Sessions) -> Non
     assert (await progress(sessions, second)).outcomes == {"succeeded": 1}
 
 
-async def test_two_schedulers_together_hand_out_each_date_once(sessions: Sessions) -> None:
-    asked = await ask(sessions, march(1), march(19), concurrency=5)
+async def test_concurrent_schedulers_start_each_date_once(sessions: Sessions) -> None:
+    requested = await ask(sessions, march(1), march(19), concurrency=5)
     built: Counter[object] = Counter()
-    while (await find(sessions, asked)).finished_at is None:
+    while (await find(sessions, requested)).finished_at is None:
         await asyncio.gather(*(advance(sessions) for _ in range(4)))
         built.update(run.report_date for run in await work(sessions))
 
     assert built == Counter(march(day) for day in range(1, 20))
 
 
-async def test_today_is_built_and_tomorrow_refused(sessions: Sessions) -> None:
+async def test_today_is_built_and_tomorrow_is_rejected(sessions: Sessions) -> None:
     today = NOW.date()
     await ask(sessions, today, today)
     assert await to_its_end(sessions) == Counter([today])
 
-    with pytest.raises(InvalidRange, match="2026-03-21 has not begun yet"):
+    with pytest.raises(InvalidRange, match="2026-03-21 is in the future"):
         await ask(sessions, today, today + timedelta(days=1))
 
 
-async def test_a_clock_that_is_put_back_over_midnight_delays_one_and_stops_no_other(
+async def test_a_clock_that_goes_back_over_midnight_delays_one_backfill_and_no_other(
     sessions: Sessions,
 ) -> None:
     today = NOW.date()
@@ -288,64 +297,64 @@ async def test_a_clock_that_is_put_back_over_midnight_delays_one_and_stops_no_ot
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said"),
+    ("wanted", "problem"),
     [
-        (BackfillRange(first=march(2), last=march(1)), "turned round"),
+        (BackfillRange(first=march(2), last=march(1)), "is after `to`"),
         (BackfillRange(first=march(2) - timedelta(days=3_661), last=march(2)), "at most 3,660"),
     ],
 )
-def test_a_range_that_cannot_be_is_refused(wanted: BackfillRange, said: str) -> None:
-    with pytest.raises(InvalidRange, match=said):
-        wanted.check(today=NOW.date())
+def test_an_invalid_range_is_rejected(wanted: BackfillRange, problem: str) -> None:
+    with pytest.raises(InvalidRange, match=problem):
+        wanted.validate(today=NOW.date())
 
 
 @pytest.mark.parametrize("concurrency", [0, 101])
-async def test_a_concurrency_that_cannot_be_is_refused(
-    sessions: Sessions, concurrency: int
-) -> None:
+async def test_an_invalid_concurrency_is_rejected(sessions: Sessions, concurrency: int) -> None:
     with pytest.raises(Invalid, match="is not 1-100"):
         await ask(sessions, concurrency=concurrency)
 
 
-async def test_what_has_ended_cannot_be_paused_resumed_or_cancelled(sessions: Sessions) -> None:
-    asked = await ask(sessions)
+async def test_a_finished_backfill_cannot_be_paused_resumed_or_cancelled(
+    sessions: Sessions,
+) -> None:
+    requested = await ask(sessions)
     await to_its_end(sessions)
     for verb in (pause, resume, cancel):
         with pytest.raises(BackfillEnded, match="it is finished"):
-            await verb(sessions, asked)
+            await verb(sessions, requested)
 
 
-async def test_there_is_no_backfill_of_that_id(sessions: Sessions) -> None:
+async def test_an_unknown_backfill_is_not_found(sessions: Sessions) -> None:
     async with sessions() as session:
         with pytest.raises(BackfillNotFound, match="GET /report/backfills"):
             await service.pause(session, UUID(int=1))
 
 
-async def test_a_preview_says_what_would_become_of_each_date_and_changes_nothing(
+async def test_a_preview_returns_the_action_of_each_date_and_changes_nothing(
     sessions: Sessions,
 ) -> None:
-    waiting = await runs.pending(sessions, day=march(1))
+    pending = await runs.pending(sessions, day=march(1))
     async with sessions.begin() as session:
         await seal(session, march(2))
         found = await service.preview(
             session, wanted=BackfillRange(first=march(1), last=march(3)), timezone="UTC", now=NOW
         )
 
-    assert [(day, decision.verdict, decision.run_id) for day, decision in found] == [
-        (march(1), "join", waiting.id),
+    assert [(day, decision.action, decision.run_id) for day, decision in found] == [
+        (march(1), "join", pending.id),
         (march(2), "skip: sealed", None),
         (march(3), "build", None),
     ]
-    assert [run.id for run in await runs.everything(sessions)] == [waiting.id]
+    assert [run.id for run in await runs.everything(sessions)] == [pending.id]
 
 
-async def test_old_ones_are_forgotten(sessions: Sessions) -> None:
-    asked = await ask(sessions)
+async def test_old_backfills_are_pruned(sessions: Sessions) -> None:
+    requested = await ask(sessions)
     await to_its_end(sessions)
     later = await ask(sessions, now=NOW + HOUR)
 
     async with sessions.begin() as session:
         await service.prune(session, before=NOW + HOUR, limit=10)
 
-    assert await days(sessions, asked) == []
+    assert await days(sessions, requested) == []
     assert (await find(sessions, later)).finished_at is None

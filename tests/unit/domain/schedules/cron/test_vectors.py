@@ -1,8 +1,8 @@
-"""What the tests of other crons expect: followed where they agree, and told in the docs where not.
+"""Test vectors from the tests of other cron libraries; the docs list where Daybook differs.
 
-`vectors/` holds it in a notation of ours; a source is the project and its file of tests:
+`vectors/` contains them in a notation of ours. The sources, each a project and its test files:
 
-apscheduler       APScheduler, master of January 2026 (to be 4.0), tests/triggers/test_cron.py
+apscheduler       APScheduler, master of January 2026 (future 4.0), tests/triggers/test_cron.py
 cron-expression   dragonmantank/cron-expression 3.6.0, tests/Cron
 cron-parser       harrisiirak/cron-parser 5.10.0, tests/CronExpressionParser.test.ts
 cronexpr          gorhill/cronexpr 1.0.0, cronexpr_test.go
@@ -16,8 +16,8 @@ robfig            robfig/cron 3.0.1, spec_test.go and parser_test.go
 temporal          temporalio/temporal, master of August 2026, common/backoff/cron_test.go and
                   service/worker/scheduler/spec_test.go
 
-Seconds are left out where they are 0. Where a source counts the instant it starts at, we start a
-minute before; where it names none, because none matters, the date is of our choosing.
+Seconds are omitted if they are 0. Where a source includes its start instant, the vector starts a
+minute earlier; where a source has no start, because it does not matter, the date is arbitrary.
 """
 
 import re
@@ -32,7 +32,7 @@ from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.errors import InvalidCron
 
 HERE = Path(__file__).parent
-DOCS = HERE.parents[3] / "docs" / "schedules.md"
+DOCS = HERE.parents[4] / "docs" / "schedules.md"
 
 
 def rows(name: str) -> Iterator[tuple[str, ...]]:
@@ -57,7 +57,7 @@ def instants(text: str) -> list[datetime]:
 
 
 @pytest.mark.parametrize(("source", "timezone", "expression", "after", "expected"), AGREED)
-def test_what_others_expect_comes_true(
+def test_a_vector_that_daybook_agrees_with_has_the_expected_fires(
     source: str, timezone: str, expression: str, after: str, expected: str
 ) -> None:
     wanted = instants(expected)
@@ -66,7 +66,9 @@ def test_what_others_expect_comes_true(
 
 
 @pytest.mark.parametrize(("sources", "expression"), REFUSED)
-def test_what_others_refuse_is_refused(sources: str, expression: str) -> None:
+def test_an_expression_that_other_libraries_reject_is_rejected(
+    sources: str, expression: str
+) -> None:
     with pytest.raises(InvalidCron):
         due_times.validate(expression)
 
@@ -74,7 +76,7 @@ def test_what_others_refuse_is_refused(sources: str, expression: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "source", "timezone", "expression", "after", "there", "here"), DIFFERENCES
 )
-def test_where_daybook_differs_it_does_as_its_docs_say(
+def test_a_vector_that_daybook_differs_from_has_the_documented_result(
     rule: str, source: str, timezone: str, expression: str, after: str, there: str, here: str
 ) -> None:
     assert here != there
@@ -86,7 +88,7 @@ def test_where_daybook_differs_it_does_as_its_docs_say(
         assert fires(expression, timezone=timezone, after=after, number=len(wanted)) == wanted
 
 
-def test_the_docs_have_a_row_for_each_rule_that_differs_and_no_other() -> None:
-    told = re.findall(r"^\| \*\*(.+?)\*\*", DOCS.read_text(), re.MULTILINE)
+def test_the_docs_have_exactly_one_row_for_each_differing_rule() -> None:
+    documented = re.findall(r"^\| \*\*(.+?)\*\*", DOCS.read_text(), re.MULTILINE)
 
-    assert sorted(told) == sorted({rule for rule, *_ in DIFFERENCES})
+    assert sorted(documented) == sorted({rule for rule, *_ in DIFFERENCES})

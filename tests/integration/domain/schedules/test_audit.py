@@ -1,4 +1,4 @@
-"""The checker finds what is wrong, and nothing where nothing is."""
+"""The audit finds each kind of problem, and none in a correct ledger."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,7 +14,15 @@ from daybook_domain.schedules.audit import Finding, find_problems, get_audit_sta
 from daybook_platform.postgres.engine import Sessions
 from tests.support.backfills import seal
 from tests.support.runs import pending
-from tests.support.schedules import DAY, EARLIER, MIDNIGHT, add, change, define, materialise
+from tests.support.schedules import (
+    DAY,
+    EARLIER,
+    MIDNIGHT,
+    add,
+    change,
+    define,
+    materialise,
+)
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -23,11 +31,11 @@ SOON = MIDNIGHT + 2 * DAY + timedelta(minutes=5)
 
 async def findings(sessions: Sessions, *, now: datetime = SOON) -> Sequence[Finding]:
     async with sessions() as session:
-        since = await get_audit_start(session, asked=EARLIER - DAY)
+        since = await get_audit_start(session, requested=EARLIER - DAY)
         return await find_problems(session, since=since, now=now)
 
 
-async def test_a_ledger_of_many_outcomes_is_as_it_should_be(sessions: Sessions) -> None:
+async def test_the_audit_finds_no_problem_in_a_ledger_of_many_outcomes(sessions: Sessions) -> None:
     await define(sessions)
     await add(sessions, cron="0 * * * *", timezone="Australia/Lord_Howe", catchup_window=DAY)
     await add(sessions, "leap", cron="0 0 29 2 *")
@@ -37,11 +45,11 @@ async def test_a_ledger_of_many_outcomes_is_as_it_should_be(sessions: Sessions) 
 
 
 @pytest.mark.parametrize(
-    ("harm", "problem"),
+    ("corruption", "problem"),
     [
         (
             "DELETE FROM report_runs WHERE scheduled_for = '2026-03-03 00:00Z'",
-            "the fire of 2026-03-03T00:00:00Z is not in the ledger",
+            "the fire of 2026-03-03T00:00:00Z is missing from the ledger",
         ),
         (
             "UPDATE report_runs SET scheduled_for = '2026-03-03 00:01Z'"
@@ -55,46 +63,46 @@ async def test_a_ledger_of_many_outcomes_is_as_it_should_be(sessions: Sessions) 
         ),
         (
             "UPDATE schedules SET next_fire_at = '2026-03-06 00:00Z'",
-            "the next fire is set to 2026-03-06 00:00:00+00:00, and is due at"
+            "the next fire is set to 2026-03-06 00:00:00+00:00, but is due at"
             " 2026-03-05 00:00:00+00:00",
         ),
         ("UPDATE schedules SET error = 'broken'", "cannot fire: broken"),
         (
             "UPDATE report_runs SET state = 'skipped', finished_at = '2026-03-04 00:00Z'",
-            "has become no work, and does not say why",
+            "skipped without a recorded reason",
         ),
         (
             "UPDATE report_runs SET state = 'skipped', cause = 'joined', reason = 'joined',"
             " joined_run_id = gen_random_uuid(), finished_at = '2026-03-04 00:00Z'",
-            "has joined a run that is not there",
+            "joined a run that does not exist",
         ),
         (
             "UPDATE report_runs SET state = 'skipped', cause = 'joined', reason = 'joined',"
             " joined_run_id = (SELECT id FROM report_runs WHERE report_date = '2026-03-01'),"
             " finished_at = '2026-03-03 00:00Z'",
-            "has joined a run that was cancelled, or does no work itself",
+            "joined a run that was cancelled, skipped or missed",
         ),
         (
             "UPDATE report_runs SET state = 'cancelled' WHERE report_date <> '2026-03-03'",
-            "was not sent, although nothing is before it",
+            "not dispatched, although no earlier run is active",
         ),
         (
             "UPDATE report_runs SET state = 'running', lease_until = '2026-03-03 00:00Z'",
-            "is held by nobody, and was not taken back",
+            "lease expired, and the run was not reaped",
         ),
         (
             "UPDATE report_runs SET state = 'succeeded', finished_at = '2026-03-04 00:00Z'",
-            "has succeeded, and its day has no report",
+            "succeeded, but its date has no report",
         ),
     ],
 )
-async def test_what_is_wrong_is_found(
-    sessions: Sessions, engine: AsyncEngine, harm: str, problem: str
+async def test_the_audit_finds_corrupted_rows(
+    sessions: Sessions, engine: AsyncEngine, corruption: str, problem: str
 ) -> None:
     await define(sessions)
     await materialise(sessions, now=SOON)
     async with engine.begin() as connection:
-        await connection.execute(text(harm))
+        await connection.execute(text(corruption))
 
     found = await findings(sessions, now=SOON + timedelta(minutes=10))
 
@@ -102,7 +110,7 @@ async def test_what_is_wrong_is_found(
 
 
 @pytest.mark.parametrize(
-    ("harm", "problem"),
+    ("corruption", "problem"),
     [
         (
             [
@@ -117,17 +125,17 @@ async def test_what_is_wrong_is_found(
                 "DROP INDEX uq_report_runs_waiting",
                 "UPDATE report_runs SET report_date = '2026-03-02'",
             ],
-            "has more than one run that waits",
+            "more than one pending run",
         ),
     ],
 )
-async def test_what_the_schema_forbids_is_found_too(
-    sessions: Sessions, harm: Sequence[str], problem: str
+async def test_the_audit_finds_rows_that_the_schema_forbids(
+    sessions: Sessions, corruption: Sequence[str], problem: str
 ) -> None:
     await define(sessions)
     await materialise(sessions, now=SOON)
     async with sessions() as session:
-        for statement in harm:
+        for statement in corruption:
             await session.execute(text(statement))
 
         found = await find_problems(session, since=EARLIER - DAY, now=SOON)
@@ -136,7 +144,7 @@ async def test_what_the_schema_forbids_is_found_too(
     assert problem in {finding.problem for finding in found}
 
 
-async def test_fires_that_no_scheduler_records_are_found(sessions: Sessions) -> None:
+async def test_the_audit_finds_fires_that_no_scheduler_records(sessions: Sessions) -> None:
     await define(sessions)
 
     found = await findings(sessions)
@@ -146,12 +154,12 @@ async def test_fires_that_no_scheduler_records_are_found(sessions: Sessions) -> 
     ]
 
 
-async def forget(sessions: Sessions, *, before: datetime, limit: int = 100) -> int:
+async def prune(sessions: Sessions, *, before: datetime, limit: int = 100) -> int:
     async with sessions.begin() as session:
         return await retention.prune(session, before=before, limit=limit)
 
 
-async def let_it_have_been_then(sessions: Sessions) -> None:
+async def backdate_runs(sessions: Sessions) -> None:
     async with sessions.begin() as session:
         for run in (await session.exec(select(ReportRun))).all():
             if run.scheduled_for is not None:
@@ -160,16 +168,16 @@ async def let_it_have_been_then(sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 5, 100])
-async def test_what_was_forgotten_is_not_missed(
+async def test_the_audit_does_not_report_pruned_runs(
     sessions: Sessions, engine: AsyncEngine, limit: int
 ) -> None:
     await define(sessions)
-    await add(sessions, "seldom", cron="0 0 1 * *", catchup_window=DAY)
+    await add(sessions, "monthly", cron="0 0 1 * *", catchup_window=DAY)
     await change(sessions, catchup_window=DAY)
     now = MIDNIGHT + 60 * DAY + timedelta(minutes=5)
     await materialise(sessions, now=now)
-    await let_it_have_been_then(sessions)
-    # Readers still see what this one made, so it is not forgotten with those about it.
+    await backdate_runs(sessions)
+    # This run built a current revision, so it is not pruned with its neighbours.
     async with engine.begin() as connection:
         await connection.execute(
             text(
@@ -178,12 +186,12 @@ async def test_what_was_forgotten_is_not_missed(
             )
         )
 
-    assert await forget(sessions, before=MIDNIGHT + 40 * DAY, limit=limit) == min(limit, 39)
+    assert await prune(sessions, before=MIDNIGHT + 40 * DAY, limit=limit) == min(limit, 39)
 
     assert await findings(sessions, now=now) == []
     async with sessions() as session:
-        since = await get_audit_start(session, asked=EARLIER)
-        assert await get_audit_start(session, asked=now - DAY) == now - DAY
+        since = await get_audit_start(session, requested=EARLIER)
+        assert await get_audit_start(session, requested=now - DAY) == now - DAY
     assert since < MIDNIGHT + 40 * DAY
     async with engine.begin() as connection:
         await connection.execute(
@@ -191,11 +199,11 @@ async def test_what_was_forgotten_is_not_missed(
         )
     assert {finding.subject for finding in await findings(sessions, now=now)} == {
         "schedule daily",
-        "schedule seldom",
+        "schedule monthly",
     }
 
 
-async def test_a_fire_may_be_remembered_for_longer_than_the_run_that_it_joined(
+async def test_the_audit_accepts_a_fire_whose_joined_run_was_pruned(
     sessions: Sessions, engine: AsyncEngine
 ) -> None:
     await define(sessions)
@@ -208,6 +216,6 @@ async def test_a_fire_may_be_remembered_for_longer_than_the_run_that_it_joined(
             ended,
         )
 
-    assert await forget(sessions, before=SOON) == 1
+    assert await prune(sessions, before=SOON) == 1
 
     assert await findings(sessions, now=MIDNIGHT + timedelta(minutes=5)) == []

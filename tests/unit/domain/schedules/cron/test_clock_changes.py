@@ -1,6 +1,6 @@
-"""Each local date has one daily report, through every change of clocks of every zone.
+"""Each local date has one daily report, through every clock change of every zone.
 
-The oracle knows no cron: it reads the clock on the wall minute by minute.
+The oracle uses no cron library: it reads the wall clock minute by minute.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from daybook_domain.reports.business_day import business_day, shift_date
 from daybook_domain.schedules.cron import due_times
-from daybook_domain.schedules.materialization import get_report_date
+from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -26,8 +26,8 @@ ZONES = sorted(available_timezones() - {"localtime", "Factory"})
 
 
 @dataclass(frozen=True)
-class Move:
-    """A change of clocks. Around it, zones that have it in common read the same."""
+class ClockChange:
+    """A clock change; zones that share it have the same wall-clock times around it."""
 
     at: datetime
     before: timedelta
@@ -38,7 +38,9 @@ def offset(zone: ZoneInfo, instant: datetime) -> timedelta:
     return instant.astimezone(zone).utcoffset() or timedelta(0)
 
 
-def moves(name: str, first: datetime = FIRST, last: datetime = LAST) -> Iterator[Move]:
+def iter_changes(
+    name: str, first: datetime = FIRST, last: datetime = LAST
+) -> Iterator[ClockChange]:
     zone = ZoneInfo(name)
     noons = [first + k * DAY for k in range((last - first).days + 1)]
     for earlier, later in pairwise(noons):
@@ -50,40 +52,40 @@ def moves(name: str, first: datetime = FIRST, last: datetime = LAST) -> Iterator
                 earlier, later = (
                     (middle, later) if offset(zone, middle) == before else (earlier, middle)
                 )
-            yield Move(later, before, after)
+            yield ClockChange(later, before, after)
 
 
 @lru_cache(maxsize=4096)
-def readings(move: Move) -> list[tuple[datetime, datetime]]:
-    """Return each minute from a day and a half before to as long after, and what is read then."""
-    minutes = [move.at + k * MINUTE for k in range(-36 * 60, 36 * 60)]
+def readings(change: ClockChange) -> list[tuple[datetime, datetime]]:
+    """Return each minute within a day and a half of a change, with its wall-clock time."""
+    minutes = [change.at + k * MINUTE for k in range(-36 * 60, 36 * 60)]
     return [
-        (at, (at + (move.before if at < move.at else move.after)).replace(tzinfo=None))
+        (at, (at + (change.before if at < change.at else change.after)).replace(tzinfo=None))
         for at in minutes
     ]
 
 
 @lru_cache(maxsize=20_000)
-def expected(move: Move, due: time) -> list[tuple[datetime, date]]:
-    """Return when the clock first comes to `due`, or past it, on each date, and which date it is.
+def expected(change: ClockChange, due: time) -> list[tuple[datetime, date]]:
+    """Return when the clock first reaches or passes `due` on each date, with the date.
 
-    A date that begins and ends in the same moment never was: it is not read.
+    Skipped dates have no wall-clock times, so they are absent.
     """
-    read = readings(move)
+    read = readings(change)
     dates = sorted({wall.date() for _, wall in read})
-    # What had been read before the window began is not of it.
-    left = [day for day in dates if datetime.combine(day, due) > read[0][1]]
+    # A date whose due time precedes the window is excluded.
+    remaining = [day for day in dates if datetime.combine(day, due) > read[0][1]]
     found = list[tuple[datetime, date]]()
     for at, wall in read:
-        passed = [day for day in left[:2] if datetime.combine(day, due) <= wall]
+        passed = [day for day in remaining[:2] if datetime.combine(day, due) <= wall]
         if passed:
             found.append((at, passed[-1]))
-            left = left[len(passed) :]
+            remaining = remaining[len(passed) :]
     return found
 
 
-def fires(name: str, due: time, move: Move) -> list[datetime]:
-    read = readings(move)
+def fires(name: str, due: time, change: ClockChange) -> list[datetime]:
+    read = readings(change)
     all_fires = due_times.iter_fires(
         f"{due.minute} {due.hour} * * *", timezone=name, after=read[0][0]
     )
@@ -98,34 +100,34 @@ def daily(due: time, timezone: str) -> Schedule:
     )
 
 
-def test_every_zone_and_every_change_of_seven_years() -> None:
+def test_each_date_has_one_fire_through_every_clock_change_of_seven_years() -> None:
     wrong, seen = [], 0
     for name in ZONES:
-        for move in moves(name):
+        for change in iter_changes(name):
             for due in TIMES:
                 seen += 1
-                wanted, got = expected(move, due), fires(name, due, move)
-                dates = [get_report_date(daily(due, name), at) for at in got]
-                if got != [at for at, _ in wanted] or dates != [day - DAY for _, day in wanted]:
-                    wrong.append((name, move, due, got, wanted))
+                wanted, actual = expected(change, due), fires(name, due, change)
+                dates = [get_report_date(daily(due, name), at) for at in actual]
+                if actual != [at for at, _ in wanted] or dates != [day - DAY for _, day in wanted]:
+                    wrong.append((name, change, due, actual, wanted))
     assert wrong == []
     assert seen > 10_000
 
 
-def test_the_oracle_reads_what_the_zone_reads() -> None:
+def test_the_oracle_agrees_with_the_time_zone_database() -> None:
     for name in ("Africa/Cairo", "America/Santiago", "Asia/Beirut", "Australia/Lord_Howe"):
-        zone, found = ZoneInfo(name), list(moves(name))
+        zone, found = ZoneInfo(name), list(iter_changes(name))
         assert len(found) >= 12
-        for move in found:
-            assert [wall for _, wall in readings(move)] == [
-                at.astimezone(zone).replace(tzinfo=None) for at, _ in readings(move)
+        for change in found:
+            assert [wall for _, wall in readings(change)] == [
+                at.astimezone(zone).replace(tzinfo=None) for at, _ in readings(change)
             ]
 
 
 @pytest.mark.parametrize("due", TIMES)
-def test_a_date_that_never_was_has_no_fire_and_the_one_before_it_has_one_report(due: time) -> None:
+def test_a_skipped_date_has_no_fire_and_the_date_before_it_has_one_report(due: time) -> None:
     schedule = daily(due, "Pacific/Apia")
-    # There it is the 28th, 03:30.
+    # The local time is 03:30 on the 28th.
     after = datetime(2011, 12, 28, 13, 30, tzinfo=UTC)
     fires = islice(due_times.iter_fires(schedule.cron, timezone="Pacific/Apia", after=after), 3)
 
@@ -134,8 +136,8 @@ def test_a_date_that_never_was_has_no_fire_and_the_one_before_it_has_one_report(
         date(2011, 12, 29),
         date(2011, 12, 31),
     ]
-    never = business_day(date(2011, 12, 30), timezone="Pacific/Apia")
-    assert never.starts_at == never.ends_at
+    skipped = business_day(date(2011, 12, 30), timezone="Pacific/Apia")
+    assert skipped.starts_at == skipped.ends_at
     assert shift_date(date(2011, 12, 31), days=-1, timezone="Pacific/Apia") == date(2011, 12, 29)
 
 
@@ -146,49 +148,49 @@ INSTANTS = st.datetimes(datetime(2024, 1, 1), datetime(2030, 1, 1), timezones=st
 
 
 @cache
-def changes(name: str) -> list[datetime]:
-    return [move.at for move in moves(name)]
+def change_instants(name: str) -> list[datetime]:
+    return [change.at for change in iter_changes(name)]
 
 
 @st.composite
-def places_and_times(draw: st.DrawFn) -> tuple[str, datetime]:
-    """Return a zone and an instant: of two, one soon before or after a change of its clocks."""
+def zones_and_instants(draw: st.DrawFn) -> tuple[str, datetime]:
+    """Return a zone and an instant; half of the instants are near a clock change of the zone."""
     name, at = draw(st.sampled_from(ZONES)), draw(INSTANTS)
     near = draw(st.booleans())
-    if near and changes(name):
-        at = draw(st.sampled_from(changes(name))) + draw(st.integers(-180, 90)) * MINUTE
+    if near and change_instants(name):
+        at = draw(st.sampled_from(change_instants(name))) + draw(st.integers(-180, 90)) * MINUTE
     return name, at
 
 
-# The clocks of Lord Howe are about to be put back from 02:00 to 01:30.
-SOON_AGAIN = ("Australia/Lord_Howe", datetime(2024, 4, 6, 14, 50, tzinfo=UTC))
+# The clocks of Lord Howe are about to go back from 02:00 to 01:30.
+BEFORE_FOLD = ("Australia/Lord_Howe", datetime(2024, 4, 6, 14, 50, tzinfo=UTC))
 
 
-@given(EXPRESSIONS, places_and_times(), st.integers(1, 30))
-@example("*/7 * * * *", SOON_AGAIN, 10)
+@given(EXPRESSIONS, zones_and_instants(), st.integers(1, 30))
+@example("*/7 * * * *", BEFORE_FOLD, 10)
 @settings(max_examples=200, deadline=None)
-def test_one_by_one_and_all_together_give_the_same_strictly_later_times(
-    expression: str, place_and_time: tuple[str, datetime], number: int
+def test_next_fire_and_iter_fires_return_the_same_increasing_times(
+    expression: str, zone_and_instant: tuple[str, datetime], number: int
 ) -> None:
-    timezone, after = place_and_time
-    together = due_times.iter_fires(expression, timezone=timezone, after=after)
+    timezone, after = zone_and_instant
+    iterated = due_times.iter_fires(expression, timezone=timezone, after=after)
     at = after
     for _ in range(number):
         following = due_times.next_fire(expression, timezone=timezone, after=at)
-        assert following == next(together)
+        assert following == next(iterated)
         assert following is not None
         assert following > at
         at = following
 
 
-@given(EXPRESSIONS, places_and_times(), st.integers(0, 5000), st.integers(0, 5000))
-@example("*/7 * * * *", SOON_AGAIN, 60, 60)
+@given(EXPRESSIONS, zones_and_instants(), st.integers(0, 5000), st.integers(0, 5000))
+@example("*/7 * * * *", BEFORE_FOLD, 60, 60)
 @settings(max_examples=200, deadline=None)
-def test_a_range_is_the_sum_of_its_parts(
-    expression: str, place_and_time: tuple[str, datetime], minutes: int, more: int
+def test_the_fires_of_a_range_are_those_of_its_parts(
+    expression: str, zone_and_instant: tuple[str, datetime], minutes: int, more: int
 ) -> None:
-    # The cut is what is near a change of clocks.
-    timezone, b = place_and_time
+    # The boundary between the parts is near a clock change.
+    timezone, b = zone_and_instant
     a = b - minutes * MINUTE
     c = b + more * MINUTE
 

@@ -1,0 +1,56 @@
+"""Retention of runs: old runs are pruned unless they are needed."""
+
+from datetime import timedelta
+
+import pytest
+from sqlmodel import select
+
+from daybook_domain.runs.models import ReportRun
+from daybook_domain.schedules import retention
+from daybook_domain.schedules.models import Catchup
+from daybook_platform.postgres.engine import Sessions
+from tests.support.runs import everything, running
+from tests.support.schedule_edits import remove
+from tests.support.schedules import (
+    DAY,
+    MIDNIGHT,
+    add,
+    materialise,
+)
+
+pytestmark = pytest.mark.usefixtures("no_runs")
+
+HOUR = timedelta(hours=1)
+
+
+async def test_old_runs_that_are_not_needed_are_pruned_in_batches(
+    sessions: Sessions,
+) -> None:
+    added = await add(sessions, catchup=Catchup.NONE)
+    removed = await add(sessions, "removed", catchup=Catchup.NONE, report_offset_days=-5)
+    now = MIDNIGHT + 20 * DAY + HOUR
+    await materialise(sessions, now=now)
+    await remove(sessions, removed)
+    # Backdate the runs to their due times.
+    async with sessions.begin() as session:
+        for run in (await session.exec(select(ReportRun))).all():
+            run.finished_at = run.scheduled_for
+
+    pruned = []
+    for _ in range(3):
+        async with sessions.begin() as session:
+            pruned.append(await retention.prune(session, before=MIDNIGHT + 15 * DAY, limit=15))
+
+    remaining = [run for run in await everything(sessions) if run.schedule_id == added.id]
+    # The seven days of the catch-up window are needed, so that no fire is repeated.
+    assert [run.scheduled_for for run in remaining] == [MIDNIGHT + k * DAY for k in range(8, 21)]
+    assert pruned == [15, 8, 0]
+
+
+async def test_a_running_run_is_not_pruned(
+    sessions: Sessions,
+) -> None:
+    await running(sessions)
+
+    async with sessions.begin() as session:
+        assert await retention.prune(session, before=MIDNIGHT + 900 * DAY, limit=10) == 0
