@@ -34,11 +34,12 @@ test: setup ## Run the tests
 
 test-all: check test bench ## Checks, tests and benchmarks
 
-check: setup ## Formatting, lint, types, import contracts
+check: setup ## Formatting, lint, types, import contracts, documentation
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m tests.docs.document_checks
 
 format: setup ## Format, and mend what lint can mend
 	@$(BIN)/ruff format $(SOURCES)
