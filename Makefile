@@ -34,11 +34,12 @@ test: setup ## Run the tests
 
 test-all: check test bench ## Run the checks, the tests and the benchmarks
 
-check: setup ## Check formatting, lint, types and import contracts
+check: setup ## Check formatting, lint, types, import contracts and documentation
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m tests.docs.document_checks
 
 format: setup ## Format the code and apply lint fixes
 	@$(BIN)/ruff format $(SOURCES)

@@ -1,4 +1,4 @@
-"""What do the benchmarks share?"""
+"""Fixtures of the benchmarks."""
 
 import pytest
 
@@ -6,6 +6,6 @@ from daybook_platform import logging_setup
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _only_tables() -> None:
-    """Keep what goes well out of the log, which would stand between the tables."""
+def _log_warnings_only() -> None:
+    """Log only warnings, so that no log line appears between the tables."""
     logging_setup.configure(log_format="console", level="WARNING")

@@ -1,4 +1,4 @@
-"""How fast is a day built, measured against the least that any build has to do?
+"""Duration of builds, relative to the lower limit `L` of a build.
 
 `DAYBOOK_BENCH_LARGE=1` adds a day of a million orders.
 """
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.reports.business_day import BusinessDay
 from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine
-from tests.benchmarks import days, ways
+from tests.benchmarks import build_variants, days
 from tests.support.bench import Way, interleaved, milliseconds, ratio, seconds, setting, table
 from tests.support.databases import fresh_database
 from tests.support.shop import start_run
@@ -31,8 +31,8 @@ ORM_UP_TO = 100_000
 FAR_ID = 1_000_000_000
 
 
-class Lab:
-    """A database of its own, filled for benchmarks."""
+class BuildBench:
+    """A database with history, and the measured operations on it."""
 
     def __init__(self, url: str, engine: AsyncEngine) -> None:
         self.url = url
@@ -41,30 +41,30 @@ class Lab:
     async def start_run(self, on: date) -> UUID:
         return await start_run(self.engine, on)
 
-    def build(self, day: BusinessDay, *, forget: bool) -> Way:
+    def build(self, day: BusinessDay, *, delete: bool) -> Way:
         async def way() -> float:
-            if forget:
-                await days.forget_report(self.engine, day.date)
+            if delete:
+                await days.delete_report(self.engine, day.date)
             run_id = await self.start_run(day.date)
-            return await seconds(ways.ours(self.engine, day, run_id))
+            return await seconds(build_variants.daybook(self.engine, day, run_id))
 
         return way
 
     def limit(self, day: BusinessDay) -> Way:
         async def way() -> float:
-            await days.forget_report(self.engine, day.date)
-            return await seconds(ways.limit(self.engine, day))
+            await days.delete_report(self.engine, day.date)
+            return await seconds(build_variants.limit(self.engine, day))
 
         return way
 
     def read(self, day: BusinessDay) -> Way:
         async def way() -> float:
-            return await seconds(ways.read(self.engine, day))
+            return await seconds(build_variants.read(self.engine, day))
 
         return way
 
     def build_with_late_order(self, day: BusinessDay) -> Way:
-        build = self.build(day, forget=False)
+        build = self.build(day, delete=False)
 
         async def way() -> float:
             async with self.engine.begin() as connection:
@@ -73,13 +73,13 @@ class Lab:
 
         return way
 
-    async def alone(self, way: str, day: BusinessDay) -> tuple[float, float]:
-        """Return seconds and megabytes grown of one build in a fresh process."""
-        await days.forget_report(self.engine, day.date)
+    async def measure_in_process(self, variant: str, day: BusinessDay) -> tuple[float, float]:
+        """Return seconds and memory growth in megabytes of one build in a new process."""
+        await days.delete_report(self.engine, day.date)
         run_id = await self.start_run(day.date)
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.benchmarks.alone"),
-            *(way, day.date.isoformat(), str(run_id)),
+            *(sys.executable, "-m", "tests.benchmarks.build_process"),
+            *(variant, day.date.isoformat(), str(run_id)),
             env={**os.environ, "DAYBOOK_DATABASE_URL": self.url},
             stdout=asyncio.subprocess.PIPE,
         )
@@ -90,28 +90,30 @@ class Lab:
 
 
 @asynccontextmanager
-async def _lab(
+async def _created(
     server_url: str, *, name: str, history: int, history_orders: int
-) -> AsyncIterator[Lab]:
+) -> AsyncIterator[BuildBench]:
     async with fresh_database(server_url, name=f"daybook_bench_{name}_{os.getpid()}") as url:
         await migrate.upgrade(url)
         engine = create_engine(url, application="bench")
         await days.prepare(engine)
         await days.add_history(engine, days=history, orders=history_orders)
-        yield Lab(url, engine)
+        yield BuildBench(url, engine)
         await engine.dispose()
 
 
 @pytest.fixture(scope="module")
-async def small(postgres_server_url: str) -> AsyncIterator[Lab]:
-    """A shop with five days of history."""
-    async with _lab(postgres_server_url, name="five", history=5, history_orders=10_000) as lab:
-        yield lab
+async def small(postgres_server_url: str) -> AsyncIterator[BuildBench]:
+    """Yield a shop with five days of history."""
+    async with _created(
+        postgres_server_url, name="five", history=5, history_orders=10_000
+    ) as bench:
+        yield bench
 
 
 @pytest.fixture(scope="module")
-async def sized(small: Lab) -> dict[int, BusinessDay]:
-    """A day of each size; only just written: never vacuumed, no statistics."""
+async def sized(small: BuildBench) -> dict[int, BusinessDay]:
+    """Return a day of each size; just written, never vacuumed, without statistics."""
     return {
         size: await days.add_day(
             small.engine, days.NEWEST - timedelta(days=place), orders=size, reported=False
@@ -120,42 +122,46 @@ async def sized(small: Lab) -> dict[int, BusinessDay]:
     }
 
 
-async def test_the_first_build_of_a_day(small: Lab, sized: dict[int, BusinessDay]) -> None:
+async def test_the_first_build_of_a_day_is_compared_with_the_lower_limit(
+    small: BuildBench, sized: dict[int, BusinessDay]
+) -> None:
     rows = []
     for state in ("just written", "vacuumed"):
         if state == "vacuumed":
             await days.vacuum(small.engine)
         for size, day in sized.items():
-            await ways.precompute(small.engine, day)
+            await build_variants.precompute(small.engine, day)
             taken = await interleaved(
-                {"limit": small.limit(day), "ours": small.build(day, forget=True)},
+                {"limit": small.limit(day), "daybook": small.build(day, delete=True)},
                 rounds=ROUNDS[size],
             )
             rows.append(
                 [
                     f"{size:,} orders, {state}",
                     milliseconds(taken.median("limit")),
-                    milliseconds(taken.median("ours")),
-                    ratio(taken.ratio("ours", to="limit")),
+                    milliseconds(taken.median("daybook")),
+                    ratio(taken.ratio("daybook", to="limit")),
                 ]
             )
-    print(table(await setting(small.engine), ["first build", "L", "ours", "ours / L"], rows))
+    print(table(await setting(small.engine), ["first build", "L", "daybook", "daybook / L"], rows))
 
 
-async def test_what_other_ways_cost(small: Lab, sized: dict[int, BusinessDay]) -> None:
+async def test_the_orm_variants_are_compared_with_the_lower_limit(
+    small: BuildBench, sized: dict[int, BusinessDay]
+) -> None:
     rows = []
     for size, day in sized.items():
-        await ways.precompute(small.engine, day)
+        await build_variants.precompute(small.engine, day)
         taken = await interleaved(
-            {"limit": small.limit(day), "ours": small.build(day, forget=True)}, rounds=3
+            {"limit": small.limit(day), "daybook": small.build(day, delete=True)}, rounds=3
         )
         least = taken.median("limit")
-        for way in ("naive", "add_all", "ours"):
-            if way != "ours" and size > ORM_UP_TO:
+        for way in ("naive", "add_all", "daybook"):
+            if way != "daybook" and size > ORM_UP_TO:
                 rows.append([f"{way}, {size:,} orders", "-", "-", "-"])
                 continue
-            once, grown = await small.alone(way, day)
-            time = taken.median("ours") if way == "ours" else once
+            once, grown = await small.measure_in_process(way, day)
+            time = taken.median("daybook") if way == "daybook" else once
             rows.append(
                 [
                     f"{way}, {size:,} orders",
@@ -164,27 +170,29 @@ async def test_what_other_ways_cost(small: Lab, sized: dict[int, BusinessDay]) -
                     f"{grown:.1f} MB",
                 ]
             )
-    title = f"{await setting(small.engine)}; other ways: one run, in a process of its own"
-    print(table(title, ["way", "time", "/ L", "process grew by"], rows))
+    title = f"{await setting(small.engine)}; other variants: one run, in a new process"
+    print(table(title, ["variant", "time", "/ L", "memory growth"], rows))
 
 
-async def test_building_again(small: Lab, sized: dict[int, BusinessDay]) -> None:
+async def test_rebuilds_are_compared_with_reading_the_aggregate(
+    small: BuildBench, sized: dict[int, BusinessDay]
+) -> None:
     rows = []
     for size, day in sized.items():
-        await small.build(day, forget=True)()
+        await small.build(day, delete=True)()
         await days.vacuum(small.engine)
         taken = await interleaved(
             {
                 "read": small.read(day),
-                "unchanged": small.build(day, forget=False),
+                "unchanged": small.build(day, delete=False),
                 "late": small.build_with_late_order(day),
             },
             rounds=ROUNDS[size],
         )
         async with small.engine.begin() as connection:
             await days.add_late_order(connection, day, order_id=FAR_ID + size)
-        await small.build(day, forget=False)()
-        far = await interleaved({"far": small.build(day, forget=False)}, rounds=ROUNDS[size])
+        await small.build(day, delete=False)()
+        far = await interleaved({"far": small.build(day, delete=False)}, rounds=ROUNDS[size])
         rows.append(
             [
                 f"{size:,} orders",
@@ -195,28 +203,28 @@ async def test_building_again(small: Lab, sized: dict[int, BusinessDay]) -> None
             ]
         )
     header = [
-        "built again",
+        "rebuild",
         "reading the aggregate",
         "unchanged / reading",
         "a late order / unchanged",
-        "one far id / unchanged",
+        "one distant id / unchanged",
     ]
     print(table(await setting(small.engine), header, rows))
 
 
-async def test_a_year_of_history(
-    postgres_server_url: str, small: Lab, sized: dict[int, BusinessDay]
+async def test_a_build_is_compared_next_to_five_and_365_days_of_history(
+    postgres_server_url: str, small: BuildBench, sized: dict[int, BusinessDay]
 ) -> None:
     size = SIZES[0]
-    async with _lab(postgres_server_url, name="year", history=365, history_orders=1000) as year:
+    async with _created(postgres_server_url, name="year", history=365, history_orders=1000) as year:
         day = await days.add_day(year.engine, days.NEWEST, orders=size, reported=False)
         await days.vacuum(year.engine)
         taken = await interleaved(
             {
-                "five": small.build(sized[size], forget=True),
-                "year": year.build(day, forget=True),
-                "five again": small.build(sized[size], forget=False),
-                "year again": year.build(day, forget=False),
+                "five": small.build(sized[size], delete=True),
+                "year": year.build(day, delete=True),
+                "five again": small.build(sized[size], delete=False),
+                "year again": year.build(day, delete=False),
             },
             rounds=ROUNDS[size],
         )
@@ -229,5 +237,5 @@ async def test_a_year_of_history(
         ]
         for name, again in (("first build", ""), ("unchanged", " again"))
     ]
-    title = f"{await setting(small.engine)}; a day of {size:,} orders beside other days"
-    print(table(title, ["build", "beside 5", "beside 365", "365 / 5"], rows))
+    title = f"{await setting(small.engine)}; a day of {size:,} orders next to other days"
+    print(table(title, ["build", "next to 5", "next to 365", "365 / 5"], rows))

@@ -1,8 +1,7 @@
-"""How many orders a second get from RabbitMQ into Postgres, next to what either can do alone?
+"""Orders per second from RabbitMQ into Postgres, relative to each of the two alone.
 
-Published before, of three items each, one process: a plain aio-pika consumer that only acknowledges
-is the limit of the one side, and an order a transaction, object by object, is what services tend to
-do on the other.
+Orders of three items each, published before the measurement, one process. The upper limit is a
+plain aio-pika consumer that only acknowledges; the baseline is one ORM transaction per order.
 """
 
 import asyncio
@@ -20,8 +19,8 @@ from daybook_platform.postgres.engine import create_engine, create_sessions
 from daybook_worker.intake import IntakeProcessor
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
-from tests.benchmarks import shops
-from tests.benchmarks.test_orders import Till
+from tests.benchmarks import shop_database
+from tests.benchmarks.test_orders import OrderPlacer
 from tests.support.bench import Way, interleaved, ratio, seconds, setting, table
 from tests.support.messages import body
 from tests.support.producer import Producer
@@ -33,24 +32,24 @@ ROUNDS = 5
 MESSAGES = 6000
 ORM_ORDERS = 150
 PREFETCH = 1000
-CONFIRMED_AT_ONCE = 500
+PUBLISH_BATCH = 500
 
 
 @pytest.fixture(scope="module")
 async def shop(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
-    """A shop of a thousand users and products, in a database of its own."""
-    async with shops.opened(postgres_server_url, name="intake") as engine:
+    """Yield a shop of a thousand users and products in a new database."""
+    async with shop_database.created(postgres_server_url, name="intake") as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def shop_url(shop: AsyncEngine) -> str:
-    """Where its database is."""
+    """Return the URL of the database of the shop."""
     return shop.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-class Traffic:
-    """Fills the queue of orders, and empties it in several ways."""
+class IntakeBench:
+    """Fills the queue `order`, and measures several consumers that empty it."""
 
     def __init__(self, producer: Producer, url: str, database_url: str) -> None:
         self._producer = producer
@@ -60,8 +59,8 @@ class Traffic:
         self._numbers = count()
 
     async def _fill(self, *, external_ids: bool) -> None:
-        for first in range(0, MESSAGES, CONFIRMED_AT_ONCE):
-            number = min(CONFIRMED_AT_ONCE, MESSAGES - first)
+        for first in range(0, MESSAGES, PUBLISH_BATCH):
+            number = min(PUBLISH_BATCH, MESSAGES - first)
             orders = [self._order(external_ids=external_ids) for _ in range(number)]
             await asyncio.gather(*(self._producer.send("order", order) for order in orders))
 
@@ -94,59 +93,59 @@ class Traffic:
         queue = await channel.get_queue("order")
         seen, done = count(1), asyncio.Event()
 
-        async def take(message: AbstractIncomingMessage) -> None:
+        async def consume(message: AbstractIncomingMessage) -> None:
             if read:
                 json.loads(message.body)
             await message.ack()
             if next(seen) == MESSAGES:
                 done.set()
 
-        await queue.consume(take)
+        await queue.consume(consume)
         await done.wait()
         await connection.close()
 
-    def ours(self, *, external_ids: bool) -> Way:
+    def intake(self, *, external_ids: bool) -> Way:
         async def way() -> float:
             await self._fill(external_ids=external_ids)
-            return await seconds(self._take_in()) / MESSAGES
+            return await seconds(self._consume_by_intake()) / MESSAGES
 
         return way
 
-    async def _take_in(self) -> None:
+    async def _consume_by_intake(self) -> None:
         settings = WorkerSettings.model_validate(
             {"database_url": self._database_url, "broker_url": self._url}
         )
         engine = create_engine(self._database_url, application="bench intake")
         metrics = WorkerMetrics()
-        intake = IntakeProcessor(
+        processor = IntakeProcessor(
             engine, settings, sessions=create_sessions(engine), metrics=metrics
         )
-        running = asyncio.create_task(intake.run())
+        running = asyncio.create_task(processor.run())
         labels = {"queue": "order", "outcome": "applied"}
 
         async def done() -> bool:
-            taken = metrics.registry.get_sample_value("daybook_intake_messages_total", labels)
-            return (taken or 0) >= MESSAGES
+            applied = metrics.registry.get_sample_value("daybook_intake_messages_total", labels)
+            return (applied or 0) >= MESSAGES
 
         await until(done, seconds=600)
-        intake.stop()
+        processor.stop()
         await running
         await engine.dispose()
 
 
-async def test_orders_a_second_from_queue_to_committed(
+async def test_intake_is_compared_with_a_raw_consumer_and_the_orm(
     shop: AsyncEngine, shop_url: str, rabbitmq_url: str
 ) -> None:
-    till = Till(shop, ids=count(10_000_000), external_ids=False)
+    placer = OrderPlacer(shop, ids=count(10_000_000), external_ids=False)
     async with Producer.connected(rabbitmq_url) as producer:
         await producer.purge()
-        traffic = Traffic(producer, rabbitmq_url, shop_url)
+        bench = IntakeBench(producer, rabbitmq_url, shop_url)
         ways: dict[str, Way] = {
-            "consumer that only acknowledges": traffic.raw,
-            "… and reads the JSON": traffic.read,
-            "intake, plain messages": traffic.ours(external_ids=False),
-            "intake, with external ids": traffic.ours(external_ids=True),
-            "ORM one by one, without a queue": till.orm(ORM_ORDERS),
+            "consumer that only acknowledges": bench.raw,
+            "… and reads the JSON": bench.read,
+            "intake, without ids": bench.intake(external_ids=False),
+            "intake, with external ids": bench.intake(external_ids=True),
+            "ORM one by one, without a queue": placer.orm(ORM_ORDERS),
         }
         taken = await interleaved(ways, rounds=ROUNDS)
     raw, orm = "consumer that only acknowledges", "ORM one by one, without a queue"

@@ -1,9 +1,8 @@
-"""How many orders a second are placed, with their stock taken: one by one, in batches, by REST?
+"""Orders per second, including the deduction of stock: one by one, in batches, and over REST.
 
-Each has three items. By REST, eight clients (httpx, which takes its part of the two cores) each
-send the next order when the last is answered, to one uvicorn worker. COPY is the limit of what
-Postgres takes in: the same rows, computed before, with their foreign keys, and nobody looks at the
-stock.
+Each order has three items. Over REST, eight clients (httpx, which shares the cores with the server)
+each send the next order after the response to the last, to one uvicorn worker. The upper limit is
+COPY: the same rows, precomputed, with their foreign keys, without reading or writing stock.
 """
 
 import asyncio
@@ -24,8 +23,8 @@ from daybook_domain.orders.models import Order, OrderItem
 from daybook_domain.orders.order_placement import PlacedOrder, place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_platform.postgres.engine import create_sessions
-from tests.benchmarks import shops
-from tests.benchmarks.http import answers, free_port
+from tests.benchmarks import shop_database
+from tests.benchmarks.http_client import accepts_connections, free_port
 from tests.support.bench import Way, interleaved, ratio, seconds, setting, table
 from tests.support.processes import Service
 from tests.support.waiting import until
@@ -35,13 +34,13 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 ROUNDS = 5
 CLIENTS = 8
 ORDERS = {"ORM": 150, "1": 300, "10": 2000, "100": 8000, "1,000": 8000, "COPY": 8000, "REST": 800}
-"""How many orders each way places in a round: enough for a steady rate, few enough for patience."""
+"""Orders that each variant places in a round: enough for a steady rate in a few seconds."""
 
 
 @pytest.fixture(scope="module")
 async def engine(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
-    """A shop of a thousand users and products, in a database of its own."""
-    async with shops.opened(postgres_server_url, name="orders") as engine:
+    """Yield a shop of a thousand users and products in a new database."""
+    async with shop_database.created(postgres_server_url, name="orders") as engine:
         yield engine
 
 
@@ -49,7 +48,7 @@ async def engine(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
 async def api(
     engine: AsyncEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """The API of that shop, as a process of its own."""
+    """Yield a client of the API of that shop, which runs in a new process."""
     port = free_port()
     environment = {
         "DAYBOOK_DATABASE_URL": engine.url.render_as_string(hide_password=False),
@@ -58,19 +57,19 @@ async def api(
     }
     log = tmp_path_factory.mktemp("orders") / "api.log"
     with Service(["daybook-api"], environment=environment, log=log):
-        await until(lambda: answers(port), what="the API")
+        await until(lambda: accepts_connections(port), what="the API")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             yield client
 
 
 @pytest.fixture(scope="module")
 def ids() -> Iterator[int]:
-    """Keys that no sequence reaches, for COPY."""
+    """Return order ids for COPY that no sequence reaches."""
     return count(10_000_000)
 
 
-class Till:
-    """Makes up orders, and places them in several ways."""
+class OrderPlacer:
+    """Generates random orders, and measures several ways of placing them."""
 
     def __init__(self, engine: AsyncEngine, *, ids: Iterator[int], external_ids: bool) -> None:
         self._engine = engine
@@ -95,9 +94,9 @@ class Till:
 
         return way
 
-    def ours(self, number: int, *, batch: int) -> Way:
+    def batches(self, number: int, *, batch: int) -> Way:
         async def way() -> float:
-            return await seconds(self._ours(self._orders(number), batch)) / number
+            return await seconds(self._place_in_batches(self._orders(number), batch)) / number
 
         return way
 
@@ -117,12 +116,12 @@ class Till:
         return way
 
     async def _orm(self, orders: Sequence[NewOrder]) -> None:
-        """As services tend to: object by object, each order in a transaction of its own."""
+        """Place each order through the ORM, in one transaction per order."""
         for order in orders:
             async with self._sessions.begin() as session:
                 await _place_by_objects(session, order)
 
-    async def _ours(self, orders: Sequence[NewOrder], batch: int) -> None:
+    async def _place_in_batches(self, orders: Sequence[NewOrder], batch: int) -> None:
         for start in range(0, len(orders), batch):
             async with self._sessions.begin() as session:
                 outcomes = await place_orders(session, orders[start : start + batch])
@@ -159,8 +158,8 @@ async def _send_all(
 
 async def _send(client: httpx.AsyncClient, bodies: Sequence[dict[str, object]]) -> None:
     for body in bodies:
-        answer = await client.post("/orders", json=body)
-        assert answer.status_code == 201, answer.text
+        response = await client.post("/orders", json=body)
+        assert response.status_code == 201, response.text
 
 
 async def _place_by_objects(session: AsyncSession, order: NewOrder) -> None:
@@ -198,16 +197,16 @@ async def _place_by_objects(session: AsyncSession, order: NewOrder) -> None:
 
 
 @pytest.mark.parametrize("external_ids", [False, True], ids=["plain", "external_id"])
-async def test_orders_a_second(
+async def test_batches_and_rest_are_compared_with_the_orm_and_copy(
     engine: AsyncEngine, api: httpx.AsyncClient, ids: Iterator[int], *, external_ids: bool
 ) -> None:
-    till = Till(engine, ids=ids, external_ids=external_ids)
+    placer = OrderPlacer(engine, ids=ids, external_ids=external_ids)
     batches = {name: int(name.replace(",", "")) for name in ORDERS if name[0].isdigit()}
     ways = {
-        "ORM": till.orm(ORDERS["ORM"]),
-        **{name: till.ours(ORDERS[name], batch=size) for name, size in batches.items()},
-        "COPY": till.copy(ORDERS["COPY"]),
-        "REST": till.rest(ORDERS["REST"], api),
+        "ORM": placer.orm(ORDERS["ORM"]),
+        **{name: placer.batches(ORDERS[name], batch=size) for name, size in batches.items()},
+        "COPY": placer.copy(ORDERS["COPY"]),
+        "REST": placer.rest(ORDERS["REST"], api),
     }
     names = {"ORM": "ORM, one by one", "COPY": "COPY, stock untouched", "REST": "by REST"}
     taken = await interleaved(ways, rounds=ROUNDS)

@@ -1,4 +1,4 @@
-"""How long after it was due is a run sent, and a report sealed, beside ten thousand schedules?"""
+"""Delay from due to dispatched and to sealed, with ten thousand schedules."""
 
 import asyncio
 import os
@@ -43,17 +43,17 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.rabbitmq, pytest.mark.timeout(9
 SCHEDULES = 10_000
 ZONES = 40
 AHEAD_SECONDS = 4
-"""So long after all are set comes the first instant at which some are due."""
+"""Time from the preparation to the first due instant."""
 
 APART_SECONDS = 2
-"""So far apart are the instants of a day that is played in short."""
+"""Distance of the due instants of the zones, instead of up to an hour."""
 
 NAIVE = 300
 NIGHTS = 20
 ORDERS_OF_A_SMALL_DAY = 100
 
-# Each has a date of its own, so each fire is a run of its own and none joins another; the zones
-# lie three days apart, since theirs is not the same date everywhere.
+# Each schedule reports a different date, so that no fire joins another; the dates of the zones are
+# three days apart, because the local date differs between zones.
 FILL = """
 INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup, catchup_window,
     overlap, origin)
@@ -68,7 +68,7 @@ UPDATE schedules SET last_fire_at = NULL,
 FROM unnest(CAST(:zones AS text[]), CAST(:numbers AS int[])) AS instant(zone, number)
 WHERE origin = 'api' AND instant.zone = schedules.timezone
 """
-# RabbitMQ has confirmed a message when its run's lease is made long.
+# The lease of a run is extended once RabbitMQ has confirmed its message.
 DELAYS = """
 SELECT percentile_disc(ARRAY[0.5, 0.99, 1])
     WITHIN GROUP (ORDER BY extract(epoch FROM at - scheduled_for))
@@ -80,14 +80,16 @@ SENT = "lease_until - interval '300 seconds'"
 
 NOW = "UPDATE schedules SET next_fire_at = now() WHERE origin = 'api'"
 LATER = "UPDATE schedules SET next_fire_at = now() + interval '1 day'"
-SENT_YET = "SELECT count(*) FROM report_runs WHERE lease_until > queued_at + interval '100 seconds'"
+COUNT_SENT = (
+    "SELECT count(*) FROM report_runs WHERE lease_until > queued_at + interval '100 seconds'"
+)
 
 NIGHTLY = """
 INSERT INTO schedules (name, cron, timezone, report_offset_days, enabled, catchup, catchup_window,
     overlap, origin)
 VALUES ('nightly', '0 0 * * *', 'UTC', -1, true, 'all', '7 days', 'buffer_one', 'settings')
 """
-NIGHT_FALLS = """
+MAKE_NIGHT_DUE = """
 UPDATE schedules SET next_fire_at = now() + interval '1 second', last_fire_at = NULL,
     report_offset_days = CAST(:day AS date) - CAST((now() + interval '1 second') AS date)
 WHERE name = 'nightly'
@@ -99,20 +101,20 @@ WHERE report_date = :day AND state = 'succeeded'
 
 
 @dataclass(frozen=True)
-class Fired:
-    """How many seconds after they were due all fires were recorded, and sent."""
+class FireDelays:
+    """Seconds from due to recorded and to sent, over all fires."""
 
     recorded: Sequence[float]
     """The median, the 99th percentile, and the last."""
     sent: Sequence[float]
 
     def row(self, name: str) -> list[str]:
-        """Return the line of the table."""
+        """Return a row of the table."""
         return [name, *(milliseconds(value) for value in (self.recorded[1], *self.sent))]
 
 
 @dataclass(frozen=True)
-class Many:
+class ScheduleBench:
     """A database with ten thousand schedules."""
 
     engine: AsyncEngine
@@ -123,7 +125,7 @@ class Many:
 
     @contextmanager
     def services(self, *commands: str) -> Iterator[None]:
-        """Run the services, each in a process of its own."""
+        """Run each of the services in a process during the block."""
         environment = {
             "DAYBOOK_DATABASE_URL": self.url,
             "DAYBOOK_BROKER_URL": self.rabbitmq_url,
@@ -139,7 +141,7 @@ class Many:
             yield
 
     async def schedulers_listen(self, count: int) -> bool:
-        """Tell whether so many schedulers are there."""
+        """Return whether `count` schedulers are connected and listening."""
         async with self.engine.connect() as connection:
             listening = await connection.scalar(
                 text(
@@ -149,9 +151,9 @@ class Many:
             )
         return bool(listening == count)
 
-    async def fire(self, *, apart: float) -> Fired:
-        """Let all come due, those of one UTC offset at one instant, and all be sent."""
-        # Zones that are at nine o'clock together.
+    async def fire(self, *, apart: float) -> FireDelays:
+        """Make all schedules due, those of one UTC offset together, and wait until all are sent."""
+        # Zones with the same offset are at nine o'clock at the same time.
         offsets = [datetime.now(ZoneInfo(zone)).strftime("%z") for zone in self.zones]
         order = sorted(set(offsets))
         numbers = [order.index(offset) for offset in offsets]
@@ -163,34 +165,36 @@ class Many:
             await connection.execute(text(MAKE_DUE), {**values, "numbers": numbers})
 
             async def all_sent() -> bool:
-                return bool(await connection.scalar(text(SENT_YET)) == SCHEDULES)
+                return bool(await connection.scalar(text(COUNT_SENT)) == SCHEDULES)
 
             await until(all_sent, seconds=180, what="all messages")
             recorded, sent = [
                 [float(value) for value in await connection.scalar(text(DELAYS.format(at=at)))]
                 for at in (RECORDED, SENT)
             ]
-        return Fired(recorded, sent)
+        return FireDelays(recorded, sent)
 
 
 @pytest.fixture
-async def many(postgres_server_url: str, rabbitmq_url: str, tmp_path: Path) -> AsyncIterator[Many]:
+async def bench(
+    postgres_server_url: str, rabbitmq_url: str, tmp_path: Path
+) -> AsyncIterator[ScheduleBench]:
     chosen = some_zones(ZONES)
     async with (
         fresh_database(postgres_server_url, name=f"daybook_many_{os.getpid()}") as url,
-        emptied(rabbitmq_url),
+        purged(rabbitmq_url),
     ):
         await migrate.upgrade(url)
         engine = create_engine(url, application="bench")
         async with engine.begin() as connection:
             values = {"schedules": SCHEDULES, "zones": chosen, "share": SCHEDULES // ZONES}
             await connection.execute(text(FILL), values)
-        yield Many(engine, url, chosen, rabbitmq_url, tmp_path)
+        yield ScheduleBench(engine, url, chosen, rabbitmq_url, tmp_path)
         await engine.dispose()
 
 
 @asynccontextmanager
-async def emptied(rabbitmq_url: str) -> AsyncIterator[None]:
+async def purged(rabbitmq_url: str) -> AsyncIterator[None]:
     connection = await aio_pika.connect(rabbitmq_url)
     try:
         queue = await declare_queues(await connection.channel())
@@ -201,51 +205,57 @@ async def emptied(rabbitmq_url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def test_from_due_to_sent(many: Many) -> None:
+async def test_the_delay_from_due_to_sent_is_measured_for_ten_thousand_schedules(
+    bench: ScheduleBench,
+) -> None:
     rows = []
     for schedulers in (1, 3):
-        with many.services(*["daybook-scheduler"] * schedulers):
-            await until(partial(many.schedulers_listen, schedulers), what="schedulers")
-            day = await many.fire(apart=APART_SECONDS)
+        with bench.services(*["daybook-scheduler"] * schedulers):
+            await until(partial(bench.schedulers_listen, schedulers), what="schedulers")
+            day = await bench.fire(apart=APART_SECONDS)
             bursts = sorted(
-                [await many.fire(apart=0) for _ in range(3)], key=lambda burst: burst.sent[1]
+                [await bench.fire(apart=0) for _ in range(3)], key=lambda burst: burst.sent[1]
             )
         who = f"{schedulers} scheduler{'s' * (schedulers > 1)}"
         rows.append(day.row(f"{who}, at nine o'clock in each zone"))
         rows.append(bursts[1].row(f"{who}, all at one instant"))
-    title = f"{SCHEDULES:,} schedules in {ZONES} zones, a run each; {await setting(many.engine)}"
+    title = f"{SCHEDULES:,} schedules in {ZONES} zones, a run each; {await setting(bench.engine)}"
     print(table(title, ["", "recorded p99", "sent p50", "p99", "last"], rows))
 
 
-async def test_the_cost_of_a_fire(many: Many) -> None:
-    with many.services("daybook-scheduler"):
-        await until(partial(many.schedulers_listen, 1), what="the scheduler")
-        bursts = [await many.fire(apart=0) for _ in range(3)]
-    ours = median(burst.sent[2] for burst in bursts) / SCHEDULES
-    naive = await _naive(many) / NAIVE
-    limit = await _publish_alone(many.rabbitmq_url) / SCHEDULES
+async def test_a_fire_is_compared_with_a_simple_loop_and_publishing_alone(
+    bench: ScheduleBench,
+) -> None:
+    with bench.services("daybook-scheduler"):
+        await until(partial(bench.schedulers_listen, 1), what="the scheduler")
+        bursts = [await bench.fire(apart=0) for _ in range(3)]
+    daybook = median(burst.sent[2] for burst in bursts) / SCHEDULES
+    naive = await _naive(bench) / NAIVE
+    limit = await _publish_alone(bench.rabbitmq_url) / SCHEDULES
     rows = [
         [name, f"{value * 1e6:,.0f} us", ratio(naive / value), ratio(value / limit)]
         for name, value in (
             ("one transaction and one message for each", naive),
-            ("ours: one scheduler", ours),
+            ("daybook: one scheduler", daybook),
             ("publishing alone, with confirms", limit),
         )
     ]
     print(table("A fire, of many at one instant", ["", "time", "x naive", "x limit"], rows))
 
 
-async def test_from_due_to_sealed(many: Many) -> None:
-    await days.prepare(many.engine)
+async def test_the_delay_from_due_to_sealed_is_measured_for_a_small_day(
+    bench: ScheduleBench,
+) -> None:
+    await days.prepare(bench.engine)
     nights = [days.NEWEST - timedelta(days=age) for age in range(NIGHTS)]
     for night in nights:
-        await days.add_day(many.engine, night, orders=ORDERS_OF_A_SMALL_DAY, reported=False)
-    async with many.engine.begin() as connection:
+        await days.add_day(bench.engine, night, orders=ORDERS_OF_A_SMALL_DAY, reported=False)
+    async with bench.engine.begin() as connection:
         await connection.execute(text(LATER))
         await connection.execute(text(NIGHTLY))
-    with many.services(*["daybook-scheduler"] * 3, "daybook-worker reports"):
-        await until(partial(many.schedulers_listen, 3), what="schedulers")
-        delays = sorted([await _sealed_after(many.engine, night) for night in nights])
+    with bench.services(*["daybook-scheduler"] * 3, "daybook-worker reports"):
+        await until(partial(bench.schedulers_listen, 3), what="schedulers")
+        delays = sorted([await _sealed_after(bench.engine, night) for night in nights])
     title = (
         f"Due to sealed: {NIGHTS} nights of {ORDERS_OF_A_SMALL_DAY} orders,"
         f" 3 schedulers, {SCHEDULES:,} other schedules"
@@ -257,7 +267,7 @@ async def test_from_due_to_sealed(many: Many) -> None:
 async def _sealed_after(engine: AsyncEngine, night: date) -> float:
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text(NIGHT_FALLS), {"day": night})
+        await connection.execute(text(MAKE_NIGHT_DUE), {"day": night})
 
         async def sealed() -> bool:
             return await connection.scalar(text(SEALED_AFTER), {"day": night}) is not None
@@ -266,18 +276,18 @@ async def _sealed_after(engine: AsyncEngine, night: date) -> float:
         return float(await connection.scalar(text(SEALED_AFTER), {"day": night}))
 
 
-async def _naive(many: Many) -> float:
-    """Return the seconds that a plain loop takes for `NAIVE` fires: find, record, move, send."""
-    async with many.engine.begin() as connection:
+async def _naive(bench: ScheduleBench) -> float:
+    """Return the seconds of a simple loop for `NAIVE` fires: find, record, advance, send."""
+    async with bench.engine.begin() as connection:
         await connection.execute(text(EMPTY))
         await connection.execute(text(NOW))
     queue = Queue(name="daybook.bench", durable=True)
     broker = AioPikaBroker(
-        many.rabbitmq_url, exchange=Exchange(name="daybook.bench"), task_queues=[queue]
+        bench.rabbitmq_url, exchange=Exchange(name="daybook.bench"), task_queues=[queue]
     )
-    sessions = create_sessions(many.engine)
+    sessions = create_sessions(bench.engine)
     await broker.startup()
-    begun = perf_counter()
+    started = perf_counter()
     for _ in range(NAIVE):
         async with sessions.begin() as session:
             now = await clock.now(session)
@@ -300,13 +310,13 @@ async def _naive(many: Many) -> float:
         async with sessions.begin() as session:
             sent = await session.get_one(ReportRun, run.id)
             sent.state = RunState.QUEUED
-    taken = perf_counter() - begun
+    taken = perf_counter() - started
     await broker.shutdown()
     return taken
 
 
 async def _publish_alone(rabbitmq_url: str) -> float:
-    """Return the seconds that the messages alone take."""
+    """Return the seconds of publishing the messages alone."""
     broker = create_broker(rabbitmq_url, application="bench")
     await broker.startup()
     queue = TaskIQQueue(broker)

@@ -1,7 +1,7 @@
-"""How fast is a report served, and what does it cost in memory?
+"""Speed and memory use of serving a report.
 
-`DAYBOOK_BENCH_LARGE=1` serves the million rows the naive way too, which takes half a minute and
-3 GB for each time.
+`DAYBOOK_BENCH_LARGE=1` also serves the million rows through the ORM, which takes half a minute and
+3 GB per request.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -23,8 +24,8 @@ from daybook_domain.reports import rendering
 from daybook_domain.reports.rendering import Format
 from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine, create_stream_pool
-from tests.benchmarks import http
-from tests.benchmarks.http import seconds_for
+from tests.benchmarks import http_client
+from tests.benchmarks.http_client import seconds_for
 from tests.support.bench import (
     Way,
     interleaved,
@@ -59,31 +60,31 @@ FILL = (
 
 
 @dataclass(frozen=True)
-class Served:
-    """A database with three days, the API before it, and what the API is compared with."""
+class ServingBench:
+    """A database with three days, the API that serves it, and the reference application."""
 
     url: str
     engine: AsyncEngine
     api: Service
     api_port: int
-    other_port: int
+    reference_port: int
 
     def rss_megabytes(self) -> float:
-        """Return what the API occupies."""
+        """Return the resident memory of the API in megabytes."""
         return float(psutil.Process(self.api.pid).memory_info().rss) / 1e6
 
 
 @pytest.fixture(scope="module")
 async def served(
     postgres_server_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[ServingBench]:
     folder = tmp_path_factory.mktemp("serving")
     async with fresh_database(postgres_server_url, name=f"daybook_serving_{os.getpid()}") as url:
         await migrate.upgrade(url)
         engine = create_engine(url, application="bench")
         await _fill(engine)
-        async with _services(url, folder) as (api, api_port, other_port):
-            yield Served(url, engine, api, api_port, other_port)
+        async with _services(url, folder) as (api, api_port, reference_port):
+            yield ServingBench(url, engine, api, api_port, reference_port)
         await engine.dispose()
 
 
@@ -99,49 +100,51 @@ async def _fill(engine: AsyncEngine) -> None:
 
 @asynccontextmanager
 async def _services(url: str, folder: Path) -> AsyncIterator[tuple[Service, int, int]]:
-    ports = [http.free_port(), http.free_port()]
+    ports = [http_client.free_port(), http_client.free_port()]
     environment = {"DAYBOOK_DATABASE_URL": url, "DAYBOOK_API_PORT": str(ports[0])}
     with ExitStack() as stack:
         api = stack.enter_context(
             Service(["daybook-api"], environment=environment, log=folder / "api.log")
         )
-        stack.enter_context(http.reference(url, port=ports[1], log=folder / "o.log"))
+        stack.enter_context(http_client.reference(url, port=ports[1], log=folder / "o.log"))
         for port in ports:
-            await until(lambda port=port: http.answers(port), what=f"port {port}")  # type: ignore[misc]
+            await until(partial(http_client.accepts_connections, port), what=f"port {port}")
         yield api, ports[0], ports[1]
 
 
-async def test_a_small_day(served: Served) -> None:
+async def test_a_small_day_is_compared_with_the_orm_and_hello_world(served: ServingBench) -> None:
     path = f"/report?date={SMALL}"
     async with create_stream_pool(served.url, application="bench", size=1) as pool:
         line = await pool.fetchval(rendering.EDITION_QUERY, SMALL)
         pool.terminate()
     etag = rendering.parse_edition(SMALL, line).etag(Format.JSON)
-    asked = {
-        "hello": (served.other_port, "/hello", {}, 1600),
-        "naive": (served.other_port, path, {}, 160),
-        "ours": (served.api_port, path, {}, 1600),
+    targets = {
+        "hello": (served.reference_port, "/hello", {}, 1600),
+        "naive": (served.reference_port, path, {}, 160),
+        "daybook": (served.api_port, path, {}, 1600),
         "304": (served.api_port, path, {"If_None_Match": etag}, 1600),
         "healthz": (served.api_port, "/healthz", {}, 1600),
     }
 
     def way(name: str) -> Way:
-        port, path, headers, requests = asked[name]
+        port, path, headers, requests = targets[name]
 
         async def one_request() -> float:
-            # Connections of before would have been idle too long.
-            async with http.connections(port, path, count=CONNECTIONS, **headers) as connections:
+            # New connections: the server closes idle ones.
+            async with http_client.connections(
+                port, path, count=CONNECTIONS, **headers
+            ) as connections:
                 return await seconds_for(connections, requests=requests) / requests
 
         return one_request
 
-    taken = await interleaved({name: way(name) for name in asked}, rounds=7)
+    taken = await interleaved({name: way(name) for name in targets}, rounds=7)
     names = {
         "naive": "100 rows, naive: ORM and Pydantic",
-        "ours": "100 rows",
-        "304": "100 rows, known already: 304",
+        "daybook": "100 rows",
+        "304": "100 rows, not modified: 304",
         "healthz": "/healthz of the API",
-        "hello": "FastAPI says hello",
+        "hello": "FastAPI hello world",
     }
     rows = [
         [
@@ -156,13 +159,13 @@ async def test_a_small_day(served: Served) -> None:
     print(table(title, ["", "requests", "x naive", "x hello"], rows))
 
 
-async def test_a_long_day(served: Served) -> None:
+async def test_a_streamed_long_day_is_compared_with_copy(served: ServingBench) -> None:
     firsts: dict[Format, list[float]] = {format: [] for format in Format}
 
     def stream(format: Format) -> Way:
         async def way() -> float:
             first, whole, _ = await asyncio.to_thread(
-                http.download, served.api_port, f"/report?date={BIG}&format={format}"
+                http_client.download, served.api_port, f"/report?date={BIG}&format={format}"
             )
             firsts[format].append(first)
             return whole
@@ -173,7 +176,7 @@ async def test_a_long_day(served: Served) -> None:
 
         def copy(format: Format) -> Way:
             async def way() -> float:
-                return await seconds(_copy_to_nowhere(pool, format))
+                return await seconds(_copy_and_discard(pool, format))
 
             return way
 
@@ -202,23 +205,23 @@ async def test_a_long_day(served: Served) -> None:
     print(table(title, ["", "first byte", "whole", "x COPY", "x naive"], rows))
 
 
-async def _copy_to_nowhere(pool: asyncpg.Pool, format: Format) -> None:
-    async def nowhere(_: bytes) -> None:
+async def _copy_and_discard(pool: asyncpg.Pool, format: Format) -> None:
+    async def discard(_: bytes) -> None:
         pass
 
     async with pool.acquire() as connection:
-        await connection.copy_from_query(rendering.copy_query(BIG, format), output=nowhere)
+        await connection.copy_from_query(rendering.copy_query(BIG, format), output=discard)
 
 
-async def _naive(served: Served, day: date) -> float:
+async def _naive(served: ServingBench, day: date) -> float:
     path = f"/report?date={day}"
-    return (await asyncio.to_thread(http.download, served.other_port, path))[1]
+    return (await asyncio.to_thread(http_client.download, served.reference_port, path))[1]
 
 
-async def test_slow_readers(served: Served) -> None:
+async def test_memory_is_measured_with_slow_readers(served: ServingBench) -> None:
     before = served.rss_megabytes()
-    readers = [http.slow_reader(served.api_port, f"/report?date={BIG}") for _ in range(12)]
-    async with http.connections(
+    readers = [http_client.slow_reader(served.api_port, f"/report?date={BIG}") for _ in range(12)]
+    async with http_client.connections(
         served.api_port, f"/report?date={SMALL}", count=CONNECTIONS
     ) as connections:
         quick = await seconds_for(connections, requests=800) / 800
@@ -226,6 +229,6 @@ async def test_slow_readers(served: Served) -> None:
     for reader in readers:
         reader.close()
     sys.stdout.write(
-        f"\n12 readers who take nothing of 1,000,000 rows: api {grown:+.1f} MB"
-        f" ({grown / 12:.2f} each); a small day beside them {milliseconds(quick)} a request\n"
+        f"\n12 readers of 1,000,000 rows that read nothing: api {grown:+.1f} MB"
+        f" ({grown / 12:.2f} each); a small day next to them {milliseconds(quick)} a request\n"
     )

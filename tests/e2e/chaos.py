@@ -1,4 +1,4 @@
-"""Which harm comes to a running Daybook, in an order that a seed decides?"""
+"""Fault injection into a running Daybook, in an order that a seed determines."""
 
 import asyncio
 import os
@@ -15,92 +15,93 @@ from sqlalchemy import text
 from daybook_embedded.servers import Server
 from tests.e2e.invariants import QUEUE_LEASE
 from tests.e2e.stack import Stack
-from tests.e2e.user_actions import People
+from tests.e2e.user_actions import UserActions
 from tests.support.processes import Service
 
 SCHEDULERS, WORKERS = 3, 2
-MINUTE, STEP = timedelta(minutes=1), timedelta(minutes=2)
+MINUTE, CLOCK_STEP = timedelta(minutes=1), timedelta(minutes=2)
 
 SLOW_BUILDS = (
     """
-    CREATE FUNCTION take_a_while() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE FUNCTION slow_build() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         PERFORM pg_sleep(random() / 2); RETURN NEW; END $$
     """,
     """
-    CREATE TRIGGER take_a_while BEFORE INSERT ON report_days
-        FOR EACH ROW EXECUTE FUNCTION take_a_while()
+    CREATE TRIGGER slow_build BEFORE INSERT ON report_days
+        FOR EACH ROW EXECUTE FUNCTION slow_build()
     """,
 )
 
-Harm = Callable[[], Awaitable[None]]
+Fault = Callable[[], Awaitable[None]]
 
 
 @dataclass
-class Frozen:
-    """A process that does not run, but is not gone either."""
+class PausedProcess:
+    """A process that was stopped with SIGSTOP and keeps its connections and locks."""
 
     service: Service
     rounds: int
-    """How many harms later it goes on."""
+    """After how many further faults it is resumed."""
 
 
 @dataclass
-class Chaos:
-    """The processes and servers of a stack, and what has been done to them."""
+class FaultInjector:
+    """The processes and servers of a stack, and the faults that were injected into them."""
 
     stack: Stack
-    people: People
+    users: UserActions
     random: Random
-    done: list[str] = field(default_factory=list)
+    injected: list[str] = field(default_factory=list)
+    """Names of the faults so far, in order."""
     schedulers: list[Service] = field(default_factory=list)
     workers: list[Service] = field(default_factory=list)
-    frozen: list[Frozen] = field(default_factory=list)
+    paused: list[PausedProcess] = field(default_factory=list)
     starting: list[asyncio.Task[None]] = field(default_factory=list)
-    restarting: dict[Server, asyncio.Lock] = field(
+    restart_locks: dict[Server, asyncio.Lock] = field(
         default_factory=lambda: defaultdict(asyncio.Lock)
     )
 
     async def __aenter__(self) -> Self:
-        """Start everything; builds take a little while, so that harm finds some under way."""
+        """Start all services; builds are slowed down, so that faults hit some in progress."""
         async with self.stack.sessions.begin() as session:
             for statement in SLOW_BUILDS:
                 await session.execute(text(statement))
-        begun = (*[self._start_scheduler] * SCHEDULERS, *[self._start_worker] * WORKERS)
-        await asyncio.gather(*(start() for start in begun))
+        starts = (*[self._start_scheduler] * SCHEDULERS, *[self._start_worker] * WORKERS)
+        await asyncio.gather(*(start() for start in starts))
         return self
 
-    def harms(self, number: int) -> list[Harm]:
-        """Return so many harms: each kind once, in any order, and again."""
-        kinds: list[Harm] = [
+    def choose_faults(self, number: int) -> list[Fault]:
+        """Return `number` faults: every kind once in random order, then every kind again."""
+        kinds: list[Fault] = [
             *(self._kill_scheduler, self._kill_worker),
-            *(self._freeze_scheduler, self._freeze_worker),
+            *(self._pause_scheduler, self._pause_worker),
             *(self._restart_postgres, self._restart_rabbitmq),
             *(self._put_clock_forward, self._put_clock_back),
-            *(self.people.change_their_minds, self.people.meddle),
+            *(self.users.change_schedules, self.users.change_runs),
         ]
-        chosen: list[Harm] = []
+        chosen: list[Fault] = []
         while len(chosen) < number:
             chosen += self.random.sample(kinds, k=len(kinds))
         return chosen[:number]
 
-    async def rage(self, harms: Sequence[Harm]) -> None:
-        """Let time go by in leaps, and do these harms meanwhile."""
-        for harm in harms:
-            self._thaw(rounds=1)
-            await self._leap()
-            # The moment of the harm is a part of it.
+    async def inject(self, faults: Sequence[Fault]) -> None:
+        """Advance the clock in jumps, and inject one of `faults` after each."""
+        for fault in faults:
+            self._resume_due(rounds=1)
+            await self._advance_clock()
+            # The time since the last fire is part of the fault.
             await asyncio.sleep(self.random.uniform(0, 1.5))
-            self.done.append(harm.__name__.strip("_"))
-            await harm()
+            self.injected.append(fault.__name__.strip("_"))
+            await fault()
 
     async def __aexit__(self, *_: object) -> None:
-        """Let all that was stopped go on, and wait until all that was started is ready."""
-        for frozen in self.frozen:
-            frozen.service.send(signal.SIGCONT)
+        """Resume all paused processes, and wait until all started processes are ready."""
+        for paused in self.paused:
+            paused.service.send(signal.SIGCONT)
         await asyncio.gather(*self.starting)
 
-    async def _leap(self) -> None:
-        """Put the clock to just before a minute to come, mostly a near one; or leave it."""
+    async def _advance_clock(self) -> None:
+        """Set the clock to just before a later minute, mostly a near one; or leave it."""
         minutes = self.random.choice([0, 1, 1, 1, 2, 7, 60, self.random.randrange(1440)])
         now = await self.stack.clock.now()
         start = now.replace(second=0, microsecond=0)
@@ -109,10 +110,10 @@ class Chaos:
             await self.stack.clock.set(start + (minutes + 1) * MINUTE - before)
 
     async def _put_clock_forward(self) -> None:
-        await self.stack.clock.step(STEP)
+        await self.stack.clock.step(CLOCK_STEP)
 
     async def _put_clock_back(self) -> None:
-        await self.stack.clock.step(-STEP)
+        await self.stack.clock.step(-CLOCK_STEP)
 
     async def _kill_scheduler(self) -> None:
         if self.schedulers:
@@ -124,24 +125,24 @@ class Chaos:
             self._kill(self.workers)
             self.starting.append(asyncio.create_task(self._start_worker()))
 
-    async def _freeze_scheduler(self) -> None:
-        self._freeze(self.schedulers)
+    async def _pause_scheduler(self) -> None:
+        self._pause(self.schedulers)
 
-    async def _freeze_worker(self) -> None:
-        self._freeze(self.workers)
+    async def _pause_worker(self) -> None:
+        self._pause(self.workers)
 
     async def _restart_postgres(self) -> None:
         await self._restart(self.stack.postgres, kill=self.random.random() < 0.5)
 
     async def _restart_rabbitmq(self) -> None:
-        # Who never finds it there does not become ready.
+        # A process that never reaches RabbitMQ while starting does not become ready.
         await asyncio.gather(*self.starting)
-        # It takes some seconds, and other harm does not wait for that.
+        # In the background: it takes some seconds, in which further faults are injected.
         restart = self._restart(self.stack.rabbitmq, kill=self.random.random() < 0.5)
         self.starting.append(asyncio.create_task(restart))
 
     async def _restart(self, server: Server, *, kill: bool) -> None:
-        async with self.restarting[server]:
+        async with self.restart_locks[server]:
             if kill:
                 os.kill(server.pid, signal.SIGKILL)
             await asyncio.to_thread(server.stop)
@@ -149,39 +150,39 @@ class Chaos:
 
     def _kill(self, services: list[Service]) -> None:
         victim = services.pop(self.random.randrange(len(services)))
-        self.frozen = [frozen for frozen in self.frozen if frozen.service is not victim]
+        self.paused = [paused for paused in self.paused if paused.service is not victim]
         victim.kill()
 
-    def _freeze(self, services: Sequence[Service]) -> None:
-        stopped = [frozen.service for frozen in self.frozen]
-        awake = [service for service in services if service not in stopped]
-        if awake:
-            victim = self.random.choice(awake)
+    def _pause(self, services: Sequence[Service]) -> None:
+        stopped = [paused.service for paused in self.paused]
+        active = [service for service in services if service not in stopped]
+        if active:
+            victim = self.random.choice(active)
             victim.send(signal.SIGSTOP)
-            self.frozen.append(Frozen(victim, rounds=self.random.randint(1, 4)))
+            self.paused.append(PausedProcess(victim, rounds=self.random.randint(1, 4)))
 
-    def _thaw(self, *, rounds: int) -> None:
-        """Let so many rounds go by for what is frozen."""
-        for frozen in self.frozen:
-            frozen.rounds -= rounds
-            if frozen.rounds <= 0:
-                frozen.service.send(signal.SIGCONT)
-        self.frozen = [frozen for frozen in self.frozen if frozen.rounds > 0]
+    def _resume_due(self, *, rounds: int) -> None:
+        """Count `rounds` for each paused process, and resume those that are due."""
+        for paused in self.paused:
+            paused.rounds -= rounds
+            if paused.rounds <= 0:
+                paused.service.send(signal.SIGCONT)
+        self.paused = [paused for paused in self.paused if paused.rounds > 0]
 
     async def _start_scheduler(self) -> None:
         seconds = str(QUEUE_LEASE.total_seconds())
-        scheduler = await self.stack.scheduler(DAYBOOK_QUEUE_LEASE_SECONDS=seconds)
+        scheduler = await self.stack.start_scheduler(DAYBOOK_QUEUE_LEASE_SECONDS=seconds)
         self.schedulers.append(scheduler)
 
     async def _start_worker(self) -> None:
-        self.workers.append(await self.stack.worker())
+        self.workers.append(await self.stack.start_worker())
 
 
 def quiet_minute(after: datetime) -> datetime:
-    """Return an instant in the fifteenth minute of an hour, soon after its beginning.
+    """Return the next instant after `after` that is one second into minute 14 of an hour.
 
-    Only what fires each minute or two has just come due, and all that has waited for its jitter
-    since the last quarter has begun. The rest of the minute is long enough to end it all.
+    At that time only the schedules that fire every minute or two have just been due, and all jitter
+    of the last quarter hour has passed. The rest of the minute is long enough to finish all runs.
     """
     hour = after.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     quiet = hour + 14 * MINUTE + timedelta(seconds=1)

@@ -1,4 +1,4 @@
-"""The whole of Daybook for a test: private servers, a movable clock, any number of services."""
+"""A complete Daybook for a test: private servers, a movable clock, any number of services."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -31,7 +31,7 @@ READY_SECONDS = 30
 
 
 class Stack:
-    """The servers of one test, and what it runs on them."""
+    """The servers of one test, and the services that it runs on them."""
 
     def __init__(
         self,
@@ -44,41 +44,41 @@ class Stack:
         clock: Clock,
         folder: Path,
         timezone: str,
-        keep: ExitStack,
+        services: ExitStack,
     ) -> None:
-        """Name the parts; `running` puts them together."""
+        """Store the parts; `running_stack` creates them."""
         self.postgres = postgres
         self.rabbitmq = rabbitmq
         self.sessions = sessions
         self.clock = clock
         self.timezone = timezone
-        self._keep = keep
+        self._services = services
         self._folder = folder
-        self._count = 0
+        self._started_count = 0
         self.environment = {
             "DAYBOOK_DATABASE_URL": database_url,
             "DAYBOOK_BROKER_URL": rabbitmq.url,
             "DAYBOOK_REDIS_URL": redis_url,
             "DAYBOOK_TIMEZONE": timezone,
             "DAYBOOK_LOG_FORMAT": "console",
-            # A dead worker is noticed soon, a message that went astray is sent again soon.
+            # Short leases: a dead worker is detected and a lost message is sent again soon.
             "DAYBOOK_LEASE_SECONDS": "3",
             "DAYBOOK_QUEUE_LEASE_SECONDS": "10",
             "DAYBOOK_DISPATCH_LEASE_SECONDS": "10",
         }
 
-    async def scheduler(self, **environment: str) -> Service:
-        """Start a scheduler, and wait until it is ready."""
+    async def start_scheduler(self, **environment: str) -> Service:
+        """Start a scheduler, wait until it is ready, and return it."""
         port = free_port()
         return await self._start(["daybook-scheduler"], "DAYBOOK_HEALTH_PORT", port, environment)
 
-    async def worker(self, role: str = "reports", **environment: str) -> Service:
-        """Start a worker, and wait until it is ready."""
+    async def start_worker(self, role: str = "reports", **environment: str) -> Service:
+        """Start a worker, wait until it is ready, and return it."""
         port = free_port()
         command = ["daybook-worker", role]
         return await self._start(command, "DAYBOOK_HEALTH_PORT", port, environment)
 
-    async def api(self, **environment: str) -> tuple[Service, str]:
+    async def start_api(self, **environment: str) -> tuple[Service, str]:
         """Start an api, wait until it is ready, and return it with its URL."""
         port = free_port()
         service = await self._start(["daybook-api"], "DAYBOOK_API_PORT", port, environment)
@@ -87,22 +87,22 @@ class Stack:
     async def _start(
         self, command: Sequence[str], port_variable: str, port: int, environment: dict[str, str]
     ) -> Service:
-        self._count += 1
+        self._started_count += 1
         service = Service(
             command,
             environment={**self.environment, port_variable: str(port), **environment},
-            log=self._folder / f"{self._count}-{command[0]}.log",
+            log=self._folder / f"{self._started_count}-{command[0]}.log",
         )
-        self._keep.enter_context(service)
+        self._services.enter_context(service)
         async with httpx.AsyncClient(timeout=2) as client:
 
             async def ready() -> bool:
                 assert service.running, service.said()[-4000:]
                 try:
-                    answer = await client.get(f"http://127.0.0.1:{port}/readyz")
+                    response = await client.get(f"http://127.0.0.1:{port}/readyz")
                 except httpx.HTTPError:
                     return False
-                return answer.is_success
+                return response.is_success
 
             await until(ready, seconds=READY_SECONDS, what=f"{command[0]} ready")
         return service
@@ -115,13 +115,13 @@ class Stack:
     async def add_orders_in(
         self, session: AsyncSession, *instants: datetime, quantities: Sequence[int] = (1, 2)
     ) -> None:
-        """Add an order at each of `instants`, in a transaction that the caller ends."""
+        """Add an order at each of `instants`, in the transaction of the caller."""
         connection = await session.connection()
         for instant in instants:
             await add_order(connection, created_at=instant, quantities=quantities)
 
-    async def request(self, day: date) -> UUID:
-        """Ask for the report of `day`."""
+    async def request_run(self, day: date) -> UUID:
+        """Request the report of `day` and return the id of its run."""
         async with self.sessions.begin() as session:
             requested = await request(
                 session,
@@ -131,12 +131,12 @@ class Stack:
             )
         return requested.run.id
 
-    async def run(self, run_id: UUID) -> ReportRun:
-        """Return a run as it is now."""
+    async def get_run(self, run_id: UUID) -> ReportRun:
+        """Return the current state of a run."""
         async with self.sessions() as session:
             return (await session.exec(select(ReportRun).where(ReportRun.id == run_id))).one()
 
-    async def runs(self, *, trigger: RunTrigger = RunTrigger.SCHEDULE) -> Sequence[ReportRun]:
+    async def list_runs(self, *, trigger: RunTrigger = RunTrigger.SCHEDULE) -> Sequence[ReportRun]:
         """Return all runs with that trigger, oldest fire first."""
         statement = (
             select(ReportRun)
@@ -146,19 +146,19 @@ class Stack:
         async with self.sessions() as session:
             return (await session.exec(statement)).all()
 
-    async def day(self, day: date) -> ReportDay | None:
-        """Return the line about `day`."""
+    async def find_day(self, day: date) -> ReportDay | None:
+        """Return the row of `report_days` for `day`, or None."""
         async with self.sessions() as session:
             return await session.get(ReportDay, day)
 
-    async def rows(self, day: date) -> dict[int, int]:
-        """Return the report of `day`: products by order."""
+    async def read_report(self, day: date) -> dict[int, int]:
+        """Return the stored report of `day`: number of products by order id."""
         statement = select(Report.order_id, Report.count_product).where(Report.report_at == day)
         async with self.sessions() as session:
             return dict((await session.exec(statement)).all())
 
-    async def expected(self, day: date) -> dict[int, int]:
-        """Return what a plain SQL sum over the orders of `day` gives."""
+    async def compute_expected_report(self, day: date) -> dict[int, int]:
+        """Return the report of `day` as a plain SQL sum over its orders computes it."""
         span = business_day(day, timezone=self.timezone)
         statement = text(
             "SELECT o.id, coalesce(sum(i.quantity), 0) FROM orders o"
@@ -171,30 +171,34 @@ class Stack:
             )
             return {order: int(count) for order, count in found.all()}
 
-    async def until_state(self, run_id: UUID, state: RunState, *, seconds: float = 30) -> ReportRun:
-        """Wait until a run has come to `state`, and return it."""
+    async def wait_for_state(
+        self, run_id: UUID, state: RunState, *, seconds: float = 30
+    ) -> ReportRun:
+        """Wait until a run is in `state`, and return it."""
 
         async def reached() -> bool:
-            return (await self.run(run_id)).state == state
+            return (await self.get_run(run_id)).state == state
 
         await until(reached, seconds=seconds, what=f"run {run_id} {state.value}")
-        return await self.run(run_id)
+        return await self.get_run(run_id)
 
-    async def until_sealed(self, day: date, *, revision: int = 1, seconds: float = 30) -> ReportDay:
-        """Wait until the report of `day` is sealed at `revision`, and return its line."""
+    async def wait_until_sealed(
+        self, day: date, *, revision: int = 1, seconds: float = 30
+    ) -> ReportDay:
+        """Wait until `day` is sealed at `revision`, and return its row of `report_days`."""
 
         async def sealed() -> ReportDay | None:
-            line = await self.day(day)
-            done = line is not None and line.sealed_at is not None and line.revision == revision
-            return line if done else None
+            row = await self.find_day(day)
+            done = row is not None and row.sealed_at is not None and row.revision == revision
+            return row if done else None
 
-        line = await until(sealed, seconds=seconds, what=f"{day} sealed at revision {revision}")
-        assert line is not None
-        return line
+        row = await until(sealed, seconds=seconds, what=f"{day} sealed at revision {revision}")
+        assert row is not None
+        return row
 
 
 @asynccontextmanager
-async def running(
+async def running_stack(
     *,
     postgres: PostgresServer,
     rabbitmq: RabbitServer,
@@ -203,8 +207,8 @@ async def running(
     timezone: str = "UTC",
     name: str,
 ) -> AsyncIterator[Stack]:
-    """Give a stack on a database and a virtual host of its own; end its services in the end."""
-    with ExitStack() as keep:
+    """Yield a stack on a new database; end its services afterwards."""
+    with ExitStack() as services:
         async with fresh_database(postgres.url, name=name) as database_url:
             await migrate.upgrade(database_url)
             clock = Clock(database_url)
@@ -221,8 +225,8 @@ async def running(
                     clock=clock,
                     folder=folder,
                     timezone=timezone,
-                    keep=keep,
+                    services=services,
                 )
             finally:
-                await asyncio.to_thread(keep.close)
+                await asyncio.to_thread(services.close)
                 await engine.dispose()

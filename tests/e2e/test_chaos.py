@@ -1,7 +1,7 @@
-"""Is no fire lost and none doubled, whatever comes to the real processes and servers?
+"""Fault injection into real processes and servers: no fire is lost or duplicated.
 
-`DAYBOOK_TEST_CHAOS_HARMS` says how much of it (some hundreds take many minutes), and
-`DAYBOOK_TEST_CHAOS_SEED` repeats the order of it; a failure tells its seed.
+`DAYBOOK_TEST_CHAOS_HARMS` is the number of faults (some hundreds take many minutes), and
+`DAYBOOK_TEST_CHAOS_SEED` repeats their order. A failure reports its seed.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ from sqlmodel import col, select
 from daybook_domain.reports.models import ReportDay
 from daybook_domain.runs.models import ReportRun
 from daybook_platform.rabbitmq.run_broker import DEAD_LETTERS, RUNS
-from tests.e2e.chaos import Chaos, quiet_minute
-from tests.e2e.invariants import QUEUE_LEASE, Evidence, spoilt, wrong
+from tests.e2e.chaos import FaultInjector, quiet_minute
+from tests.e2e.invariants import QUEUE_LEASE, Evidence, falsified, find_violations
 from tests.e2e.stack import Stack
-from tests.e2e.user_actions import People
+from tests.e2e.user_actions import UserActions
 from tests.support import history
 from tests.support.message_spy import Eavesdropper
 from tests.support.processes import Service
 from tests.support.waiting import until
 
-HARMS = int(os.environ.get("DAYBOOK_TEST_CHAOS_HARMS", "10"))
+FAULTS = int(os.environ.get("DAYBOOK_TEST_CHAOS_HARMS", "10"))
 SEED = os.environ.get("DAYBOOK_TEST_CHAOS_SEED")
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180 + 10 * HARMS)]
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180 + 10 * FAULTS)]
 
 NIGHTS = (
     datetime(2026, 3, 8, 6, tzinfo=UTC),  # New York
@@ -44,124 +44,129 @@ NIGHTS = (
     datetime(2026, 10, 24, 20, 55, tzinfo=UTC),  # Beirut, Berlin
     datetime(2026, 10, 29, 20, 55, tzinfo=UTC),  # Cairo
 )
-"""Soon after these the clocks are moved in some of the zones."""
+"""Instants shortly before a change of clocks in some of the zones."""
 
-NOT_YET = (
+TRANSIENT_FINDINGS = (
     "is due, and no scheduler has recorded it",
     "not dispatched, although no earlier run is active",
     "lease expired, and the run was not reaped",
 )
-"""What `daybook check` may say while nobody is there to do it; it passes."""
+"""Findings of `daybook check` that may appear while processes are down."""
 
 
-async def test_no_fire_is_lost_or_doubled_whatever_comes_to_processes_and_servers(
+async def test_faults_in_processes_and_servers_lose_and_duplicate_no_fire(
     stack: Stack,
 ) -> None:
     seed = int(SEED) if SEED else SystemRandom().randrange(10_000)
     random = Random(seed)
-    people = People(stack, random)
-    chaos = Chaos(stack, people, random)
-    with told(seed, chaos.done):
+    users = UserActions(stack, random)
+    injector = FaultInjector(stack, users, random)
+    with seed_in_failure(seed, injector.injected):
         night = random.choice(NIGHTS)
         await stack.clock.set(night)
         await stack.add_orders(*(night - timedelta(hours=hours) for hours in range(0, 480, 7)))
         await history.keep(stack.sessions)
         async with Eavesdropper.listening(stack.rabbitmq.url) as ear:
-            async with chaos:
-                await people.begin()
-                harms = chaos.harms(HARMS)
-                await chaos.rage(harms[: HARMS // 2])
-                said = await check(stack)
-                assert [finding for finding in said if not finding.endswith(NOT_YET)] == []
-                await chaos.rage(harms[HARMS // 2 :])
+            async with injector:
+                await users.create_schedules()
+                faults = injector.choose_faults(FAULTS)
+                await injector.inject(faults[: FAULTS // 2])
+                found = await check(stack)
+                assert [each for each in found if not each.endswith(TRANSIENT_FINDINGS)] == []
+                await injector.inject(faults[FAULTS // 2 :])
 
-            rested = await rest(stack)
+            settled_at = await wait_until_settled(stack)
             assert await check(stack) == []
-            await end([*chaos.schedulers, *chaos.workers])
+            await stop_all([*injector.schedulers, *injector.workers])
             assert [await ear.depth(name) for name in (RUNS, DEAD_LETTERS)] == [0, 0]
-            evidence = await gather(stack, people, ear, rested=rested)
-        assert list(wrong(evidence)) == []
-        # The same evidence, spoilt in one way, is to prove nothing any more.
-        assert [what for what, other in spoilt(evidence) if not list(wrong(other))] == []
-        await reports_are_right(stack)
+            evidence = await collect_evidence(stack, users, ear, settled_at=settled_at)
+        assert list(find_violations(evidence)) == []
+        # Evidence with one error in it must not pass.
+        missed = [error for error, other in falsified(evidence) if not list(find_violations(other))]
+        assert missed == []
+        await assert_reports_equal_orders(stack)
 
 
 @contextmanager
-def told(seed: int, done: Sequence[str]) -> Iterator[None]:
-    """Have a failure tell how to see it again."""
+def seed_in_failure(seed: int, injected: Sequence[str]) -> Iterator[None]:
+    """Add to a failure how to reproduce it."""
     try:
         yield
     except BaseException as error:
-        error.add_note(f"DAYBOOK_TEST_CHAOS_SEED={seed} DAYBOOK_TEST_CHAOS_HARMS={HARMS}: {done}")
+        error.add_note(
+            f"DAYBOOK_TEST_CHAOS_SEED={seed} DAYBOOK_TEST_CHAOS_HARMS={FAULTS}: {injected}"
+        )
         raise
 
 
 async def check(stack: Stack) -> list[str]:
-    """Return what `daybook check` finds."""
+    """Return the findings of `daybook check`."""
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("daybook"), "check", "--json", "--days", "400"),
         env=stack.environment,
         stdout=asyncio.subprocess.PIPE,
     )
-    said, _ = await process.communicate()
-    findings: list[dict[str, str]] = json.loads(said)["findings"]
+    output, _ = await process.communicate()
+    findings: list[dict[str, str]] = json.loads(output)["findings"]
     assert process.returncode == (1 if findings else 0)
     return [f"{finding['subject']} {finding['problem']}" for finding in findings]
 
 
-async def rest(stack: Stack) -> datetime:
-    """Let the clock come further than ever, and wait until nothing is left to do; return when."""
+async def wait_until_settled(stack: Stack) -> datetime:
+    """Set the clock past every earlier time, wait until no work is left, and return the time."""
 
-    async def rested() -> datetime | None:
+    async def settled() -> datetime | None:
         async with stack.sessions() as session:
-            now, left = (await session.execute(LEFT)).one()
-        return None if left else now
+            now, remaining = (await session.execute(REMAINING_WORK)).one()
+        return None if remaining else now
 
     found = None
-    # The first time for what is left, and the second to see that nothing is left over from it.
+    # Once for the remaining work, and once more for work that follows from it.
     for _ in range(2):
-        kept = await history.read(stack.sessions)
-        await stack.clock.set(quiet_minute(kept.latest + QUEUE_LEASE))
-        found = await until(rested, seconds=55, what="rest")
+        recorded = await history.read(stack.sessions)
+        await stack.clock.set(quiet_minute(recorded.latest + QUEUE_LEASE))
+        found = await until(settled, seconds=55, what="no remaining work")
     assert found is not None
     return found
 
 
-LEFT = text(
+REMAINING_WORK = text(
     """
     SELECT now.at,
         (SELECT count(*) FROM report_runs WHERE state IN ('pending', 'queued', 'running'))
         + (SELECT count(*) FROM schedules WHERE next_fire_at <= now.at)
-        + (SELECT count(*) FROM backfills WHERE state = 'running') AS left
+        + (SELECT count(*) FROM backfills WHERE state = 'running') AS remaining
     FROM (SELECT clock_timestamp() AS at) AS now
     """
 )
 
 
-async def end(services: Sequence[Service]) -> None:
-    """Stop all in good order."""
+async def stop_all(services: Sequence[Service]) -> None:
+    """Stop all services and require exit code 0."""
     codes = await asyncio.gather(*(asyncio.to_thread(service.stop) for service in services))
     assert codes == [0] * len(services)
 
 
-async def gather(stack: Stack, people: People, ear: Eavesdropper, *, rested: datetime) -> Evidence:
-    """Return what is left to prove it from."""
+async def collect_evidence(
+    stack: Stack, users: UserActions, ear: Eavesdropper, *, settled_at: datetime
+) -> Evidence:
+    """Return definitions, runs, history and messages."""
     async with stack.sessions() as session:
         runs = (await session.exec(select(ReportRun))).all()
     return Evidence(
-        epochs=await people.end(),
+        definitions=await users.list_definitions(),
         runs=runs,
         history=await history.read(stack.sessions),
         messages=await ear.heard(),
-        meddled=people.meddled,
-        rested=rested,
+        changed_by_users=users.changed_runs,
+        settled_at=settled_at,
     )
 
 
-async def reports_are_right(stack: Stack) -> None:
-    """Compare each report that was built with the orders of its day."""
+async def assert_reports_equal_orders(stack: Stack) -> None:
+    """Require that each stored report equals the orders of its day."""
     async with stack.sessions() as session:
         days = (await session.exec(select(col(ReportDay.report_date)))).all()
     assert len(days) > 10
     for day in days:
-        assert await stack.rows(day) == await stack.expected(day), day
+        assert await stack.read_report(day) == await stack.compute_expected_report(day), day

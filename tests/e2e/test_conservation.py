@@ -1,4 +1,4 @@
-"""Is nothing lost and nothing counted twice when workers and servers are killed in the middle?"""
+"""Message intake while workers and servers are killed: no message is lost or applied twice."""
 
 import asyncio
 import os
@@ -16,39 +16,40 @@ from tests.support.traffic import LATE, PLENTY, SOLD_OUT, Message, described, tr
 from tests.support.waiting import until
 
 MESSAGES = int(os.environ.get("DAYBOOK_TEST_CHAOS_MESSAGES", "2000"))
-"""20,000 take some minutes; `make test` is content with fewer."""
+"""Number of published messages; 20,000 take some minutes."""
 
 KILLS = 6
-PUBLISHED_AT_ONCE = 100
+PUBLISH_BATCH = 100
 STOCK = 1_000_000
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(120 + MESSAGES // 20)]
 
 
-async def test_what_was_published_is_applied_a_duplicate_or_a_dead_letter(stack: Stack) -> None:
+async def test_each_published_message_is_applied_a_duplicate_or_a_dead_letter(stack: Stack) -> None:
     random = Random(MESSAGES)
     expected = traffic(MESSAGES, seed=MESSAGES)
     await _open_shop(stack)
     async with Producer.connected(stack.rabbitmq.url) as producer:
         await producer.purge()
-    workers = [await _worker(stack), await _worker(stack)]
-    # Whether RabbitMQ had a message when it went is the producer's question, not ours.
-    confirming = asyncio.Lock()
-    publishing = asyncio.create_task(_publish(stack, expected.messages, confirming))
+    workers = [await _start_worker(stack), await _start_worker(stack)]
+    # RabbitMQ is not restarted during a publish: whether an unconfirmed message arrived is the
+    # question of the producer, not of this test.
+    publish_lock = asyncio.Lock()
+    publishing = asyncio.create_task(_publish(stack, expected.messages, publish_lock))
 
     for number in range(KILLS):
-        await _until_applied(stack, (number + 1) * expected.applied // (KILLS + 2))
+        await _wait_until_applied(stack, (number + 1) * expected.applied // (KILLS + 2))
         workers.pop(random.randrange(len(workers))).kill()
         if number == 1:
             await asyncio.to_thread(stack.postgres.stop)
             await asyncio.to_thread(stack.postgres.start)
         if number == 3:
-            async with confirming:
+            async with publish_lock:
                 await asyncio.to_thread(stack.rabbitmq.stop)
                 await asyncio.to_thread(stack.rabbitmq.start)
         if number == 4:
             await _add_product(stack, LATE, stock=STOCK)
-        workers.append(await _worker(stack))
+        workers.append(await _start_worker(stack))
     await publishing
 
     async def settled() -> bool:
@@ -57,17 +58,17 @@ async def test_what_was_published_is_applied_a_duplicate_or_a_dead_letter(stack:
             found.orders >= expected.applied
             and "waiting" not in found.letters
             and len(found.letters.get("kept", [])) >= expected.letters.total()
-            and await _depths(stack) == 0
+            and await _total_depth(stack) == 0
         )
 
     await until(settled, seconds=60 + MESSAGES / 50, what=described(expected))
     assert [await asyncio.to_thread(worker.stop) for worker in workers] == [0, 0]
-    assert await _depths(stack) == 0
+    assert await _total_depth(stack) == 0
     expected.check(await _books(stack), stock={PLENTY: STOCK, SOLD_OUT: 0, LATE: STOCK})
 
 
-async def _worker(stack: Stack) -> Service:
-    return await stack.worker("intake", DAYBOOK_INTAKE_BATCH="100")
+async def _start_worker(stack: Stack) -> Service:
+    return await stack.start_worker("intake", DAYBOOK_INTAKE_BATCH="100")
 
 
 async def _open_shop(stack: Stack) -> None:
@@ -87,19 +88,19 @@ async def _add_product(stack: Stack, product_id: int, *, stock: int) -> None:
         )
 
 
-async def _publish(stack: Stack, messages: Sequence[Message], confirming: asyncio.Lock) -> None:
-    """Publish all, so many at a time, each time over a connection of its own."""
-    for first in range(0, len(messages), PUBLISHED_AT_ONCE):
-        async with confirming, Producer.connected(stack.rabbitmq.url) as producer:
+async def _publish(stack: Stack, messages: Sequence[Message], publish_lock: asyncio.Lock) -> None:
+    """Publish all messages in batches, each over a new connection."""
+    for first in range(0, len(messages), PUBLISH_BATCH):
+        async with publish_lock, Producer.connected(stack.rabbitmq.url) as producer:
             await asyncio.gather(
                 *(
                     producer.send("order", message.body, **message.properties)
-                    for message in messages[first : first + PUBLISHED_AT_ONCE]
+                    for message in messages[first : first + PUBLISH_BATCH]
                 )
             )
 
 
-async def _until_applied(stack: Stack, orders: int) -> None:
+async def _wait_until_applied(stack: Stack, orders: int) -> None:
     async def applied() -> bool:
         return (await _books(stack)).orders >= orders
 
@@ -111,6 +112,6 @@ async def _books(stack: Stack) -> Books:
         return await books_seen(await session.connection())
 
 
-async def _depths(stack: Stack) -> int:
+async def _total_depth(stack: Stack) -> int:
     async with Producer.connected(stack.rabbitmq.url) as producer:
         return await producer.depths()

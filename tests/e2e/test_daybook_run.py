@@ -1,4 +1,4 @@
-"""Does `daybook run` bring everything to life on a bare machine, and leave nothing behind?"""
+"""`daybook run` on a machine without servers: it starts everything and leaves no process behind."""
 
 import asyncio
 import json
@@ -28,14 +28,14 @@ READY_SECONDS = 90
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Give a folder that plays the checkout."""
+    """Yield a folder in the role of the checkout."""
     with scratch_folder() as folder:
         yield folder
 
 
 @contextmanager
 def daybook_run(folder: Path, *, port: int) -> Iterator[Service]:
-    """Give a `daybook run` in `folder`, and end it."""
+    """Start `daybook run` in `folder`, and end it after the block."""
     environment = {"DAYBOOK_DATA_DIR": str(folder / "data"), "DAYBOOK_API_PORT": str(port)}
     log = folder / "run.log"
     log.unlink(missing_ok=True)
@@ -43,77 +43,79 @@ def daybook_run(folder: Path, *, port: int) -> Iterator[Service]:
         yield run
 
 
-async def until_ready(run: Service) -> None:
-    """Wait until it has said that it stays."""
+async def wait_until_ready(run: Service) -> None:
+    """Wait until `daybook run` reports that everything is running."""
 
     async def ready() -> bool:
         assert run.running, run.said()
         return "Ctrl-C stops" in run.said()
 
-    await until(ready, seconds=READY_SECONDS, what="daybook run being ready")
+    await until(ready, seconds=READY_SECONDS, what="daybook run ready")
 
 
-def family(run: Service) -> Sequence[psutil.Process]:
-    """Return the process and all that it started."""
+def list_processes(run: Service) -> Sequence[psutil.Process]:
+    """Return the process and all its descendants."""
     process = psutil.Process(run.pid)
     return [process, *process.children(recursive=True)]
 
 
-async def until_gone(processes: Sequence[psutil.Process], *, seconds: float = 30) -> None:
+async def wait_until_ended(processes: Sequence[psutil.Process], *, seconds: float = 30) -> None:
     """Wait until none of the processes runs any more."""
 
-    async def gone() -> bool:
+    async def ended() -> bool:
         return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
-    await until(gone, seconds=seconds, what="every process being gone")
+    await until(ended, seconds=seconds, what="the end of every process")
 
 
 @asynccontextmanager
 async def client(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client of the API that runs in `folder`."""
+    """Yield a client of the API that runs in `folder`."""
     note = json.loads((folder / "data" / "run.json").read_text())
     async with httpx.AsyncClient(base_url=note["url"]) as client:
         yield client
 
 
-async def test_it_serves_the_report_of_yesterday_and_leaves_nothing_behind(folder: Path) -> None:
+async def test_daybook_run_serves_the_report_of_yesterday_and_leaves_no_process_behind(
+    folder: Path,
+) -> None:
     with busy_port() as busy, daybook_run(folder, port=busy) as run:
-        await until_ready(run)
+        await wait_until_ready(run)
         assert f"Port {busy} is busy; the API listens on" in run.said()
-        started = family(run)
+        started = list_processes(run)
         async with client(folder) as api:
             days = (await api.get("/report/days")).json()["days"]
             sealed = [day for day in days if day["state"] == "sealed"]
             assert len(sealed) == 30
             yesterday = sealed[-1]["report_date"]
             rows = (await api.get("/report", params={"date": yesterday})).json()
-        plain = await plain_sum(started, yesterday)
-        assert [(row["order_id"], row["count_product"]) for row in rows] == plain
+        expected = await expected_rows(started, yesterday)
+        assert [(row["order_id"], row["count_product"]) for row in rows] == expected
         assert f"Report of {yesterday}: {len(rows)} orders" in run.said()
 
-        assert (await a_command_in_a_shell(folder, "check"))[-1] == "No problems found."
-        await a_second_one_points_to_it(folder, run)
+        assert (await run_in_shell(folder, "check"))[-1] == "No problems found."
+        await assert_second_run_refers_to_first(folder, run)
         run.send(signal.SIGINT)
 
         assert await asyncio.to_thread(run.wait) == 0
-        await until_gone(started)
+        await wait_until_ended(started)
 
 
-async def a_command_in_a_shell(folder: Path, command: str) -> list[str]:
-    """Type `daybook …` in a shell that has read the file that was written for it."""
+async def run_in_shell(folder: Path, command: str) -> list[str]:
+    """Run `daybook COMMAND` in a shell that has sourced the env file; return its output lines."""
     shell = await asyncio.create_subprocess_exec(
         *("sh", "-c", f". ./data/env && exec daybook {command}"),
         cwd=folder,
         env={"PATH": "/usr/bin:/bin"},
         stdout=asyncio.subprocess.PIPE,
     )
-    said, _ = await shell.communicate()
-    assert shell.returncode == 0, said
-    return said.decode().splitlines()
+    output, _ = await shell.communicate()
+    assert shell.returncode == 0, output
+    return output.decode().splitlines()
 
 
-async def a_second_one_points_to_it(folder: Path, first: Service) -> None:
-    """Start another in the same folder, and see it show the way to the first and end."""
+async def assert_second_run_refers_to_first(folder: Path, first: Service) -> None:
+    """Require that another one in the same folder shows the URL of the first and ends."""
     environment = {"DAYBOOK_DATA_DIR": str(folder / "data")}
     with Service(["daybook", "run"], environment=environment, log=folder / "second.log") as second:
         assert await asyncio.to_thread(second.wait) == 0
@@ -123,37 +125,37 @@ async def a_second_one_points_to_it(folder: Path, first: Service) -> None:
         assert (await api.get("/readyz")).is_success
 
 
-async def test_it_starts_again_after_everything_was_killed_and_dies_as_one(folder: Path) -> None:
+async def test_daybook_run_restarts_after_a_kill_and_its_children_end_with_it(folder: Path) -> None:
     port = free_port()
     with daybook_run(folder, port=port) as run:
-        await until_ready(run)
-        started = family(run)
+        await wait_until_ready(run)
+        started = list_processes(run)
         for process in started:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        await until_gone(started)
+        await wait_until_ended(started)
     with daybook_run(folder, port=port) as run:
-        await until_ready(run)
+        await wait_until_ready(run)
         assert "Demo shop: up to date" in run.said()
-        started = family(run)
+        started = list_processes(run)
 
-        # It alone: nobody is left to stop the others.
+        # Only this process: its children must notice by themselves.
         psutil.Process(run.pid).kill()
 
-        await until_gone(started)
+        await wait_until_ended(started)
 
 
 @contextmanager
 def busy_port() -> Iterator[int]:
-    """Give a port that somebody listens on."""
+    """Yield a port that is in use."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         yield holder.getsockname()[1]
 
 
-async def plain_sum(started: Sequence[psutil.Process], day: str) -> list[tuple[int, int]]:
-    """Return what SQL says of `day`, read past the API."""
+async def expected_rows(started: Sequence[psutil.Process], day: str) -> list[tuple[int, int]]:
+    """Return the report rows of `day`, computed by SQL from the orders."""
     (api,) = (p for p in started if any("daybook-api" in word for word in p.cmdline()))
     engine = create_async_engine(
         async_url(api.environ()["DAYBOOK_DATABASE_URL"]), poolclass=NullPool

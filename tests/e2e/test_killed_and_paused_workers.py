@@ -1,4 +1,4 @@
-"""What becomes of a run whose worker is killed, or paused, in the middle of the build?"""
+"""Runs whose worker is killed, paused or stopped during the build."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ DAY = date(2026, 11, 23)
 
 @asynccontextmanager
 async def blocked_build(stack: Stack) -> AsyncIterator[None]:
-    """Hold an uncommitted row that the build has to wait for, half way through its rows."""
+    """Insert an uncommitted row on which the build blocks while it inserts its rows."""
     async with stack.sessions() as session:
         await session.execute(
             text("INSERT INTO reports (report_at, order_id, count_product) VALUES (:day, 2, 0)"),
@@ -33,8 +33,8 @@ async def blocked_build(stack: Stack) -> AsyncIterator[None]:
         await session.rollback()
 
 
-async def until_blocked(stack: Stack) -> None:
-    """Wait until a build waits for the row of `blocked_build`."""
+async def wait_until_blocked(stack: Stack) -> None:
+    """Wait until a build blocks on the row of `blocked_build`."""
     statement = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND wait_event_type = 'Lock' AND query ILIKE '%INSERT INTO reports%'"
@@ -44,79 +44,79 @@ async def until_blocked(stack: Stack) -> None:
         async with stack.sessions() as session:
             return bool((await session.execute(statement)).scalar_one())
 
-    await until(blocked, what="the build being in the middle of its rows")
+    await until(blocked, what="a blocked build")
 
 
-async def prepared(stack: Stack) -> None:
-    """Let there be a day with orders, and a scheduler that finds nothing due."""
+async def prepare_day(stack: Stack) -> None:
+    """Add a day with orders, and start a scheduler for which no fire is due."""
     span = business_day(DAY, timezone=stack.timezone)
     await stack.add_orders(*(span.starts_at + timedelta(hours=n) for n in range(5)))
     await stack.clock.set(span.ends_at + timedelta(hours=1))
-    await stack.scheduler(DAYBOOK_RECONCILE_DAYS="0")
+    await stack.start_scheduler(DAYBOOK_RECONCILE_DAYS="0")
 
 
-async def run_in_the_middle(stack: Stack) -> tuple[UUID, Service]:
-    """Give a run whose build is half way, and the worker that is at it."""
-    run_id = await stack.request(DAY)
-    worker = await stack.worker()
-    await until_blocked(stack)
+async def start_blocked_run(stack: Stack) -> tuple[UUID, Service]:
+    """Request a run, and return it with its worker once the build is blocked."""
+    run_id = await stack.request_run(DAY)
+    worker = await stack.start_worker()
+    await wait_until_blocked(stack)
     return run_id, worker
 
 
-async def test_a_worker_killed_in_the_middle_costs_one_attempt_and_nothing_else(
+async def test_a_worker_killed_during_a_build_costs_one_attempt_and_nothing_else(
     stack: Stack,
 ) -> None:
-    await prepared(stack)
+    await prepare_day(stack)
     async with blocked_build(stack):
-        run_id, worker = await run_in_the_middle(stack)
+        run_id, worker = await start_blocked_run(stack)
         worker.kill()
-        await stack.worker()
-    run = await stack.until_state(run_id, RunState.SUCCEEDED)
+        await stack.start_worker()
+    run = await stack.wait_for_state(run_id, RunState.SUCCEEDED)
 
     assert run.attempt == 2
-    line = await stack.day(DAY)
-    assert line is not None
-    assert line.revision == 1
-    assert await stack.rows(DAY) == await stack.expected(DAY)
+    day = await stack.find_day(DAY)
+    assert day is not None
+    assert day.revision == 1
+    assert await stack.read_report(DAY) == await stack.compute_expected_report(DAY)
 
 
 async def test_a_worker_paused_past_its_lease_cannot_commit(stack: Stack) -> None:
-    await prepared(stack)
+    await prepare_day(stack)
     async with blocked_build(stack):
-        run_id, paused = await run_in_the_middle(stack)
+        run_id, paused = await start_blocked_run(stack)
         paused.send(signal.SIGSTOP)
-        await stack.worker()
-    run = await stack.until_state(run_id, RunState.SUCCEEDED, seconds=60)
+        await stack.start_worker()
+    run = await stack.wait_for_state(run_id, RunState.SUCCEEDED, seconds=60)
     assert run.attempt == 2
-    before = await stack.rows(DAY)
+    before = await stack.read_report(DAY)
 
     paused.send(signal.SIGCONT)
 
     async def noticed() -> bool:
-        # Which of the two comes first: that its connection is gone, or that its lease is.
+        # It notices the closed connection or the lost lease, whichever is first.
         return any(words in paused.said() for words in ("build failed", "run lost"))
 
-    await until(noticed, what="the resumed worker finding its build ended")
-    again = await stack.run(run_id)
+    await until(noticed, what="the end of the build in the resumed worker")
+    again = await stack.get_run(run_id)
     assert (again.state, again.attempt, again.fence) == (run.state, run.attempt, run.fence)
-    line = await stack.day(DAY)
-    assert line is not None
-    assert line.revision == 1
-    assert await stack.rows(DAY) == before == await stack.expected(DAY)
+    day = await stack.find_day(DAY)
+    assert day is not None
+    assert day.revision == 1
+    assert await stack.read_report(DAY) == before == await stack.compute_expected_report(DAY)
     assert await asyncio.to_thread(paused.stop) == 0
 
 
-async def test_a_worker_asked_to_stop_in_the_middle_gives_its_run_to_another(stack: Stack) -> None:
-    await prepared(stack)
+async def test_a_worker_stopped_during_a_build_releases_its_run_to_another(stack: Stack) -> None:
+    await prepare_day(stack)
     async with blocked_build(stack):
-        run_id = await stack.request(DAY)
-        leaving = await stack.worker(DAYBOOK_DRAIN_SECONDS="1")
-        await until_blocked(stack)
+        run_id = await stack.request_run(DAY)
+        leaving = await stack.start_worker(DAYBOOK_DRAIN_SECONDS="1")
+        await wait_until_blocked(stack)
         assert await asyncio.to_thread(leaving.stop) == 0
-        released = await stack.run(run_id)
+        released = await stack.get_run(run_id)
         assert released.state in {RunState.PENDING, RunState.QUEUED}
-        await stack.worker()
-    run = await stack.until_state(run_id, RunState.SUCCEEDED)
+        await stack.start_worker()
+    run = await stack.wait_for_state(run_id, RunState.SUCCEEDED)
 
     assert run.attempt == 1
-    assert await stack.rows(DAY) == await stack.expected(DAY)
+    assert await stack.read_report(DAY) == await stack.compute_expected_report(DAY)

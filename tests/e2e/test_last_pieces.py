@@ -1,4 +1,4 @@
-"""Are the last pieces sold once, to buyers who come by REST and by queue at the same moment?"""
+"""The last pieces of a product, ordered over REST and RabbitMQ at the same time."""
 
 import asyncio
 
@@ -16,33 +16,33 @@ pytestmark = pytest.mark.rabbitmq
 BUYERS, PIECES = 50, 10
 
 
-async def test_fifty_buyers_of_ten_pieces(stack: Stack) -> None:
+async def test_ten_pieces_are_sold_to_exactly_ten_of_fifty_concurrent_buyers(stack: Stack) -> None:
     async with stack.sessions.begin() as session:
         await session.execute(text("UPDATE products SET stock_quantity = :n"), {"n": PIECES})
     (_, url), _ = await asyncio.gather(
-        stack.api(), stack.worker("intake", DAYBOOK_INTAKE_BATCH="5")
+        stack.start_api(), stack.start_worker("intake", DAYBOOK_INTAKE_BATCH="5")
     )
     async with (
         Producer.connected(stack.rabbitmq.url) as producer,
         httpx.AsyncClient(base_url=url, timeout=30) as client,
     ):
-        bought = {"Content-Type": "application/json"}
-        sending = [asyncio.create_task(producer.send("order", order())) for _ in range(25)]
-        answers = await asyncio.gather(
-            *(client.post("/orders", content=order(), headers=bought) for _ in range(25))
+        headers = {"Content-Type": "application/json"}
+        publishing = [asyncio.create_task(producer.send("order", order())) for _ in range(25)]
+        responses = await asyncio.gather(
+            *(client.post("/orders", content=order(), headers=headers) for _ in range(25))
         )
-        await asyncio.gather(*sending)
+        await asyncio.gather(*publishing)
 
         async def decided() -> Books | None:
             async with stack.sessions() as session:
                 found = await books_seen(await session.connection())
-            refused = sum(answer.status_code == 409 for answer in answers)
+            refused = sum(response.status_code == 409 for response in responses)
             letters = len(found.letters.get("kept", []))
             return found if found.orders + refused + letters == BUYERS else None
 
-        found = await until(decided, what="an answer to every buyer")
+        found = await until(decided, what="a decision for every buyer")
 
     assert found is not None
     assert (found.orders, found.stock) == (PIECES, {1: 0})
-    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert {response.status_code for response in responses} <= {201, 409}
     assert set(found.letters["kept"]) == {("order", "out_of_stock")}

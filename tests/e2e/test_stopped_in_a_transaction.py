@@ -1,7 +1,7 @@
-"""Do the others go on when a process is stopped in the middle of a transaction, and not gone?
+"""Processes that are paused (SIGSTOP) inside a transaction.
 
-Its connection stays, and with it what it has locked. The others pass over that, or wait for it, for
-as long as the server lets it be idle.
+The connection stays open and holds its locks. Other processes skip these rows or wait for them,
+until the server ends the idle transaction.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.rabbitmq
 
 DAY = date(2026, 11, 23)
 
-A_WAITING_RUN = """
+WAITING_RUN = """
 INSERT INTO report_runs
     (id, report_date, trigger, state, priority, attempt, max_attempts, available_at, fence)
 VALUES (gen_random_uuid(), '2026-11-23', 'manual', 'pending', 0, 0, 5, now(), 0)
 """
 
-# Whoever claims a run waits here, with the run locked.
-CLAIMS_WAIT = (
+# A claim blocks here, with the run locked.
+BLOCK_CLAIMS = (
     """
     CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -54,67 +54,67 @@ STATE = text(
 
 
 @asynccontextmanager
-async def held(stack: Stack, statement: str) -> AsyncIterator[None]:
-    """Hold what `statement` locks."""
+async def uncommitted(stack: Stack, statement: str) -> AsyncIterator[None]:
+    """Execute `statement` in a transaction that stays open during the block."""
     async with stack.sessions() as session:
         await session.execute(text(statement))
         yield
         await session.rollback()
 
 
-async def until_it_is(stack: Stack, state: str, *, application: str, query: str) -> None:
-    """Wait until a connection of `application` is in `state`, with `query` as its latest."""
+async def wait_for_connection(stack: Stack, state: str, *, application: str, query: str) -> None:
+    """Wait until a connection of `application` with the latest query `query` is in `state`."""
 
-    async def is_so() -> bool:
+    async def is_in_state() -> bool:
         async with stack.sessions() as session:
             values = {"application": application, "query": query, "state": state}
             return bool((await session.execute(STATE, values)).scalar_one())
 
-    await until(is_so, what=f"{application} being {state}")
+    await until(is_in_state, what=f"a connection of {application} in state {state}")
 
 
-async def stop(service: Service, stack: Stack, *, application: str, query: str) -> None:
-    """Stop a service when its query has to wait for a lock."""
-    await until_it_is(stack, "blocked", application=application, query=query)
+async def pause(service: Service, stack: Stack, *, application: str, query: str) -> None:
+    """Pause a service once its query waits for a lock."""
+    await wait_for_connection(stack, "blocked", application=application, query=query)
     service.send(signal.SIGSTOP)
 
 
-async def test_what_is_due_is_fired_by_another_scheduler(stack: Stack) -> None:
+async def test_a_due_fire_of_a_paused_scheduler_is_recorded_by_another(stack: Stack) -> None:
     midnight = business_day(DAY, timezone=stack.timezone).ends_at
     await stack.clock.set(midnight - timedelta(hours=1))
-    stopped, _ = await asyncio.gather(stack.scheduler(), stack.worker())
+    paused, _ = await asyncio.gather(stack.start_scheduler(), stack.start_worker())
     fire = {"application": "daybook-scheduler", "query": "%INSERT INTO report_runs%"}
-    # Whether the fire joins it is decided when its transaction has ended.
-    async with held(stack, A_WAITING_RUN):
+    # The fire waits for this transaction to decide whether it joins the run.
+    async with uncommitted(stack, WAITING_RUN):
         await stack.clock.set(midnight)
-        await stop(stopped, stack, **fire)
-    await until_it_is(stack, "idle in transaction", **fire)
+        await pause(paused, stack, **fire)
+    await wait_for_connection(stack, "idle in transaction", **fire)
 
-    await stack.scheduler()
+    await stack.start_scheduler()
 
-    await stack.until_sealed(DAY)
-    stopped.send(signal.SIGCONT)
-    assert await asyncio.to_thread(stopped.stop) == 0
-    assert [run.state for run in await stack.runs()] == [RunState.SUCCEEDED]
+    await stack.wait_until_sealed(DAY)
+    paused.send(signal.SIGCONT)
+    assert await asyncio.to_thread(paused.stop) == 0
+    assert [run.state for run in await stack.list_runs()] == [RunState.SUCCEEDED]
 
 
-async def test_what_waits_is_built_by_another_worker(stack: Stack) -> None:
+async def test_a_run_that_a_paused_worker_was_claiming_is_built_by_another(stack: Stack) -> None:
     midnight = business_day(DAY, timezone=stack.timezone).ends_at
     await stack.clock.set(midnight + timedelta(hours=1))
-    await stack.scheduler(DAYBOOK_RECONCILE_DAYS="0")
-    run_id = await stack.request(DAY)
-    await stack.until_state(run_id, RunState.QUEUED)
+    await stack.start_scheduler(DAYBOOK_RECONCILE_DAYS="0")
+    run_id = await stack.request_run(DAY)
+    await stack.wait_for_state(run_id, RunState.QUEUED)
     claim = {"application": "daybook-worker", "query": "%UPDATE report_runs SET%"}
     async with stack.sessions.begin() as session:
-        for statement in CLAIMS_WAIT:
+        for statement in BLOCK_CLAIMS:
             await session.execute(text(statement))
-    async with held(stack, "SELECT pg_advisory_xact_lock(1)"):
-        await stop(await stack.worker(), stack, **claim)
-    await until_it_is(stack, "idle in transaction", **claim)
+    async with uncommitted(stack, "SELECT pg_advisory_xact_lock(1)"):
+        await pause(await stack.start_worker(), stack, **claim)
+    await wait_for_connection(stack, "idle in transaction", **claim)
 
-    await stack.worker()
-    # The lease of the message that the stopped one has runs out.
+    await stack.start_worker()
+    # The lease of the run expires whose message the paused worker has.
     await stack.clock.step(timedelta(minutes=1))
 
-    run = await stack.until_state(run_id, RunState.SUCCEEDED)
+    run = await stack.wait_for_state(run_id, RunState.SUCCEEDED)
     assert run.attempt == 1

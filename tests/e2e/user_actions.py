@@ -1,4 +1,4 @@
-"""What do people want of schedules and runs in a test of everything going wrong?"""
+"""Random actions of users on schedules and runs, for the chaos test."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
@@ -23,52 +23,53 @@ from daybook_domain.schedules import queries, service
 from daybook_domain.schedules.definitions import DAILY_NAME, ScheduleDefinition
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
 from daybook_domain.schedules.service import ResumeMode
-from tests.e2e.invariants import Epoch
+from tests.e2e.invariants import EffectiveDefinition
 from tests.e2e.stack import Stack
 from tests.support.cron_oracle import RULES
 
-NUMBER = 36
-PAUSED = 6
+SCHEDULE_COUNT = 36
+PAUSED_COUNT = 6
 
 ZONES = (
     *("UTC", "Europe/Berlin", "America/New_York", "America/Santiago", "Africa/Cairo"),
     *("Asia/Beirut", "Asia/Kolkata", "Asia/Yekaterinburg", "Australia/Lord_Howe"),
 )
-OFTEN = ("* * * * *", "*/2 * * * *", "1-59/2 * * * *")
-WINDOWS = (timedelta(minutes=10), timedelta(hours=3), timedelta(days=7))
+FREQUENT_CRONS = ("* * * * *", "*/2 * * * *", "1-59/2 * * * *")
+CATCHUP_WINDOWS = (timedelta(minutes=10), timedelta(hours=3), timedelta(days=7))
 
 
 @dataclass
-class People:
-    """Some dozens of schedules, and what has been said of each since when."""
+class UserActions:
+    """The schedules that users created, with every definition that they have had."""
 
     stack: Stack
     random: Random
-    epochs: dict[int, list[Epoch]] = field(default_factory=dict)
+    definitions: dict[int, list[EffectiveDefinition]] = field(default_factory=dict)
+    """By schedule id, in order."""
     paused: set[int] = field(default_factory=set)
-    meddled: set[UUID] = field(default_factory=set)
+    changed_runs: set[UUID] = field(default_factory=set)
     """The runs that were cancelled or retried."""
 
-    async def begin(self) -> None:
-        """Make the schedules: of every policy, and some of them paused."""
-        for number in range(NUMBER):
+    async def create_schedules(self) -> None:
+        """Create schedules with every combination of policies, and pause some of them."""
+        for number in range(SCHEDULE_COUNT):
             async with self.stack.sessions.begin() as session:
-                made = await service.create(
+                created = await service.create(
                     session, definition=self._definition(number), now=await clock.now(session)
                 )
-            self._remember(made)
-            if number < PAUSED:
-                await self._pause(_id(made))
+            self._record(created)
+            if number < PAUSED_COUNT:
+                await self._pause(_id(created))
 
-    async def change_their_minds(self) -> None:
-        """Give one schedule another cron and zone, pause another, and resume a third."""
-        await self._change(self.random.choice(list(self.epochs)))
-        await self._pause(self.random.choice(list(self.epochs)))
+    async def change_schedules(self) -> None:
+        """Change cron and zone of one schedule, pause another, and resume a third."""
+        await self._change(self.random.choice(list(self.definitions)))
+        await self._pause(self.random.choice(list(self.definitions)))
         if self.paused:
             await self._resume(self.random.choice(sorted(self.paused)))
 
-    async def meddle(self) -> None:
-        """Ask for some days again, cancel what has not ended, and retry what did no work."""
+    async def change_runs(self) -> None:
+        """Request some days again, cancel open runs, and retry runs that did no work."""
         async with self.stack.sessions.begin() as session:
             now = await clock.now(session)
             first = local_date(now, timezone=self.stack.timezone) - timedelta(
@@ -83,54 +84,57 @@ class People:
                 now=now,
             )
         for _ in range(3):
-            await self._with_a_run(cancellation.cancel, among=OPEN_STATES)
-            await self._with_a_run(retries.retry, among=retries.RETRYABLE_STATES)
+            await self._change_run(cancellation.cancel, among=OPEN_STATES)
+            await self._change_run(retries.retry, among=retries.RETRYABLE_STATES)
 
-    async def end(self) -> Mapping[int, list[Epoch]]:
-        """Return what was said of all schedules, also of the one that the settings ask for."""
+    async def list_definitions(self) -> Mapping[int, list[EffectiveDefinition]]:
+        """Return the definitions of all schedules, including the one from the settings."""
         async with self.stack.sessions() as session:
             daily = await queries.get_schedule(
                 session, await queries.get_schedule_id(session, DAILY_NAME)
             )
-        self._remember(daily)
-        return self.epochs
+        self._record(daily)
+        return self.definitions
 
-    async def _with_a_run(
-        self, do: Callable[..., Awaitable[ReportRun]], *, among: Collection[RunState]
+    async def _change_run(
+        self, action: Callable[..., Awaitable[ReportRun]], *, among: Collection[RunState]
     ) -> None:
-        found = select(ReportRun.id).where(col(ReportRun.state).in_(among))
-        # What has happened meanwhile may have made it impossible.
+        candidates = select(ReportRun.id).where(col(ReportRun.state).in_(among))
+        # The services may have changed or pruned the run in the meantime.
         with suppress(Conflict, RunNotFound):
             async with self.stack.sessions.begin() as session:
-                there = (await session.exec(found.order_by(col(ReportRun.id)))).all()
-                if there:
-                    run = await do(session, self.random.choice(there), now=await clock.now(session))
-                    self.meddled.add(run.id)
+                found = (await session.exec(candidates.order_by(col(ReportRun.id)))).all()
+                if found:
+                    chosen = self.random.choice(found)
+                    run = await action(session, chosen, now=await clock.now(session))
+                    self.changed_runs.add(run.id)
 
     def _definition(self, number: int) -> ScheduleDefinition:
-        often = number % 3 == 0
+        is_frequent = number % 3 == 0
         return ScheduleDefinition(
             name=f"s{number}",
-            cron=OFTEN[number // 3 % 3] if often else self.random.choice(list(RULES)),
+            cron=(
+                FREQUENT_CRONS[number // 3 % 3] if is_frequent else self.random.choice(list(RULES))
+            ),
             timezone=self.random.choice(ZONES),
             report_offset_days=-self.random.randrange(30),
             catchup=list(Catchup)[number // 3 % 3],
-            catchup_window=self.random.choice(WINDOWS),
+            catchup_window=self.random.choice(CATCHUP_WINDOWS),
             overlap=list(Overlap)[number // 9 % 3],
             jitter=self.random.choice([timedelta(0), timedelta(seconds=5)]),
             pause_on_failure=self.random.random() < 0.2,
         )
 
     async def _change(self, schedule_id: int) -> None:
-        said: dict[str, Any] = {
+        changes: dict[str, Any] = {
             "cron": self.random.choice(list(RULES)),
             "timezone": self.random.choice(ZONES),
         }
         async with self.stack.sessions.begin() as session:
             changed = await service.change(
-                session, schedule_id, changes=said, versions=None, now=await clock.now(session)
+                session, schedule_id, changes=changes, versions=None, now=await clock.now(session)
             )
-        self._remember(changed)
+        self._record(changed)
 
     async def _pause(self, schedule_id: int) -> None:
         async with self.stack.sessions.begin() as session:
@@ -143,17 +147,17 @@ class People:
             await service.resume(session, schedule_id, mode=mode, now=await clock.now(session))
         self.paused.remove(schedule_id)
 
-    def _remember(self, schedule: Schedule) -> None:
+    def _record(self, schedule: Schedule) -> None:
         assert schedule.defined_at is not None
-        epochs = self.epochs.setdefault(_id(schedule), [])
-        epoch = Epoch(
+        definitions = self.definitions.setdefault(_id(schedule), [])
+        definition = EffectiveDefinition(
             rule=RULES[schedule.cron],
             timezone=schedule.timezone,
             offset_days=schedule.report_offset_days,
             since=schedule.defined_at,
         )
-        if epoch not in epochs:
-            epochs.append(epoch)
+        if definition not in definitions:
+            definitions.append(definition)
 
 
 def _id(schedule: Schedule) -> int:

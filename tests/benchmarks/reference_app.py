@@ -1,4 +1,4 @@
-"""What is serving compared with? A service that says hello, and one that serves a day naively."""
+"""The reference for serving: a hello-world endpoint, and a report through ORM and Pydantic."""
 
 import os
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from daybook_platform.postgres.engine import Sessions, create_engine, create_ses
 
 
 class Row(BaseModel):
-    """A row as FastAPI's tutorial would give it."""
+    """A report row, modelled as in FastAPI's tutorial."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -26,7 +26,7 @@ class Row(BaseModel):
 
 
 def create_app() -> FastAPI:
-    """Return both as one application."""
+    """Return an application with both endpoints."""
     engine = create_engine(os.environ["DAYBOOK_DATABASE_URL"], application="naive")
     sessions: Sessions = create_sessions(engine)
 

@@ -1,4 +1,4 @@
-"""Which ways to build a day are compared?"""
+"""The variants of building a day that the benchmarks compare."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -21,7 +21,7 @@ def _table(name: str) -> SqlTable:
 
 @mapping.mapped
 class Item:
-    """An item as an object, mapped as a beginner would."""
+    """An order item, mapped as in an ORM tutorial."""
 
     __table__ = _table("order_items")
     quantity: Mapped[int]
@@ -29,7 +29,7 @@ class Item:
 
 @mapping.mapped
 class Order:
-    """An order as an object, with its items."""
+    """An order with its items, mapped as in an ORM tutorial."""
 
     __table__ = _table("orders")
     id: Mapped[int]
@@ -75,25 +75,25 @@ async def naive(engine: AsyncEngine, day: BusinessDay) -> None:
 
 
 async def add_all(engine: AsyncEngine, day: BusinessDay) -> None:
-    """Load all orders as objects; insert the rows in one go."""
+    """Load all orders as objects; insert all rows with one flush."""
     async with AsyncSession(engine) as session, session.begin():
         session.add_all([_row(day, order) for order in await _load(session, day)])
 
 
-async def ours(engine: AsyncEngine, day: BusinessDay, run_id: UUID) -> build.BuildResult:
-    """Build as a worker does."""
+async def daybook(engine: AsyncEngine, day: BusinessDay, run_id: UUID) -> build.BuildResult:
+    """Build the day as a worker does."""
     async with engine.begin() as connection:
         return await build.build_day(connection, day=day, run_id=run_id, fence=1)
 
 
 async def read(engine: AsyncEngine, day: BusinessDay) -> None:
-    """Read the aggregate of the day by the best plan that we know, and do nothing with it."""
+    """Read the aggregate of the day with the best known plan, and discard it."""
     async with engine.begin() as connection:
         await _read(connection, day)
 
 
 async def limit(engine: AsyncEngine, day: BusinessDay) -> None:
-    """Read the aggregate, and insert rows that were computed before: the least a build can do."""
+    """Read the aggregate and insert precomputed rows: the lower limit of a build."""
     async with engine.begin() as connection:
         await _read(connection, day)
         await connection.execute(INSERT, {"on": day.date})

@@ -1,4 +1,4 @@
-"""Where are orders placed that a benchmark counts?"""
+"""A database with a large shop, for the benchmarks of orders and intake."""
 
 import os
 from collections.abc import AsyncIterator
@@ -14,13 +14,13 @@ from tests.support.databases import fresh_database
 
 
 @asynccontextmanager
-async def opened(server_url: str, *, name: str) -> AsyncIterator[AsyncEngine]:
-    """Yield a shop of a thousand users and products, with stock without end, in its database."""
+async def created(server_url: str, *, name: str) -> AsyncIterator[AsyncEngine]:
+    """Yield an engine on a new database with a thousand users and products of unlimited stock."""
     async with fresh_database(server_url, name=f"daybook_bench_{name}_{os.getpid()}") as url:
         await migrate.upgrade(url)
         engine = create_engine(url, application="bench")
         async with engine.begin() as connection:
-            for statement in days.PEOPLE.split(";"):
+            for statement in days.CUSTOMERS_AND_PRODUCTS.split(";"):
                 await connection.execute(text(statement))
             await connection.execute(text("UPDATE products SET stock_quantity = 1000000000"))
             await connection.execute(text("ANALYZE"))

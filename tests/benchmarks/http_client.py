@@ -1,7 +1,7 @@
-"""How is a server driven without the client being what is measured?
+"""A minimal HTTP client whose own cost does not dominate the measurement.
 
-A client that parses HTTP would take longer than the server. The answers compared here have the same
-length each time, so it is enough to count bytes.
+A client that parses HTTP would be slower than the server. The responses of one path have the same
+length each time, so counting bytes is sufficient.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Connection:
-    """One kept-alive connection that asks for the same thing again and again."""
+    """A persistent connection that repeats the same request."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
@@ -30,7 +30,7 @@ class Connection:
 
     @classmethod
     async def open(cls, port: int, path: str, **headers: str) -> Self:
-        """Connect, ask once, and learn how long the answer is."""
+        """Connect, send the request once, and record the length of the response."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         lines = [f"GET {path} HTTP/1.1", "Host: bench"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -49,14 +49,14 @@ class Connection:
         await self._reader.readexactly(length)
         return length
 
-    async def ask(self, times: int) -> None:
-        """Ask so many times, one after the other."""
+    async def repeat(self, times: int) -> None:
+        """Send the request `times` times, one after the other."""
         for _ in range(times):
             self._writer.write(self._request)
             await self._reader.readexactly(self._length)
 
     async def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._writer.close()
         await self._writer.wait_closed()
 
@@ -65,7 +65,7 @@ class Connection:
 async def connections(
     port: int, path: str, *, count: int, **headers: str
 ) -> AsyncIterator[list[Connection]]:
-    """Yield fresh connections, for those of before would have been idle too long."""
+    """Yield new connections: the server closes idle ones."""
     opened = [await Connection.open(port, path, **headers) for _ in range(count)]
     yield opened
     for connection in opened:
@@ -73,21 +73,21 @@ async def connections(
 
 
 async def seconds_for(connections: list[Connection], *, requests: int) -> float:
-    """Return how long `requests` take, shared by the connections."""
-    begun = perf_counter()
-    await asyncio.gather(*(each.ask(requests // len(connections)) for each in connections))
-    return perf_counter() - begun
+    """Return the seconds that `requests` take, divided among the connections."""
+    started = perf_counter()
+    await asyncio.gather(*(each.repeat(requests // len(connections)) for each in connections))
+    return perf_counter() - started
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that is not in use."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
 
 
-async def answers(port: int) -> bool:
-    """Tell whether somebody listens on `port`."""
+async def accepts_connections(port: int) -> bool:
+    """Return whether a process listens on `port`."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -97,9 +97,9 @@ async def answers(port: int) -> bool:
 
 
 def reference(url: str, *, port: int, log: Path) -> Service:
-    """Start what serving is compared with: served.py, on one uvicorn worker."""
+    """Start the reference application, reference_app.py, on one uvicorn worker."""
     command = [
-        *("uvicorn", "tests.benchmarks.served:create_app", "--factory", "--port", str(port)),
+        *("uvicorn", "tests.benchmarks.reference_app:create_app", "--factory", "--port", str(port)),
         *("--no-access-log", "--log-level", "warning"),
     ]
     environment = {"DAYBOOK_DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
@@ -107,8 +107,8 @@ def reference(url: str, *, port: int, log: Path) -> Service:
 
 
 def download(port: int, path: str) -> tuple[float, float, int]:
-    """Return seconds to the first byte of a body and to its end, and its length with framing."""
-    begun = perf_counter()
+    """Return the seconds to the first and the last byte of a body, and its length with framing."""
+    started = perf_counter()
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(
             f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode()
@@ -116,16 +116,16 @@ def download(port: int, path: str) -> tuple[float, float, int]:
         head = b""
         while b"\r\n\r\n" not in head or head.endswith(b"\r\n\r\n"):
             head += connection.recv(65536)
-        first = perf_counter() - begun
+        first = perf_counter() - started
         length = len(head)
         buffer = bytearray(1 << 18)
         while received := connection.recv_into(buffer):
             length += received
-    return first, perf_counter() - begun, length
+    return first, perf_counter() - started, length
 
 
 def slow_reader(port: int, path: str) -> socket.socket:
-    """Return a connection that has asked, and takes nothing."""
+    """Return a connection that sent a request and reads nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", port))

@@ -1,7 +1,7 @@
-"""How long does one way take in a process of its own, and how much does that process grow?
+"""Duration and memory growth of one build variant in a new process.
 
-`python -m tests.benchmarks.alone WAY DATE [RUN]` prints seconds and megabytes; the database is
-`DAYBOOK_DATABASE_URL`.
+`python -m tests.benchmarks.build_process VARIANT DATE RUN` prints seconds and megabytes; the
+database is `DAYBOOK_DATABASE_URL`.
 """
 
 import asyncio
@@ -20,43 +20,43 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.reports.business_day import BusinessDay, business_day
 from daybook_domain.reports.errors import LeaseLost
 from daybook_platform.postgres.engine import create_engine
-from tests.benchmarks import ways
+from tests.benchmarks import build_variants
 from tests.support.bench import seconds
 
-NOBODY = UUID(int=0)
+NO_RUN = UUID(int=0)
 
 
-async def alone(
-    url: str, *, way: str, day: BusinessDay, run_id: UUID = NOBODY
+async def measure(
+    url: str, *, variant: str, day: BusinessDay, run_id: UUID = NO_RUN
 ) -> tuple[float, float]:
-    """Return the seconds that `way` takes, and by how many megabytes the peak memory grows."""
+    """Return the seconds that `variant` takes, and the growth of peak memory in megabytes."""
     engine = create_engine(url, application="bench")
     await _warm_up(engine)
     before = _peak_megabytes()
-    taken = await seconds(_start(way, engine, day, run_id))
+    taken = await seconds(_start(variant, engine, day, run_id))
     await engine.dispose()
     return taken, _peak_megabytes() - before
 
 
 def _start(
-    way: str, engine: AsyncEngine, day: BusinessDay, run_id: UUID
+    variant: str, engine: AsyncEngine, day: BusinessDay, run_id: UUID
 ) -> Coroutine[Any, Any, object]:
-    if way == "ours":
-        return ways.ours(engine, day, run_id)
-    return {"naive": ways.naive, "add_all": ways.add_all}[way](engine, day)
+    if variant == "daybook":
+        return build_variants.daybook(engine, day, run_id)
+    return {"naive": build_variants.naive, "add_all": build_variants.add_all}[variant](engine, day)
 
 
 async def _warm_up(engine: AsyncEngine) -> None:
-    """Do each thing once on a day without orders, so that what is loaded once is not counted."""
+    """Run each variant once on a day without orders, so that one-time costs are not counted."""
     empty = business_day(date(1999, 1, 1), timezone="UTC")
-    await ways.naive(engine, empty)
-    await ways.add_all(engine, empty)
+    await build_variants.naive(engine, empty)
+    await build_variants.add_all(engine, empty)
     with contextlib.suppress(LeaseLost):
-        await ways.ours(engine, empty, NOBODY)
+        await build_variants.daybook(engine, empty, NO_RUN)
 
 
 def _peak_megabytes() -> float:
-    # On Linux ru_maxrss begins with the parent's: it survives exec.
+    # On Linux ru_maxrss starts at the value of the parent process: it survives exec.
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
@@ -66,9 +66,9 @@ def _peak_megabytes() -> float:
 
 if __name__ == "__main__":
     taken, grown = asyncio.run(
-        alone(
+        measure(
             os.environ["DAYBOOK_DATABASE_URL"],
-            way=sys.argv[1],
+            variant=sys.argv[1],
             day=business_day(date.fromisoformat(sys.argv[2]), timezone="UTC"),
             run_id=UUID(sys.argv[3]),
         )

@@ -1,4 +1,4 @@
-"""What becomes of the work when RabbitMQ, Postgres or Redis goes away for a while?"""
+"""Outages of RabbitMQ, Postgres and Redis: work is delayed and none is lost."""
 
 import asyncio
 from datetime import date, timedelta
@@ -12,7 +12,7 @@ from daybook_embedded.data_directory import scratch_folder
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer
 from daybook_embedded.valkey import ValkeyServer
-from tests.e2e.stack import Stack, running
+from tests.e2e.stack import Stack, running_stack
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
@@ -20,43 +20,43 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
 DAY = date(2026, 11, 23)
 
 
-async def test_a_fire_while_rabbitmq_is_away_runs_after_its_return(stack: Stack) -> None:
+async def test_a_fire_during_a_rabbitmq_outage_runs_after_it(stack: Stack) -> None:
     span = business_day(DAY, timezone=stack.timezone)
     await stack.add_orders(span.starts_at)
     await stack.clock.set(span.ends_at - timedelta(minutes=1))
-    scheduler, worker = await asyncio.gather(stack.scheduler(), stack.worker())
+    scheduler, worker = await asyncio.gather(stack.start_scheduler(), stack.start_worker())
 
     await asyncio.to_thread(stack.rabbitmq.stop)
     await stack.clock.set(span.ends_at + timedelta(seconds=1))
 
-    async def materialised() -> bool:
-        return bool(await stack.runs())
+    async def fire_recorded() -> bool:
+        return bool(await stack.list_runs())
 
-    await until(materialised, what="the fire written down while RabbitMQ is away")
-    assert await stack.day(DAY) is None
+    await until(fire_recorded, what="the fire recorded during the outage")
+    assert await stack.find_day(DAY) is None
     await asyncio.to_thread(stack.rabbitmq.start)
 
-    await stack.until_sealed(DAY)
-    (run,) = await stack.runs()
+    await stack.wait_until_sealed(DAY)
+    (run,) = await stack.list_runs()
     assert run.state == RunState.SUCCEEDED
     assert scheduler.running
     assert worker.running
 
 
-async def test_services_outlive_a_restart_of_postgres(stack: Stack) -> None:
+async def test_services_survive_a_restart_of_postgres(stack: Stack) -> None:
     span = business_day(DAY, timezone=stack.timezone)
     await stack.add_orders(span.starts_at)
     await stack.clock.set(span.ends_at - timedelta(minutes=1))
     scheduler, worker, (api, _) = await asyncio.gather(
-        stack.scheduler(), stack.worker(), stack.api()
+        stack.start_scheduler(), stack.start_worker(), stack.start_api()
     )
 
     await asyncio.to_thread(stack.postgres.stop)
     await asyncio.to_thread(stack.postgres.start)
     await stack.clock.set(span.ends_at + timedelta(seconds=1))
 
-    await stack.until_sealed(DAY)
-    assert [run.state for run in await stack.runs()] == [RunState.SUCCEEDED]
+    await stack.wait_until_sealed(DAY)
+    assert [run.state for run in await stack.list_runs()] == [RunState.SUCCEEDED]
     assert all(service.running for service in (scheduler, worker, api))
 
 
@@ -64,7 +64,7 @@ async def test_losing_redis_changes_nothing(
     private_postgres: PostgresServer, private_rabbitmq: RabbitServer, tmp_path: Path
 ) -> None:
     with scratch_folder() as folder, ValkeyServer(folder / "valkey") as valkey:
-        async with running(
+        async with running_stack(
             postgres=private_postgres,
             rabbitmq=private_rabbitmq,
             redis_url=valkey.url,
@@ -74,10 +74,10 @@ async def test_losing_redis_changes_nothing(
             span = business_day(DAY, timezone=stack.timezone)
             await stack.add_orders(span.starts_at)
             await stack.clock.set(span.ends_at - timedelta(minutes=1))
-            await asyncio.gather(stack.scheduler(), stack.worker())
+            await asyncio.gather(stack.start_scheduler(), stack.start_worker())
             await asyncio.to_thread(valkey.stop)
             await stack.clock.set(span.ends_at + timedelta(seconds=1))
 
-            await stack.until_sealed(DAY)
+            await stack.wait_until_sealed(DAY)
 
-            assert [run.state for run in await stack.runs()] == [RunState.SUCCEEDED]
+            assert [run.state for run in await stack.list_runs()] == [RunState.SUCCEEDED]
