@@ -1,10 +1,10 @@
-"""Does the pipe hold no more than it should, and lose nothing?"""
+"""Unit tests of the pipe between Postgres and a client."""
 
 import asyncio
 
 import pytest
 
-from daybook_api.reports.streams import MAX_BUFFERED_BYTES, Pipe
+from daybook_api.reports.pipe import MAX_BUFFERED_BYTES, Pipe
 
 PIECE = b"x" * 100_000
 
@@ -20,16 +20,16 @@ async def test_the_writer_waits_for_the_reader() -> None:
     writing = asyncio.create_task(_fill(pipe, 100))
     largest = 0
     total = 0
-    await pipe.ready()
+    await pipe.wait_for_first_chunk()
     while piece := await pipe.read():
-        largest = max(largest, pipe.held_bytes + len(piece))
+        largest = max(largest, pipe.buffered_bytes + len(piece))
         total += len(piece)
     await writing
     assert total == 100 * len(PIECE)
     assert MAX_BUFFERED_BYTES < largest <= MAX_BUFFERED_BYTES + len(PIECE)
 
 
-async def test_a_failure_reaches_the_reader_behind_what_was_written() -> None:
+async def test_an_error_reaches_the_reader_after_the_written_pieces() -> None:
     pipe = Pipe()
     await pipe.write(PIECE)
     pipe.end(RuntimeError("gone"))
@@ -38,16 +38,16 @@ async def test_a_failure_reaches_the_reader_behind_what_was_written() -> None:
         await pipe.read()
 
 
-async def test_what_failed_before_it_began_is_not_ready() -> None:
+async def test_an_error_before_the_first_piece_is_raised() -> None:
     pipe = Pipe()
     pipe.end(RuntimeError("gone"))
     with pytest.raises(RuntimeError, match="gone"):
-        await pipe.ready()
+        await pipe.wait_for_first_chunk()
 
 
-async def test_a_small_document_is_ready_when_it_is_whole() -> None:
+async def test_a_small_document_is_readable_when_it_is_complete() -> None:
     pipe = Pipe()
-    waiting = asyncio.create_task(pipe.ready())
+    waiting = asyncio.create_task(pipe.wait_for_first_chunk())
     await pipe.write(b"small")
     await asyncio.sleep(0)
     assert not waiting.done()

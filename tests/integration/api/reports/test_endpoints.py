@@ -1,4 +1,4 @@
-"""Does GET /report give the right bytes, and say what they are?"""
+"""Integration tests of GET /report."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from tests.integration.api.conftest import MakeDay, serve
 DAY = "2026-03-01"
 
 
-async def test_a_day_is_an_array_of_its_rows_by_order(
+async def test_a_report_is_an_array_of_its_rows_ordered_by_order_id(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
     await make_day(DAY, rows=12)
@@ -34,7 +34,7 @@ async def test_a_day_is_an_array_of_its_rows_by_order(
     )
 
 
-async def test_a_day_with_one_row_and_one_with_none_are_arrays_too(
+async def test_reports_with_one_row_and_with_none_are_arrays(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
     await make_day(DAY, rows=1)
@@ -44,14 +44,16 @@ async def test_a_day_with_one_row_and_one_with_none_are_arrays_too(
     assert (empty.json(), empty.headers["daybook-report-state"]) == ([], "sealed")
 
 
-async def test_an_absent_day_is_an_empty_array_and_says_so(api: httpx.AsyncClient) -> None:
+async def test_an_absent_report_is_an_empty_array_with_state_absent(api: httpx.AsyncClient) -> None:
     answer = await api.get("/report", params={"date": DAY})
     assert (answer.status_code, answer.json()) == (200, [])
     assert answer.headers["daybook-report-state"] == "absent"
     assert answer.headers["daybook-report-revision"] == "0"
 
 
-async def test_a_provisional_day_says_so(api: httpx.AsyncClient, make_day: MakeDay) -> None:
+async def test_a_provisional_report_has_state_provisional(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
     await make_day(DAY, sealed=False, revision=4)
     answer = await api.get("/report", params={"date": DAY})
     assert answer.headers["daybook-report-state"] == "provisional"
@@ -59,7 +61,7 @@ async def test_a_provisional_day_says_so(api: httpx.AsyncClient, make_day: MakeD
     assert answer.headers["cache-control"] == "no-cache"
 
 
-async def test_slash_and_alias_and_both_names_give_the_same(
+async def test_trailing_slash_and_parameter_alias_return_the_same_report(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
     await make_day(DAY)
@@ -74,9 +76,7 @@ async def test_slash_and_alias_and_both_names_give_the_same(
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
-async def test_without_a_date_the_business_day_going_on_is_meant(
-    postgres_url: str, zone: str
-) -> None:
+async def test_the_default_date_is_the_current_business_day(postgres_url: str, zone: str) -> None:
     settings = ApiSettings.model_validate({"database_url": postgres_url, "timezone": zone})
     async with serve(build_app(settings)) as client:
         before = local_date(datetime.now(UTC), timezone=zone)
@@ -85,7 +85,7 @@ async def test_without_a_date_the_business_day_going_on_is_meant(
     assert before <= date.fromisoformat(shown) <= after
 
 
-async def test_head_gives_the_headers_of_get_and_no_body(
+async def test_head_returns_the_headers_of_get_without_a_body(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
     await make_day(DAY)
@@ -93,15 +93,17 @@ async def test_head_gives_the_headers_of_get_and_no_body(
         got = await api.get(path, params={"date": DAY})
         head = await api.head(path, params={"date": DAY})
         assert (head.status_code, head.content) == (200, b"")
-        assert _but_id(head) == _but_id(got)
+        assert _headers_without_id(head) == _headers_without_id(got)
         assert "content-length" not in head.headers
 
 
-def _but_id(answer: httpx.Response) -> dict[str, str]:
+def _headers_without_id(answer: httpx.Response) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name != "x-request-id"}
 
 
-async def test_csv_and_ndjson_hold_the_same_rows(api: httpx.AsyncClient, make_day: MakeDay) -> None:
+async def test_csv_and_ndjson_contain_the_same_rows(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
     await make_day(DAY)
     rows = (await api.get("/report", params={"date": DAY})).json()
     lines = await api.get("/report", params={"date": DAY, "format": "ndjson"})
@@ -114,7 +116,7 @@ async def test_csv_and_ndjson_hold_the_same_rows(api: httpx.AsyncClient, make_da
     ]
 
 
-async def test_an_absent_day_as_csv_is_the_header_and_as_ndjson_nothing(
+async def test_an_absent_report_is_a_header_line_as_csv_and_empty_as_ndjson(
     api: httpx.AsyncClient,
 ) -> None:
     table = await api.get("/report", params={"date": DAY, "format": "csv"})
@@ -127,7 +129,7 @@ async def test_an_absent_day_as_csv_is_the_header_and_as_ndjson_nothing(
     ("params", "accept"),
     [({"format": "xml"}, "*/*"), ({"format": ""}, "*/*"), ({}, "text/html, application/xml")],
 )
-async def test_another_format_is_refused_with_what_there_is(
+async def test_an_unknown_format_is_rejected_with_a_list_of_formats(
     api: httpx.AsyncClient, params: dict[str, str], accept: str
 ) -> None:
     answer = await api.get("/report", params={"date": DAY} | params, headers={"Accept": accept})
@@ -137,7 +139,9 @@ async def test_another_format_is_refused_with_what_there_is(
         assert offered in answer.json()["detail"]
 
 
-async def test_who_has_the_bytes_is_told_so(api: httpx.AsyncClient, make_day: MakeDay) -> None:
+async def test_a_matching_etag_returns_304_without_a_body(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
     await make_day(DAY)
     tag = (await api.get("/report", params={"date": DAY})).headers["etag"]
     for known in (tag, f'"other", W/{tag}', "*"):
@@ -151,11 +155,11 @@ async def test_who_has_the_bytes_is_told_so(api: httpx.AsyncClient, make_day: Ma
     assert (other.status_code, len(other.json())) == (200, 3)
 
 
-async def test_the_tag_differs_by_format_revision_and_database(
+async def test_the_etag_depends_on_format_revision_and_build(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
     tags = set()
-    for revision in (1, 2, 2):  # The second 2 is the day built anew after a restore.
+    for revision in (1, 2, 2):  # The second 2 is a new build after a restore.
         await make_day(DAY, revision=revision)
         for form in ("json", "csv", "ndjson"):
             answer = await api.get("/report", params={"date": DAY, "format": form})
@@ -164,7 +168,7 @@ async def test_the_tag_differs_by_format_revision_and_database(
     assert all(tag.startswith('"') for tag in tags)
 
 
-async def test_rows_and_revision_belong_together(
+async def test_rows_and_revision_come_from_the_same_snapshot(
     api: httpx.AsyncClient, make_day: MakeDay, engine: AsyncEngine
 ) -> None:
     await make_day(DAY, rows=10)
@@ -185,22 +189,26 @@ async def test_rows_and_revision_belong_together(
 @pytest.mark.parametrize(
     ("query", "pointer", "hint"),
     [
-        ("date=2026-13-01", "#/date", "2026-13-01 is not a date; expected YYYY-MM-DD, such as 2"),
-        ("date=2026-02-29", "#/date", "2026-02-29 is not a date"),
+        (
+            "date=2026-13-01",
+            "#/date",
+            "2026-13-01 is not a calendar date; expected YYYY-MM-DD, such as 2",
+        ),
+        ("date=2026-02-29", "#/date", "2026-02-29 is not a calendar date"),
         ("date=20260301", "#/date", "expected YYYY-MM-DD"),
         ("date=2026-W09-1", "#/date", "expected YYYY-MM-DD"),
         ("date=", "#/date", "is empty"),
         ("report_date=", "#/report_date", "is empty"),
         ("date=0001-01-01", "#/date", "out of range"),
         ("date=9999-12-31", "#/date", "out of range"),
-        ("date=2026-03-01%00", "#/date", "is not a date"),
-        ("date=2026-03-01&report_date=2026-03-02", "#/date", "several dates"),
-        ("date=2026-03-01&date=2026-03-02", "#/date", "several dates"),
-        ("dat=2026-03-01", "#/dat", "is not known here"),
-        ("limit=5", "#/limit", "is not known here"),
+        ("date=2026-03-01%00", "#/date", "is not a calendar date"),
+        ("date=2026-03-01&report_date=2026-03-02", "#/date", "more than one date"),
+        ("date=2026-03-01&date=2026-03-02", "#/date", "more than one date"),
+        ("dat=2026-03-01", "#/dat", "is not a known field or parameter"),
+        ("limit=5", "#/limit", "is not a known field or parameter"),
     ],
 )
-async def test_bad_input_is_refused_with_a_message_that_helps(
+async def test_invalid_parameters_are_rejected_with_a_hint(
     api: httpx.AsyncClient, query: str, pointer: str, hint: str
 ) -> None:
     answer = await api.get(f"/report?{query}")

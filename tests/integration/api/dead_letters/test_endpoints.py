@@ -1,4 +1,4 @@
-"""Can people find, mend, redrive and discard dead letters, and is each effect had once?"""
+"""Integration tests of /dead-letters."""
 
 import asyncio
 import base64
@@ -15,12 +15,14 @@ from tests.support.letters import retry, take
 from tests.support.messages import books, order, product
 from tests.support.shop import open_shop
 
-WHO = {"actor": "ada", "note": "mended"}
+DECISION = {"actor": "ada", "note": "corrected"}
 
 
 @pytest.fixture
-async def kept(api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions) -> None:
-    """Have five kept letters, in a shop with 1,000 pieces of product 1."""
+async def five_dead_letters(
+    api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions
+) -> None:
+    """Insert five dead letters, in a shop with 1,000 pieces of product 1."""
     await open_shop(engine)
     await take(
         sessions,
@@ -32,15 +34,15 @@ async def kept(api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions) 
     )
 
 
-async def detail(api: httpx.AsyncClient, letter_id: int) -> dict[str, Any]:
+async def get_detail(api: httpx.AsyncClient, letter_id: int) -> dict[str, Any]:
     answer = await api.get(f"/dead-letters/{letter_id}")
     assert answer.status_code == 200
     found: dict[str, Any] = answer.json()
     return found
 
 
-async def test_letters_are_listed_newest_first_page_by_page(
-    api: httpx.AsyncClient, kept: None
+async def test_dead_letters_are_paginated_newest_first(
+    api: httpx.AsyncClient, five_dead_letters: None
 ) -> None:
     first = await api.get("/dead-letters", params={"limit": 3})
     second = await api.get(first.headers["link"].split(">")[0][1:])
@@ -62,18 +64,18 @@ async def test_letters_are_listed_newest_first_page_by_page(
         ({"text": "no_such"}, []),
     ],
 )
-async def test_letters_are_found(
-    api: httpx.AsyncClient, kept: None, wanted: dict[str, str], ids: list[int]
+async def test_dead_letters_are_filtered(
+    api: httpx.AsyncClient, five_dead_letters: None, wanted: dict[str, str], ids: list[int]
 ) -> None:
     answer = await api.get("/dead-letters", params=wanted)
 
     assert [letter["id"] for letter in answer.json()["dead_letters"]] == ids
 
 
-async def test_a_letter_is_shown_as_text_or_else_as_base64(
-    api: httpx.AsyncClient, kept: None
+async def test_a_body_is_shown_as_text_or_else_as_base64(
+    api: httpx.AsyncClient, five_dead_letters: None
 ) -> None:
-    text, other = await detail(api, 3), await detail(api, 2)
+    text, other = await get_detail(api, 3), await get_detail(api, 2)
 
     assert (text["body"], text["encoding"]) == ("nonsense 50%", "utf-8")
     assert text["headers"] == {"from": "there"}
@@ -81,21 +83,21 @@ async def test_a_letter_is_shown_as_text_or_else_as_base64(
     assert base64.b64decode(other["body"]) == b"\xff\x00"
 
 
-async def test_a_letter_is_mended_redriven_and_processed_once(
-    api: httpx.AsyncClient, kept: None, sessions: Sessions, engine: AsyncEngine
+async def test_an_edited_and_redriven_dead_letter_is_processed_once(
+    api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    mended = {"body": order(quantity=2).decode(), "version": 1}
-    assert (await api.put("/dead-letters/1", json=mended | WHO)).status_code == 200
+    edit_body = {"body": order(quantity=2).decode(), "version": 1}
+    assert (await api.put("/dead-letters/1", json=edit_body | DECISION)).status_code == 200
 
     answers = await asyncio.gather(
-        *(api.post("/dead-letters/1/redrive", json=WHO) for _ in range(5))
+        *(api.post("/dead-letters/1/redrive", json=DECISION) for _ in range(5))
     )
     tried = await asyncio.gather(*(retry(sessions) for _ in range(5)))
 
     assert {answer.status_code for answer in answers} == {202}
     assert [outcome for each in tried for outcome in each] == [MessageOutcome.APPLIED]
     assert (await books(engine)).stock == {1: 998}
-    letter = await detail(api, 1)
+    letter = await get_detail(api, 1)
     assert letter["state"] == "redriven"
     assert [action["action"] for action in letter["actions"]] == [
         "edit",
@@ -105,36 +107,38 @@ async def test_a_letter_is_mended_redriven_and_processed_once(
     edit = letter["actions"][0]
     assert edit["actor"] == "ada"
     assert edit["digest_before"] != edit["digest_after"]
-    again = await api.post("/dead-letters/1/redrive", json=WHO)
+    again = await api.post("/dead-letters/1/redrive", json=DECISION)
     assert (again.status_code, again.json()["code"]) == (409, "dead_letter_closed")
 
 
 async def test_a_redrive_that_fails_again_is_kept_with_the_new_reason(
-    api: httpx.AsyncClient, kept: None, sessions: Sessions
+    api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions
 ) -> None:
-    mended = {"body": order(product=77).decode(), "version": 1}
-    await api.put("/dead-letters/1", json=mended)
+    edit_body = {"body": order(product=77).decode(), "version": 1}
+    await api.put("/dead-letters/1", json=edit_body)
     await api.post("/dead-letters/1/redrive")
 
     assert await retry(sessions) == [MessageOutcome.KEPT]
 
-    letter = await detail(api, 1)
+    letter = await get_detail(api, 1)
     assert (letter["state"], letter["attempts"]) == ("kept", 2)
     assert letter["reason"] == "items/0/product_id: there is no product 77"
     assert letter["actions"][-1]["action"] == "refused"
 
 
-async def test_no_edit_is_lost_to_another(api: httpx.AsyncClient, kept: None) -> None:
+async def test_only_one_of_concurrent_edits_succeeds(
+    api: httpx.AsyncClient, five_dead_letters: None
+) -> None:
     edits = [{"body": text, "version": 1} for text in "abcde"]
 
     answers = await asyncio.gather(*(api.put("/dead-letters/1", json=edit) for edit in edits))
 
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
-    assert (await detail(api, 1))["version"] == 2
+    assert (await get_detail(api, 1))["version"] == 2
 
 
-async def test_many_are_redriven_at_a_rate_and_a_dry_run_tells_which(
-    api: httpx.AsyncClient, kept: None, sessions: Sessions, engine: AsyncEngine
+async def test_dead_letters_are_redriven_at_a_rate_and_a_dry_run_lists_them(
+    api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     wanted = {"filter": {"reason_code": "out_of_stock"}, "rate": 0.001}
 
@@ -146,24 +150,22 @@ async def test_many_are_redriven_at_a_rate_and_a_dry_run_tells_which(
     again = await api.post("/dead-letters/redrive", json=wanted)
 
     assert (done.status_code, done.json()["ids"]) == (202, [1, 4])
-    assert again.json()["count"] == 0, "they wait already"
-    assert await retry(sessions) == [MessageOutcome.KEPT], (
-        "the second has its turn in 1,000 seconds"
-    )
+    assert again.json()["count"] == 0, "they are waiting already"
+    assert await retry(sessions) == [MessageOutcome.KEPT], "the second one is due in 1,000 seconds"
 
 
-async def test_a_letter_is_discarded_with_a_reason_and_not_otherwise(
-    api: httpx.AsyncClient, kept: None
+async def test_discarding_a_dead_letter_requires_a_note(
+    api: httpx.AsyncClient, five_dead_letters: None
 ) -> None:
     for body in ({}, {"note": " "}, {"note": None}):
         assert (await api.post("/dead-letters/1/discard", json=body)).status_code == 422
 
-    assert (await api.post("/dead-letters/1/discard", json=WHO)).status_code == 200
+    assert (await api.post("/dead-letters/1/discard", json=DECISION)).status_code == 200
 
-    letter = await detail(api, 1)
-    assert (letter["state"], letter["note"]) == ("discarded", "mended")
+    letter = await get_detail(api, 1)
+    assert (letter["state"], letter["note"]) == ("discarded", "corrected")
     for path in ("redrive", "discard"):
-        answer = await api.post(f"/dead-letters/1/{path}", json=WHO)
+        answer = await api.post(f"/dead-letters/1/{path}", json=DECISION)
         assert answer.json()["code"] == "dead_letter_closed"
     edit = await api.put("/dead-letters/1", json={"body": "", "version": 1})
     assert edit.status_code == 409
@@ -183,8 +185,13 @@ async def test_a_letter_is_discarded_with_a_reason_and_not_otherwise(
         ("POST", "/dead-letters/redrive", {"rate": 0}, 422),
     ],
 )
-async def test_what_makes_no_sense_is_a_problem(
-    api: httpx.AsyncClient, kept: None, method: str, path: str, body: object, status: int
+async def test_an_invalid_request_returns_a_problem(
+    api: httpx.AsyncClient,
+    five_dead_letters: None,
+    method: str,
+    path: str,
+    body: object,
+    status: int,
 ) -> None:
     answer = await api.request(method, path, json=body)
 
@@ -192,20 +199,8 @@ async def test_what_makes_no_sense_is_a_problem(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_the_contract_of_the_queues_is_served(api: httpx.AsyncClient) -> None:
-    answer = await api.get("/asyncapi")
-
-    assert answer.status_code == 200
-    assert set(answer.json()["channels"]) == {
-        "product",
-        "product_update",
-        "order",
-        "order_update",
-    }
-
-
-async def test_a_redriven_order_that_came_meanwhile_has_no_second_effect(
-    api: httpx.AsyncClient, kept: None, sessions: Sessions, engine: AsyncEngine
+async def test_a_redriven_order_that_was_placed_meanwhile_has_no_second_effect(
+    api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     await take(sessions, parse_delivery("order", order(product=2, external_id="a")))
     await take(sessions, parse_delivery("product", product()))
@@ -214,4 +209,4 @@ async def test_a_redriven_order_that_came_meanwhile_has_no_second_effect(
     assert await retry(sessions) == [MessageOutcome.DUPLICATE]
 
     assert (await books(engine)).sold == {2: 1}
-    assert (await detail(api, 6))["actions"][-1]["note"] == "duplicate of order:1"
+    assert (await get_detail(api, 6))["actions"][-1]["note"] == "duplicate of order:1"

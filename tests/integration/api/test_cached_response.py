@@ -1,4 +1,4 @@
-"""Do users and products that come from a copy look as if they came from the database?"""
+"""Integration tests of cached users and products."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_api.main import build_app
 from daybook_api.settings import ApiSettings
 from tests.integration.api.conftest import serve
-from tests.integration.api.serving import api_process
+from tests.integration.api.processes import api_process
 from tests.support.copies import forget_all, is_kept
 from tests.support.proxy import Proxy
 from tests.support.rest import PRODUCT, add, left, open_shop, order
@@ -30,9 +30,9 @@ PATHS = {"user": "/users/1", "product": "/products/1"}
 async def caching(
     postgres_url: str, redis_url: str, **more: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    # A busy machine is not to look like a Redis that is away.
-    patient = {"cache_timeout": timedelta(seconds=10)}
-    settings = {"database_url": postgres_url, "redis_url": redis_url, **patient, **more}
+    # A slow machine must not look like an unavailable Redis.
+    timeout = {"cache_timeout": timedelta(seconds=10)}
+    settings = {"database_url": postgres_url, "redis_url": redis_url, **timeout, **more}
     async with serve(build_app(ApiSettings.model_validate(settings))) as client:
         yield client
 
@@ -41,14 +41,14 @@ async def caching(
 async def cached(
     postgres_url: str, copies: Redis, copies_url: str, api: httpx.AsyncClient
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Return an API that keeps copies, of a shop; `api` is another, which keeps none."""
+    """Return an API with a cache, and a shop; `api` is another one without a cache."""
     await open_shop(api)
     async with caching(postgres_url, copies_url) as client:
         yield client
 
 
 async def _reads(client: httpx.AsyncClient, kind: str) -> dict[str, float]:
-    """Return how many reads of a kind had which outcome."""
+    """Return the number of reads of a kind by outcome."""
     families = text_string_to_metric_families((await client.get("/metrics")).text)
     return {
         sample.labels["outcome"]: sample.value
@@ -59,23 +59,23 @@ async def _reads(client: httpx.AsyncClient, kind: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("kind", PATHS)
-async def test_a_copy_is_the_same_byte_for_byte(
+async def test_a_cached_response_has_the_same_bytes(
     cached: httpx.AsyncClient, api: httpx.AsyncClient, copies: Redis, kind: str
 ) -> None:
     body = {"description": 'Zoë "—"\n\u2028.'}
     await api.put(PATHS[kind], json=body)
-    plain = await api.get(PATHS[kind])
+    uncached = await api.get(PATHS[kind])
     miss, hit = await cached.get(PATHS[kind]), await cached.get(PATHS[kind])
     assert await _reads(cached, kind) == {"miss": 1, "hit": 1}
-    assert plain.content == miss.content == hit.content
-    for answer in (plain, miss, hit):
+    assert uncached.content == miss.content == hit.content
+    for answer in (uncached, miss, hit):
         del answer.headers["x-request-id"]
-    assert plain.headers == miss.headers == hit.headers
-    assert plain.json().items() >= body.items()
+    assert uncached.headers == miss.headers == hit.headers
+    assert uncached.json().items() >= body.items()
 
 
 @pytest.mark.parametrize("kind", PATHS)
-async def test_the_database_is_not_asked_for_a_copy(
+async def test_a_cache_hit_does_not_query_the_database(
     cached: httpx.AsyncClient, engine: AsyncEngine, kind: str
 ) -> None:
     before = (await cached.get(PATHS[kind])).content
@@ -85,7 +85,7 @@ async def test_the_database_is_not_asked_for_a_copy(
     assert (await cached.get(PATHS[kind])).content == before
 
 
-async def test_what_does_not_exist_is_not_kept(cached: httpx.AsyncClient, copies: Redis) -> None:
+async def test_a_missing_entity_is_not_cached(cached: httpx.AsyncClient, copies: Redis) -> None:
     for _ in range(2):
         answer = await cached.get("/products/2")
         assert (answer.status_code, answer.json()["code"]) == (404, "product_not_found")
@@ -97,21 +97,21 @@ async def test_what_does_not_exist_is_not_kept(cached: httpx.AsyncClient, copies
 Request = tuple[str, str, Any]
 ORDER: Request = ("POST", "/orders", {**order(), "items": [{"product_id": 2, "quantity": 2}]})
 WRITES: dict[str, tuple[str, list[Request]]] = {
-    "a change of a user": ("/users/2", [("PUT", "/users/2", {"username": "bob"})]),
-    "a user's end": ("/users/2", [("DELETE", "/users/2", None)]),
-    "a change of a product": ("/products/2", [("PUT", "/products/2", {"price": "9.99"})]),
-    "a product's end": ("/products/2", [("DELETE", "/products/2", None)]),
-    "an order": ("/products/2", [ORDER]),
-    "an order with an external id": (
+    "changing a user": ("/users/2", [("PUT", "/users/2", {"username": "bob"})]),
+    "deleting a user": ("/users/2", [("DELETE", "/users/2", None)]),
+    "changing a product": ("/products/2", [("PUT", "/products/2", {"price": "9.99"})]),
+    "deleting a product": ("/products/2", [("DELETE", "/products/2", None)]),
+    "placing an order": ("/products/2", [ORDER]),
+    "placing an order with an external id": (
         "/products/2",
         [("POST", "/orders", {**ORDER[2], "external_id": "x"})],
     ),
-    "an order that is cancelled": (
+    "cancelling an order": (
         "/products/2",
         [ORDER, ("PUT", "/orders/1", {"status": "cancelled"})],
     ),
-    "an order that is deleted": ("/products/2", [ORDER, ("DELETE", "/orders/1", None)]),
-    "an order that gets other items": (
+    "deleting an order": ("/products/2", [ORDER, ("DELETE", "/orders/1", None)]),
+    "replacing the items of an order": (
         "/products/1",
         [ORDER, ("PUT", "/orders/1", {"items": [{"product_id": 1, "quantity": 3}]})],
     ),
@@ -119,7 +119,7 @@ WRITES: dict[str, tuple[str, list[Request]]] = {
 
 
 @pytest.mark.parametrize("what", WRITES)
-async def test_a_write_is_seen_by_the_next_read(
+async def test_a_write_is_visible_to_the_next_read(
     cached: httpx.AsyncClient, api: httpx.AsyncClient, what: str
 ) -> None:
     path, requests = WRITES[what]
@@ -130,7 +130,7 @@ async def test_a_write_is_seen_by_the_next_read(
         assert (await cached.get(path)).content == before.content
         assert (await cached.request(method, url, json=body)).is_success
     truth, shown = await api.get(path), await cached.get(path)
-    if what.endswith("end"):
+    if what in {"deleting a user", "deleting a product"}:
         assert [truth.status_code, shown.status_code] == [404, 404]
     else:
         assert shown.content == truth.content != before.content
@@ -138,7 +138,7 @@ async def test_a_write_is_seen_by_the_next_read(
     assert sum(each.get("hit", 0) for each in hits) >= len(requests)
 
 
-async def test_a_write_that_is_refused_costs_no_copy(cached: httpx.AsyncClient) -> None:
+async def test_a_rejected_write_invalidates_nothing(cached: httpx.AsyncClient) -> None:
     await add(cached, "/users", {"username": "eve", "email": "eve@example.com"})
     for path in PATHS.values():
         await cached.get(path)
@@ -150,7 +150,7 @@ async def test_a_write_that_is_refused_costs_no_copy(cached: httpx.AsyncClient) 
     assert (await _reads(cached, "product"))["hit"] == 1
 
 
-async def test_a_write_of_another_process_is_seen(
+async def test_a_write_of_another_process_is_visible(
     cached: httpx.AsyncClient, postgres_url: str, copies_url: str, tmp_path: Path
 ) -> None:
     settings = {"DAYBOOK_REDIS_URL": copies_url, "DAYBOOK_CACHE_TIMEOUT": "10"}
@@ -164,14 +164,16 @@ async def test_a_write_of_another_process_is_seen(
     assert (await _reads(cached, "product"))["hit"] >= 5
 
 
-async def test_garbage_is_not_shown(cached: httpx.AsyncClient, copies: Redis) -> None:
+async def test_a_corrupt_cache_entry_is_ignored_and_replaced(
+    cached: httpx.AsyncClient, copies: Redis
+) -> None:
     body = (await cached.get("/products/1")).content
     await copies.set("daybook:product:1", b"\xff{garbage")
     assert (await cached.get("/products/1")).content == body
     assert await is_kept(copies, "daybook:product:1")
 
 
-async def test_without_redis_everything_is_read_and_written(
+async def test_reads_and_writes_work_without_redis(
     cached: httpx.AsyncClient, postgres_url: str, copies_url: str
 ) -> None:
     async with Proxy(copies_url) as proxy, caching(postgres_url, proxy.url) as cut_off:
@@ -186,29 +188,29 @@ async def test_without_redis_everything_is_read_and_written(
         assert (await cut_off.get("/readyz")).status_code == 200
 
 
-async def test_it_can_be_switched_off(
+async def test_the_cache_can_be_disabled(
     cached: httpx.AsyncClient, postgres_url: str, copies: Redis, copies_url: str
 ) -> None:
-    async with caching(postgres_url, copies_url, cache="off") as plain:
-        await plain.get("/products/1")
-        assert await _reads(plain, "product") == {}
+    async with caching(postgres_url, copies_url, cache="off") as uncached:
+        await uncached.get("/products/1")
+        assert await _reads(uncached, "product") == {}
     assert not await is_kept(copies, "daybook:product:1")
 
 
 WRITERS, READERS, CHANGES = 3, 6, 40
 
 
-def _place(stock: int) -> int:
-    """Return the place of a stock in the order of the writes: 10, 9, 12, 11, 14, 13 …"""
+def _write_number(stock: int) -> int:
+    """Return which write produced a stock: they are 10, 9, 12, 11, 14, 13 …"""
     return stock - 10 if stock % 2 == 0 else stock - 8
 
 
-async def test_no_read_is_older_than_a_write_that_was_answered_before_it(
+async def test_no_read_is_older_than_a_write_that_completed_before_it(
     cached: httpx.AsyncClient, postgres_url: str, copies: Redis, copies_url: str
 ) -> None:
     for _ in range(1, WRITERS):
         await add(cached, "/products", PRODUCT)
-    answered = dict.fromkeys(range(1, WRITERS + 1), 0)
+    completed = dict.fromkeys(range(1, WRITERS + 1), 0)
     finished = asyncio.Event()
 
     async with caching(postgres_url, copies_url) as other:
@@ -219,16 +221,16 @@ async def test_no_read_is_older_than_a_write_that_was_answered_before_it(
             for number in range(1, CHANGES + 1):
                 one = apis[number % 2]
                 assert (await one.post("/orders", json=body)).status_code == 201
-                answered[product] += 1
+                completed[product] += 1
                 changes = {"stock_quantity": 10 + 2 * number}
                 assert (await one.put(f"/products/{product}", json=changes)).is_success
-                answered[product] += 1
+                completed[product] += 1
 
         async def read(chance: random.Random) -> None:
             while not finished.is_set():
-                product = chance.choice(list(answered))
-                least = answered[product]
-                assert _place(await left(chance.choice(apis), product)) >= least
+                product = chance.choice(list(completed))
+                least = completed[product]
+                assert _write_number(await left(chance.choice(apis), product)) >= least
                 if chance.random() < 0.05:
                     await forget_all(copies)
 
@@ -236,7 +238,7 @@ async def test_no_read_is_older_than_a_write_that_was_answered_before_it(
             for seed in range(READERS):
                 group.create_task(read(random.Random(seed)))
             async with asyncio.TaskGroup() as writers:
-                for product in answered:
+                for product in completed:
                     writers.create_task(write(product))
             finished.set()
         outcomes = [await _reads(one, "product") for one in apis]

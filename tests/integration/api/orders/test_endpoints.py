@@ -1,4 +1,4 @@
-"""Orders by REST: placed once, with their stock, changed only as they may be."""
+"""Integration tests of /orders."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -15,11 +15,11 @@ from tests.support.shop import build, sums
 
 @pytest.fixture(autouse=True)
 async def shop(api: httpx.AsyncClient) -> None:
-    """Begin with ada, her address and ten teas at 3.50."""
+    """Create a user, her address and ten pieces of a product at 3.50."""
     await open_shop(api)
 
 
-async def test_an_order_is_placed_and_shown(api: httpx.AsyncClient) -> None:
+async def test_an_order_is_placed_and_returned(api: httpx.AsyncClient) -> None:
     answer = await api.post("/orders", json=order(3, external_id="shop-17"))
     placed = answer.json()
     assert (answer.status_code, answer.headers["location"]) == (201, "/orders/1")
@@ -39,7 +39,9 @@ async def test_an_order_is_placed_and_shown(api: httpx.AsyncClient) -> None:
     assert (await api.get("/orders/1")).json() == placed
 
 
-async def test_fifty_buyers_of_the_last_ten_pieces(api: httpx.AsyncClient) -> None:
+async def test_fifty_concurrent_orders_sell_the_last_ten_pieces_once(
+    api: httpx.AsyncClient,
+) -> None:
     answers = await asyncio.gather(*(api.post("/orders", json=order()) for _ in range(50)))
     statuses = [answer.status_code for answer in answers]
     assert (statuses.count(201), statuses.count(409)) == (10, 40)
@@ -51,7 +53,9 @@ async def test_fifty_buyers_of_the_last_ten_pieces(api: httpx.AsyncClient) -> No
     assert (await api.get("/orders")).json()["total"] == 10
 
 
-async def test_an_order_that_comes_from_many_sides_exists_once(api: httpx.AsyncClient) -> None:
+async def test_concurrent_orders_with_the_same_external_id_create_one_order(
+    api: httpx.AsyncClient,
+) -> None:
     answers = await asyncio.gather(
         *(api.post("/orders", json=order(2, external_id="shop-17")) for _ in range(12))
     )
@@ -87,7 +91,7 @@ async def test_an_order_that_comes_from_many_sides_exists_once(api: httpx.AsyncC
         ({"total_price": 1}, 422, "invalid_request", "#/total_price"),
     ],
 )
-async def test_a_bad_order_is_refused_and_takes_nothing(
+async def test_an_invalid_order_is_rejected_and_deducts_no_stock(
     api: httpx.AsyncClient, bad: dict[str, Any], status: int, code: str, pointer: str
 ) -> None:
     await add(api, "/users", {"username": "bob", "email": "bob@example.com"})
@@ -103,7 +107,7 @@ async def test_a_bad_order_is_refused_and_takes_nothing(
     assert (await api.get("/orders")).json() == {"orders": [], "total": 0}
 
 
-async def test_an_order_that_costs_too_much_is_refused(api: httpx.AsyncClient) -> None:
+async def test_an_order_with_too_large_a_total_is_rejected(api: httpx.AsyncClient) -> None:
     await add(api, "/products", {**PRODUCT, "price": 9999999999.99, "stock_quantity": 2})
     two = [{"product_id": 2, "quantity": 2}]
     answer = await api.post("/orders", json=order(items=two))
@@ -112,7 +116,7 @@ async def test_an_order_that_costs_too_much_is_refused(api: httpx.AsyncClient) -
     assert '"total_price":9999999999.99,' in (await api.post("/orders", json=order(items=one))).text
 
 
-async def test_an_order_goes_its_way(api: httpx.AsyncClient) -> None:
+async def test_an_order_passes_through_its_statuses(api: httpx.AsyncClient) -> None:
     await add(api, "/orders", order(3))
     for status in ("paid", "paid", "shipped", "delivered"):
         answer = await api.put("/orders/1", json={"status": status})
@@ -123,7 +127,7 @@ async def test_an_order_goes_its_way(api: httpx.AsyncClient) -> None:
     assert await left(api) == 7
 
 
-async def test_cancelling_from_many_sides_gives_the_stock_back_once(api: httpx.AsyncClient) -> None:
+async def test_concurrent_cancellations_return_the_stock_once(api: httpx.AsyncClient) -> None:
     await add(api, "/orders", order(3))
     answers = await asyncio.gather(
         *(api.put("/orders/1", json={"status": "cancelled"}) for _ in range(8))
@@ -132,7 +136,7 @@ async def test_cancelling_from_many_sides_gives_the_stock_back_once(api: httpx.A
     assert await left(api) == 10
 
 
-async def test_other_items_and_another_address(api: httpx.AsyncClient) -> None:
+async def test_items_and_address_of_an_order_are_replaced(api: httpx.AsyncClient) -> None:
     await add(api, "/orders", order(3))
     await add(api, "/users/1/addresses", ADDRESS)
     items = [{"product_id": 1, "quantity": 10}]
@@ -155,7 +159,7 @@ async def test_other_items_and_another_address(api: httpx.AsyncClient) -> None:
         ({"external_id": "x"}, "#/external_id"),
     ],
 )
-async def test_a_bad_change_is_refused(
+async def test_an_invalid_change_is_rejected(
     api: httpx.AsyncClient, bad: dict[str, Any], pointer: str
 ) -> None:
     placed = await add(api, "/orders", order(3))
@@ -166,14 +170,14 @@ async def test_a_bad_change_is_refused(
     assert (await api.put("/orders/1", json={})).json() == placed
 
 
-async def test_an_order_is_deleted_with_its_stock_given_back(api: httpx.AsyncClient) -> None:
+async def test_deleting_an_order_returns_its_stock(api: httpx.AsyncClient) -> None:
     await add(api, "/orders", order(3))
     assert (await api.delete("/orders/1")).status_code == 204
     assert (await api.delete("/orders/1")).json()["code"] == "order_not_found"
     assert await left(api) == 10
 
 
-async def test_an_order_that_a_report_counts_is_cancelled_instead(
+async def test_a_reported_order_is_cancelled_and_not_deleted(
     api: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
     placed = await add(api, "/orders", order(3))

@@ -1,9 +1,9 @@
-"""Is the format chosen that the caller likes best?"""
+"""Unit tests of the choice of a report format."""
 
 import pytest
 
 from daybook_api.errors import NotAcceptable
-from daybook_api.reports import content_negotiation
+from daybook_api.reports.content_negotiation import negotiate_format
 from daybook_domain.reports.rendering import Format
 
 
@@ -24,17 +24,19 @@ from daybook_domain.reports.rendering import Format
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Format.JSON),
     ],
 )
-def test_the_format_liked_best_is_chosen(accept: str | None, expected: Format) -> None:
-    assert content_negotiation.choose(asked=None, accept=accept) is expected
+def test_the_format_with_the_highest_quality_is_chosen(
+    accept: str | None, expected: Format
+) -> None:
+    assert negotiate_format(requested=None, accept=accept) is expected
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "text/csv;q=many", ","])
-def test_what_cannot_be_had_is_refused(accept: str) -> None:
+def test_an_accept_header_without_a_supported_media_type_is_rejected(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="application/x-ndjson"):
-        content_negotiation.choose(asked=None, accept=accept)
+        negotiate_format(requested=None, accept=accept)
 
 
-def test_format_decides_instead_of_accept() -> None:
-    assert content_negotiation.choose(asked="csv", accept="text/html") is Format.CSV
-    with pytest.raises(NotAcceptable, match="no format 'parquet'"):
-        content_negotiation.choose(asked="parquet", accept="*/*")
+def test_the_format_parameter_takes_precedence_over_accept() -> None:
+    assert negotiate_format(requested="csv", accept="text/html") is Format.CSV
+    with pytest.raises(NotAcceptable, match="Unknown format 'parquet'"):
+        negotiate_format(requested="parquet", accept="*/*")

@@ -1,4 +1,4 @@
-"""Is somebody told when a report is late, with every scheduler dead?"""
+"""Integration tests of late reports in readiness, metrics, days and log."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,8 +19,8 @@ TODAY = NOW.date()
 
 
 @pytest.fixture
-async def promised(api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions) -> None:
-    """Let there be orders for four days, of which a schedule has seen the last three begin."""
+async def daily_schedule(api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions) -> None:
+    """Insert an order of four days ago, and a schedule that has existed for three days."""
     await open_shop(engine)
     await define(sessions, now=NOW)
     async with engine.begin() as connection:
@@ -31,13 +31,13 @@ async def promised(api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessio
         )
 
 
-@pytest.mark.usefixtures("promised")
+@pytest.mark.usefixtures("daily_schedule")
 async def test_a_day_that_is_not_sealed_in_time_is_late_everywhere(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
-    # Of yesterday nothing is said: its report may be due just now.
-    late, done = TODAY - 3 * DAY, TODAY - 2 * DAY
-    await make_day(str(done))
+    # Nothing is asserted about yesterday, whose report may be due at this moment.
+    late, sealed = TODAY - 3 * DAY, TODAY - 2 * DAY
+    await make_day(str(sealed))
 
     with structlog.testing.capture_logs() as logged:
         ready = await api.get("/readyz")
@@ -46,20 +46,20 @@ async def test_a_day_that_is_not_sealed_in_time_is_late_everywhere(
 
     assert ready.status_code == 200
     assert ready.json()["late_days"][0] == str(late)
-    assert str(done) not in ready.json()["late_days"]
+    assert str(sealed) not in ready.json()["late_days"]
     number = next(line for line in metrics.splitlines() if line.startswith("daybook_late_days"))
     assert float(number.split()[1]) == len(ready.json()["late_days"])
-    told = {day["report_date"]: day for day in days}
-    assert (told[str(late)]["late"], told[str(late)]["state"]) == (True, "absent")
-    assert told[str(late)]["due_at"] == f"{late + DAY}T00:00:00Z"
-    assert not told[str(done)]["late"]
-    assert not any(told[str(TODAY - n * DAY)]["late"] for n in (0, 4, 5, 8))
+    listed = {day["report_date"]: day for day in days}
+    assert (listed[str(late)]["late"], listed[str(late)]["state"]) == (True, "absent")
+    assert listed[str(late)]["due_at"] == f"{late + DAY}T00:00:00Z"
+    assert not listed[str(sealed)]["late"]
+    assert not any(listed[str(TODAY - n * DAY)]["late"] for n in (0, 4, 5, 8))
     (line,) = [line for line in logged if line.get("report_date") == str(late)]
     assert (line["event"], line["log_level"]) == ("a report is late", "error")
 
 
-@pytest.mark.usefixtures("promised")
-async def test_a_report_that_comes_after_all_is_late_no_more(
+@pytest.mark.usefixtures("daily_schedule")
+async def test_a_report_that_is_sealed_after_its_due_time_is_no_longer_late(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
     late = TODAY - 3 * DAY

@@ -1,4 +1,4 @@
-"""Does everybody who wants to hear of changes, and cost nothing who does not listen?"""
+"""Integration tests of /events."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.api.conftest import MakeDay
-from tests.integration.api.serving import api_process
+from tests.integration.api.processes import api_process
 from tests.support import backfills, runs
 from tests.support.logs import until_logged
 from tests.support.waiting import until
@@ -22,7 +22,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.usefixtures("clean")
 
 LISTENING = "listening for changes"
-"""What the API logs when nothing that is told from then on is missed."""
+"""Logged when the API receives all notifications from now on."""
 
 MANY = """
 SELECT count(pg_notify('daybook_events',
@@ -32,34 +32,34 @@ FROM generate_series(1, 1000) AS n
 
 
 class Reader:
-    """What one reader has got of `/events`."""
+    """A reader of `/events`."""
 
     def __init__(self, lines: AsyncIterator[str]) -> None:
         self._lines = lines
 
     async def event(self) -> dict[str, Any]:
-        """Return the next event that tells of something: its data, with `event` and its id."""
-        while (got := await self.any_event())["event"] == "reset":
-            # The API may have begun to listen only after this reader came.
+        """Return the next event but `reset`: its data, with `event` and its id."""
+        while (event := await self.any_event())["event"] == "reset":
+            # The API may have started to listen after this reader connected.
             pass
-        return got
+        return event
 
     async def any_event(self) -> dict[str, Any]:
-        """Return the next event, also one that says to look again."""
-        got: dict[str, Any] = {}
+        """Return the next event, including `reset`."""
+        event: dict[str, Any] = {}
         async with asyncio.timeout(10):
             async for line in self._lines:
                 name, _, value = line.partition(": ")
-                if not line and "event" in got:
-                    return got
+                if not line and "event" in event:
+                    return event
                 if name == "data":
-                    got |= json.loads(value)
+                    event |= json.loads(value)
                 elif name in {"event", "id"}:
-                    got |= {name: value} if name == "event" else {"event_id": value}
-        raise AssertionError("the events have ended")
+                    event |= {name: value} if name == "event" else {"event_id": value}
+        raise AssertionError("the event stream has ended")
 
-    async def ends(self) -> None:
-        """Wait until nothing more comes."""
+    async def wait_for_end(self) -> None:
+        """Wait for the end of the stream."""
         async with asyncio.timeout(10):
             async for _ in self._lines:
                 pass
@@ -74,7 +74,7 @@ async def reading(
         yield Reader(answer.aiter_lines())
 
 
-async def test_changes_are_told_to_every_reader(
+async def test_changes_are_sent_to_every_reader(
     postgres_url: str, sessions: Sessions, make_day: MakeDay, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
@@ -82,22 +82,26 @@ async def test_changes_are_told_to_every_reader(
         async with reading(client) as one, reading(client, "?kind=day") as two:
             run = await runs.pending(sessions)
             await make_day("2026-03-01")
-            asked = await backfills.ask(sessions)
-            ran, built, began = [await one.event() for _ in range(3)]
+            requested = await backfills.ask(sessions)
+            run_event, day_event, backfill_event = [await one.event() for _ in range(3)]
             seen = await two.event()
 
-    assert (ran["event"], ran["id"], ran["state"]) == ("run", str(run.id), "pending")
-    assert ran["report_date"] == "2026-03-01"
-    assert (built["event"], built["revision"], built["state"]) == ("day", 1, "sealed")
-    assert seen == built
-    assert (began["event"], began["id"], began["state"]) == (
+    assert (run_event["event"], run_event["id"], run_event["state"]) == (
+        "run",
+        str(run.id),
+        "pending",
+    )
+    assert run_event["report_date"] == "2026-03-01"
+    assert (day_event["event"], day_event["revision"], day_event["state"]) == ("day", 1, "sealed")
+    assert seen == day_event
+    assert (backfill_event["event"], backfill_event["id"], backfill_event["state"]) == (
         "backfill",
-        str(asked.backfill.id),
+        str(requested.backfill.id),
         "running",
     )
 
 
-async def test_many_rows_at_once_are_one_event_and_a_heartbeat_is_none(
+async def test_a_bulk_insert_is_one_event_and_a_heartbeat_is_none(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
@@ -107,7 +111,7 @@ async def test_many_rows_at_once_are_one_event_and_a_heartbeat_is_none(
             states = [(await reader.event())["state"] for _ in range(3)]
             async with sessions.begin() as session:
                 await session.execute(
-                    text("UPDATE report_runs SET progress = 'under way' WHERE id = :id"),
+                    text("UPDATE report_runs SET progress = 'building' WHERE id = :id"),
                     {"id": run.id},
                 )
                 await session.execute(
@@ -124,7 +128,7 @@ async def test_many_rows_at_once_are_one_event_and_a_heartbeat_is_none(
     assert (many["event"], many["table"], many["rows"]) == ("many", "report_runs", 250)
 
 
-async def test_a_reader_that_comes_back_gets_what_it_missed_or_is_told_to_look_again(
+async def test_a_reconnecting_reader_receives_missed_events_or_a_reset(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
@@ -143,22 +147,22 @@ async def test_a_reader_that_comes_back_gets_what_it_missed_or_is_told_to_look_a
     assert lost["event"] == "reset"
 
 
-async def test_events_end_when_the_server_stops(
+async def test_event_streams_end_when_the_server_stops(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
-    asked = await backfills.ask(sessions)
+    requested = await backfills.ask(sessions)
     async with api_process(postgres_url, tmp_path) as (service, client):
-        path = f"/report/backfills/{asked.backfill.id}/events"
+        path = f"/report/backfills/{requested.backfill.id}/events"
         async with reading(client) as reader, client.stream("GET", path) as answer:
             following = Reader(answer.aiter_lines())
             await following.any_event()
             stopping = asyncio.create_task(asyncio.to_thread(service.stop))
-            await reader.ends()
-            await following.ends()
+            await reader.wait_for_end()
+            await following.wait_for_end()
             assert await stopping == 0
 
 
-async def test_a_reader_who_takes_nothing_is_cut_off_and_costs_no_memory(
+async def test_a_stalled_reader_is_disconnected_and_uses_no_memory(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
@@ -166,26 +170,26 @@ async def test_a_reader_who_takes_nothing_is_cut_off_and_costs_no_memory(
         process = psutil.Process(service.pid)
         async with reading(client), reading(client, "?kind=run") as other:
             before = process.memory_info().rss
-            # Forty megabytes; kept for two readers they would be eighty.
+            # Forty megabytes, which would be eighty if stored for two readers.
             for k in range(20):
                 async with sessions.begin() as session:
                     await session.execute(text(MANY), {"k": k, "filling": "x" * 2_000})
             await runs.pending(sessions)
-            await other.ends()
+            await other.wait_for_end()
             grown = process.memory_info().rss - before
 
     assert grown < 20_000_000
 
 
-async def test_too_many_readers_are_refused(postgres_url: str, tmp_path: Path) -> None:
+async def test_a_reader_above_the_limit_is_rejected(postgres_url: str, tmp_path: Path) -> None:
     async with api_process(postgres_url, tmp_path, DAYBOOK_EVENT_READERS="1") as (_, client):
         async with reading(client):
             refused = await client.get("/events")
 
-        async def there_is_room() -> bool:
+        async def accepts_reader() -> bool:
             async with client.stream("GET", "/events") as answer:
                 return answer.is_success
 
-        await until(there_is_room, what="the end of the first being noticed")
+        await until(accepts_reader, what="the release of the first subscription")
 
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")

@@ -1,4 +1,4 @@
-"""Is it told what is known about days?"""
+"""Integration tests of /report/days."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from tests.integration.api.conftest import MakeDay
 DAYS = "/report/days"
 
 
-async def test_each_date_of_the_range_appears_with_its_state(
+async def test_each_date_of_the_range_is_listed_with_its_state(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
     await make_day("2026-03-01", rows=7)
@@ -28,7 +28,7 @@ async def test_each_date_of_the_range_appears_with_its_state(
     assert (days[0]["revision"], days[0]["sealed_at"]) == (0, None)
 
 
-async def test_by_default_the_last_31_days_up_to_today_appear(api: httpx.AsyncClient) -> None:
+async def test_the_default_range_is_the_last_31_days(api: httpx.AsyncClient) -> None:
     before = datetime.now(UTC).date()
     days = [day["report_date"] for day in (await api.get(DAYS)).json()["days"]]
     after = datetime.now(UTC).date()
@@ -36,7 +36,7 @@ async def test_by_default_the_last_31_days_up_to_today_appear(api: httpx.AsyncCl
     assert before.isoformat() <= days[-1] <= after.isoformat()
 
 
-async def test_days_to_come_do_not_appear(api: httpx.AsyncClient) -> None:
+async def test_future_days_are_not_listed(api: httpx.AsyncClient) -> None:
     today = datetime.now(UTC).date()
     later = today + timedelta(days=5)
     days = (await api.get(f"{DAYS}?from={today}&to={later}")).json()["days"]
@@ -44,7 +44,7 @@ async def test_days_to_come_do_not_appear(api: httpx.AsyncClient) -> None:
     assert (await api.get(f"{DAYS}?from={later}")).json()["days"] == []
 
 
-async def test_one_day_is_shown_or_not_found(api: httpx.AsyncClient, make_day: MakeDay) -> None:
+async def test_a_day_is_returned_or_not_found(api: httpx.AsyncClient, make_day: MakeDay) -> None:
     await make_day("2026-03-01", revision=3)
     shown = (await api.get(f"{DAYS}/2026-03-01/")).json()
     absent = await api.get(f"{DAYS}/2026-03-02")
@@ -53,7 +53,9 @@ async def test_one_day_is_shown_or_not_found(api: httpx.AsyncClient, make_day: M
     assert "POST /report/runs" in absent.json()["detail"]
 
 
-async def test_a_range_of_ten_years_is_given_and_more_is_refused(api: httpx.AsyncClient) -> None:
+async def test_a_range_of_ten_years_is_accepted_and_a_longer_one_is_rejected(
+    api: httpx.AsyncClient,
+) -> None:
     ten_years = await api.get(f"{DAYS}?from=2000-01-01&to=2010-01-07")
     more = await api.get(f"{DAYS}?from=2000-01-01&to=2010-01-08")
     assert (ten_years.status_code, len(ten_years.json()["days"])) == (200, 3660)
@@ -63,14 +65,14 @@ async def test_a_range_of_ten_years_is_given_and_more_is_refused(api: httpx.Asyn
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
-        ("?from=2026-03-02&to=2026-03-01", "turned round: `from` (2026-03-02) is after `to`"),
-        ("?from=2026-13-01", "2026-13-01 is not a date"),
+        ("?from=2026-03-02&to=2026-03-01", "`from` (2026-03-02) is after `to` (2026-03-01)"),
+        ("?from=2026-13-01", "2026-13-01 is not a calendar date"),
         ("?to=", "is empty"),
-        ("?since=2026-03-01", "is not known here"),
-        ("/2026-13-01", "2026-13-01 is not a date"),
+        ("?since=2026-03-01", "is not a known field or parameter"),
+        ("/2026-13-01", "2026-13-01 is not a calendar date"),
     ],
 )
-async def test_bad_input_is_refused_with_a_message_that_helps(
+async def test_invalid_parameters_are_rejected_with_a_hint(
     api: httpx.AsyncClient, path: str, hint: str
 ) -> None:
     answer = await api.get(f"{DAYS}{path}")

@@ -1,4 +1,4 @@
-"""Can a range be asked for, followed, paused, resumed and cancelled?"""
+"""Integration tests of backfills."""
 
 import asyncio
 import json
@@ -17,21 +17,21 @@ RUNS, BACKFILLS = "/report/runs", "/report/backfills"
 RANGE = {"from": "2026-03-01", "to": "2026-03-05"}
 
 
-async def ask(api: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
+async def request_backfill(api: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
     answer = await api.post(RUNS, json={**RANGE, **more})
     assert answer.status_code == 202, answer.text
-    asked: dict[str, Any] = answer.json()
-    return asked
+    backfill: dict[str, Any] = answer.json()
+    return backfill
 
 
-async def test_a_range_is_a_backfill_that_can_be_looked_at(api: httpx.AsyncClient) -> None:
+async def test_a_range_creates_a_backfill_that_can_be_read(api: httpx.AsyncClient) -> None:
     answer = await api.post(RUNS, json={**RANGE, "reason": "an import", "concurrency": 2})
 
-    asked = answer.json()
+    backfill = answer.json()
     assert answer.status_code == 202
-    assert answer.headers["location"] == f"{BACKFILLS}/{asked['id']}"
+    assert answer.headers["location"] == f"{BACKFILLS}/{backfill['id']}"
     assert (
-        asked
+        backfill
         | {
             **RANGE,
             "mode": "absent",
@@ -44,20 +44,22 @@ async def test_a_range_is_a_backfill_that_can_be_looked_at(api: httpx.AsyncClien
             "outcomes": {},
             "already_going": False,
         }
-        == asked
+        == backfill
     )
     shown = (await api.get(answer.headers["location"])).json()
-    assert shown == {name: value for name, value in asked.items() if name != "already_going"}
+    assert shown == {name: value for name, value in backfill.items() if name != "already_going"}
     assert (await api.get(RUNS)).json()["runs"] == []
 
 
-async def test_the_same_range_again_joins_the_one_that_is_going_on(api: httpx.AsyncClient) -> None:
-    first, second = await asyncio.gather(ask(api), ask(api))
+async def test_a_second_request_of_the_same_range_joins_the_active_backfill(
+    api: httpx.AsyncClient,
+) -> None:
+    first, second = await asyncio.gather(request_backfill(api), request_backfill(api))
     assert first["id"] == second["id"]
     assert sorted([first["already_going"], second["already_going"]]) == [False, True]
 
 
-async def test_a_dry_run_tells_what_would_become_of_each_date(
+async def test_a_dry_run_returns_the_decision_for_each_date(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
     await make_day("2026-03-01")
@@ -85,15 +87,15 @@ async def test_a_dry_run_tells_what_would_become_of_each_date(
     assert (await api.get(BACKFILLS)).json() == {"backfills": [], "next": None}
 
 
-async def test_it_shows_how_far_it_has_come_and_what_became_of_each_date(
+async def test_a_backfill_shows_its_progress_and_the_outcome_of_each_date(
     api: httpx.AsyncClient, sessions: Sessions, make_day: MakeDay
 ) -> None:
     await make_day("2026-03-02")
-    asked = await ask(api, concurrency=1)
+    backfill = await request_backfill(api, concurrency=1)
     await backfills.advance(sessions)
     await backfills.work(sessions)
     await backfills.advance(sessions)
-    path = f"{BACKFILLS}/{asked['id']}"
+    path = f"{BACKFILLS}/{backfill['id']}"
 
     shown = (await api.get(path)).json()
     page = (await api.get(f"{path}/days?limit=2")).json()
@@ -109,13 +111,13 @@ async def test_it_shows_how_far_it_has_come_and_what_became_of_each_date(
     assert page["next"] == "2026-03-02"
     assert (rest["days"], rest["next"]) == (pending["days"], None)
     (run,) = (await api.get(f"{RUNS}?date=2026-03-03")).json()["runs"]
-    assert (run["id"], run["backfill_id"]) == (rest["days"][0]["run_id"], asked["id"])
+    assert (run["id"], run["backfill_id"]) == (rest["days"][0]["run_id"], backfill["id"])
 
 
-async def test_it_can_be_paused_resumed_and_cancelled(
+async def test_a_backfill_is_paused_resumed_and_cancelled(
     api: httpx.AsyncClient, sessions: Sessions
 ) -> None:
-    path = f"{BACKFILLS}/{(await ask(api))['id']}"
+    path = f"{BACKFILLS}/{(await request_backfill(api))['id']}"
     await backfills.advance(sessions)
 
     states = [
@@ -129,9 +131,9 @@ async def test_it_can_be_paused_resumed_and_cancelled(
     assert {run.state for run in await runs.everything(sessions)} == {RunState.CANCELLED}
 
 
-async def test_the_list_goes_on_from_page_to_page_newest_first(api: httpx.AsyncClient) -> None:
-    made = [(await ask(api, to=f"2026-03-0{day}"))["id"] for day in range(1, 6)]
-    await api.post(f"{BACKFILLS}/{made[2]}/pause")
+async def test_the_list_is_paginated_newest_first(api: httpx.AsyncClient) -> None:
+    ids = [(await request_backfill(api, to=f"2026-03-0{day}"))["id"] for day in range(1, 6)]
+    await api.post(f"{BACKFILLS}/{ids[2]}/pause")
 
     seen: list[str] = []
     url: str | None = f"{BACKFILLS}?limit=2"
@@ -141,8 +143,8 @@ async def test_the_list_goes_on_from_page_to_page_newest_first(api: httpx.AsyncC
         url = answer.links.get("next", {}).get("url")
     paused = (await api.get(f"{BACKFILLS}?state=paused")).json()["backfills"]
 
-    assert seen == made[::-1]
-    assert [backfill["id"] for backfill in paused] == [made[2]]
+    assert seen == ids[::-1]
+    assert [backfill["id"] for backfill in paused] == [ids[2]]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ async def test_the_list_goes_on_from_page_to_page_newest_first(api: httpx.AsyncC
         ("POST", "/cancel"),
     ],
 )
-async def test_an_unknown_one_is_not_found_and_a_bad_id_is_invalid(
+async def test_an_unknown_backfill_is_not_found_and_a_malformed_id_is_invalid(
     api: httpx.AsyncClient, method: str, path: str
 ) -> None:
     unknown = await api.request(method, f"{BACKFILLS}/{uuid4()}{path}")
@@ -166,10 +168,10 @@ async def test_an_unknown_one_is_not_found_and_a_bad_id_is_invalid(
     assert (bad.status_code, bad.json()["errors"][0]["pointer"]) == (422, "#/backfill_id")
 
 
-async def test_an_outcome_that_postgres_cannot_hold_is_refused(api: httpx.AsyncClient) -> None:
-    asked = await ask(api, to="2026-03-03")
+async def test_an_outcome_that_postgres_cannot_store_is_rejected(api: httpx.AsyncClient) -> None:
+    backfill = await request_backfill(api, to="2026-03-03")
 
-    answer = await api.get(f"{BACKFILLS}/{asked['id']}/days?outcome=a%00b")
+    answer = await api.get(f"{BACKFILLS}/{backfill['id']}/days?outcome=a%00b")
 
     assert answer.status_code == 422
     (problem,) = answer.json()["errors"]
@@ -177,21 +179,25 @@ async def test_an_outcome_that_postgres_cannot_hold_is_refused(api: httpx.AsyncC
     assert "U+0000" in problem["detail"]
 
 
-async def test_its_progress_can_be_followed_to_its_end(
+async def test_the_progress_of_a_backfill_is_streamed_until_it_ends(
     api: httpx.AsyncClient, sessions: Sessions
 ) -> None:
-    asked = await ask(api, to="2026-03-03", concurrency=1)
-    following = asyncio.create_task(api.get(f"{BACKFILLS}/{asked['id']}/events"))
+    backfill = await request_backfill(api, to="2026-03-03", concurrency=1)
+    stream = asyncio.create_task(api.get(f"{BACKFILLS}/{backfill['id']}/events"))
 
     await backfills.to_its_end(sessions)
-    answer = await asyncio.wait_for(following, 20)
+    answer = await asyncio.wait_for(stream, 20)
 
     assert answer.headers["content-type"].startswith("text/event-stream")
-    told = [
+    events = [
         json.loads(line.removeprefix("data: "))
         for line in answer.text.splitlines()
         if line.startswith("data: ")
     ]
-    done = [backfill["done"] for backfill in told]
+    done = [backfill["done"] for backfill in events]
     assert done == sorted(done)
-    assert (told[-1]["state"], told[-1]["done"], told[-1]["from"]) == ("finished", 3, "2026-03-01")
+    assert (events[-1]["state"], events[-1]["done"], events[-1]["from"]) == (
+        "finished",
+        3,
+        "2026-03-01",
+    )

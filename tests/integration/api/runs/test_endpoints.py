@@ -1,4 +1,4 @@
-"""Can a report be asked for, and is what came of it shown?"""
+"""Integration tests of /report/runs."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ async def _request(api: httpx.AsyncClient, day: str, **more: str) -> dict[str, A
     return run
 
 
-async def test_a_request_makes_a_run_that_can_be_looked_at(api: httpx.AsyncClient) -> None:
+async def test_a_request_creates_a_run_that_can_be_read(api: httpx.AsyncClient) -> None:
     answer = await api.post(RUNS, json={"date": "2026-03-01", "reason": "late import"})
     run = answer.json()
     assert (answer.status_code, answer.headers["location"]) == (202, f"{RUNS}/{run['id']}")
@@ -30,7 +30,7 @@ async def test_a_request_makes_a_run_that_can_be_looked_at(api: httpx.AsyncClien
     assert shown.json() == {name: value for name, value in run.items() if name != "joined"}
 
 
-async def test_a_second_request_joins_the_run_that_waits(api: httpx.AsyncClient) -> None:
+async def test_a_second_request_joins_the_waiting_run(api: httpx.AsyncClient) -> None:
     first = await _request(api, "2026-03-01")
     second = await _request(api, "2026-03-01")
     other = await _request(api, "2026-03-02")
@@ -38,21 +38,21 @@ async def test_a_second_request_joins_the_run_that_waits(api: httpx.AsyncClient)
     assert (other["id"] != first["id"], other["joined"]) == (True, False)
 
 
-async def test_requests_at_the_same_time_make_one_run(api: httpx.AsyncClient) -> None:
+async def test_concurrent_requests_create_one_run(api: httpx.AsyncClient) -> None:
     runs = await asyncio.gather(*(_request(api, "2026-03-01") for _ in range(12)))
     assert len({run["id"] for run in runs}) == 1
     assert sorted(run["joined"] for run in runs) == [False] + [True] * 11
 
 
-async def test_schedulers_are_woken_once_the_run_can_be_seen(
+async def test_schedulers_are_notified_when_the_run_is_committed(
     api: httpx.AsyncClient, postgres_url: str
 ) -> None:
-    woken = asyncio.Event()
+    notified = asyncio.Event()
     listener = await asyncpg.connect(postgres_url)
-    await listener.add_listener(RUNS_CHANNEL, lambda *_: woken.set())
+    await listener.add_listener(RUNS_CHANNEL, lambda *_: notified.set())
     await _request(api, "2026-03-01")
     async with asyncio.timeout(5):
-        await woken.wait()
+        await notified.wait()
     assert await listener.fetchval("SELECT count(*) FROM report_runs") == 1
     await listener.close()
 
@@ -63,22 +63,22 @@ async def test_schedulers_are_woken_once_the_run_can_be_seen(
         ({"date": "2999-01-01"}, "#/date", "has not begun yet"),
         ({"date": "2026-13-01"}, "#/date", "expected YYYY-MM-DD"),
         ({"date": ""}, "#/date", "is empty"),
-        ({"date": 20260301}, "#/date", "is not a date"),
-        ({"date": None}, "#/date", "is not a date"),
+        ({"date": 20260301}, "#/date", "is not a calendar date"),
+        ({"date": None}, "#/date", "is not a calendar date"),
         ({}, "#/date", "is required"),
-        ({"date": "2026-03-01", "force": True}, "#/force", "is not known here"),
+        ({"date": "2026-03-01", "force": True}, "#/force", "is not a known field or parameter"),
         ({"date": "2026-03-01", "reason": "x" * 501}, "#/reason", "500"),
         ({"date": "2026-03-01", "reason": "a\0b"}, "#/reason", "U+0000"),
-        ({"from": "2026-03-01"}, "#/to", "a range has `from` and `to`"),
-        ({"to": "2026-03-01"}, "#/from", "a range has `from` and `to`"),
-        ({"mode": "all"}, "#/from", "a range has `from` and `to`"),
+        ({"from": "2026-03-01"}, "#/to", "a range needs both `from` and `to`"),
+        ({"to": "2026-03-01"}, "#/from", "a range needs both `from` and `to`"),
+        ({"mode": "all"}, "#/from", "a range needs both `from` and `to`"),
         ({"date": "2026-03-01", "to": "2026-03-01"}, "#/to", "either `date`"),
         ({"date": "2026-03-01", "dry_run": True}, "#/dry_run", "either `date`"),
         ({"from": "2026-03-02", "to": "2026-03-01"}, "#/from", "turned round"),
         ({"from": "2006-03-01", "to": "2026-03-01"}, "#/to", "at most 3,660"),
         ({"from": "2026-03-02", "to": "2999-01-01"}, "#/to", "has not begun yet"),
         ({"from": "2026-03-02", "to": "2999-01-01", "dry_run": True}, "#/to", "not begun"),
-        ({"from": "x", "to": "2026-03-01"}, "#/from", "is not a date"),
+        ({"from": "x", "to": "2026-03-01"}, "#/from", "is not a calendar date"),
         ({"from": "2026-03-01", "to": "2026-03-01", "mode": "some"}, "#/mode", "'absent'"),
         ({"from": "2026-03-01", "to": "2026-03-01", "concurrency": 0}, "#/concurrency", "1"),
         ({"from": "2026-03-01", "to": "2026-03-01", "concurrency": 101}, "#/concurrency", "100"),
@@ -86,7 +86,7 @@ async def test_schedulers_are_woken_once_the_run_can_be_seen(
         ("2026-03-01", "#", "a JSON object"),
     ],
 )
-async def test_a_bad_request_is_refused_with_a_message_that_helps(
+async def test_an_invalid_request_is_rejected_with_a_hint(
     api: httpx.AsyncClient, body: Any, pointer: str, hint: str
 ) -> None:
     answer = await api.post(RUNS, json=body)
@@ -98,7 +98,7 @@ async def test_a_bad_request_is_refused_with_a_message_that_helps(
     assert (await api.get(RUNS)).json() == {"runs": [], "next": None}
 
 
-async def test_a_body_that_is_no_json_is_refused(api: httpx.AsyncClient) -> None:
+async def test_a_body_that_is_not_json_is_rejected(api: httpx.AsyncClient) -> None:
     json = {"Content-Type": "application/json"}
     broken = await api.post(RUNS, content='{"date": ', headers=json)
     empty = await api.post(RUNS, content="", headers=json)
@@ -108,7 +108,9 @@ async def test_a_body_that_is_no_json_is_refused(api: httpx.AsyncClient) -> None
     assert "Content-Type: application/json" in form.json()["detail"]
 
 
-async def test_an_unknown_run_is_not_found_and_a_bad_id_is_invalid(api: httpx.AsyncClient) -> None:
+async def test_an_unknown_run_is_not_found_and_a_malformed_id_is_invalid(
+    api: httpx.AsyncClient,
+) -> None:
     unknown = await api.get(f"{RUNS}/{uuid4()}")
     bad = await api.get(f"{RUNS}/17")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "run_not_found")
@@ -117,8 +119,8 @@ async def test_an_unknown_run_is_not_found_and_a_bad_id_is_invalid(api: httpx.As
     assert "expected a UUID" in bad.json()["detail"]
 
 
-async def test_the_list_goes_on_from_page_to_page_newest_first(api: httpx.AsyncClient) -> None:
-    made = [(await _request(api, f"2026-03-{day:02}"))["id"] for day in range(1, 8)]
+async def test_the_list_is_paginated_newest_first(api: httpx.AsyncClient) -> None:
+    ids = [(await _request(api, f"2026-03-{day:02}"))["id"] for day in range(1, 8)]
     seen: list[str] = []
     url: str | None = f"{RUNS}?limit=3&trigger=manual"
     pages = 0
@@ -128,7 +130,7 @@ async def test_the_list_goes_on_from_page_to_page_newest_first(api: httpx.AsyncC
         url = answer.links.get("next", {}).get("url")
         assert (answer.json()["next"] is None) == (url is None)
         pages += 1
-    assert (seen, pages) == (made[::-1], 3)
+    assert (seen, pages) == (ids[::-1], 3)
 
 
 async def test_the_list_is_filtered(api: httpx.AsyncClient) -> None:
@@ -158,13 +160,17 @@ async def test_the_list_is_filtered(api: httpx.AsyncClient) -> None:
         ("page=2", "#/page"),
     ],
 )
-async def test_a_bad_filter_is_refused(api: httpx.AsyncClient, query: str, pointer: str) -> None:
+async def test_an_invalid_filter_is_rejected(
+    api: httpx.AsyncClient, query: str, pointer: str
+) -> None:
     answer = await api.get(f"{RUNS}?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == pointer
 
 
-async def test_a_reason_that_postgres_cannot_hold_cancels_nothing(api: httpx.AsyncClient) -> None:
+async def test_a_cancellation_with_a_reason_that_postgres_cannot_store_is_rejected(
+    api: httpx.AsyncClient,
+) -> None:
     run = (await api.post("/report/runs", json={"date": "2026-03-01"})).json()
 
     answer = await api.post(f"/report/runs/{run['id']}/cancel", json={"reason": "a\0b"})
