@@ -1,4 +1,4 @@
-"""What do the tests of the API share?"""
+"""Fixtures of the integration tests of the API."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -32,7 +32,7 @@ FROM reports WHERE report_at = CAST(:day AS date)
 
 @asynccontextmanager
 async def serve(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """Start `app` and yield a client of it."""
+    """Start `app` and yield a client for it."""
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(
@@ -45,7 +45,7 @@ async def serve(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture(scope="session")
 async def app(postgres_url: str) -> FastAPI:
-    """Return the API, wired to the tests' database."""
+    """Return the API on the test database."""
     return build_app(
         ApiSettings.model_validate(
             {"database_url": postgres_url, "stream_timeout": timedelta(seconds=5)}
@@ -55,20 +55,20 @@ async def app(postgres_url: str) -> FastAPI:
 
 @pytest.fixture(scope="session")
 async def running(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client of the API."""
+    """Start the API and return a client for it."""
     async with serve(app) as client:
         yield client
 
 
 @pytest.fixture
 def api(running: httpx.AsyncClient, clean: None) -> httpx.AsyncClient:
-    """Return a client of the API, whose database is empty."""
+    """Return a client for the API with an empty database."""
     return running
 
 
 @pytest.fixture
 def make_day(engine: AsyncEngine, clean: None) -> MakeDay:
-    """Return a function that writes the report of a day."""
+    """Return a function that inserts the report of a day."""
 
     async def make(day: str, *, rows: int = 3, revision: int = 1, sealed: bool = True) -> None:
         values = {

@@ -1,4 +1,4 @@
-"""Users, their addresses and products, by REST."""
+"""Integration tests that users, addresses and products share."""
 
 import json
 from typing import Any
@@ -18,13 +18,13 @@ FEATURES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 @pytest.fixture(params=FEATURES)
 async def feature(request: pytest.FixtureRequest, api: httpx.AsyncClient) -> Any:
-    """Return the name and path of a feature, a body to add and one to change."""
+    """Return the name and path of a feature, a body to create and one to change."""
     if request.param == "addresses":
         await add(api, "/users", USER)
     return request.param, *FEATURES[request.param]
 
 
-async def test_something_is_added_shown_changed_and_deleted(
+async def test_an_entity_is_created_read_changed_and_deleted(
     api: httpx.AsyncClient, feature: Any
 ) -> None:
     _, path, body, changes = feature
@@ -43,8 +43,8 @@ async def test_something_is_added_shown_changed_and_deleted(
     assert changed.json()["updated_at"] > created["updated_at"]
     assert (await api.get(f"{path}/1")).json() == changed.json()
 
-    gone = await api.delete(f"{path}/1")
-    assert (gone.status_code, gone.content) == (204, b"")
+    deleted = await api.delete(f"{path}/1")
+    assert (deleted.status_code, deleted.content) == (204, b"")
     for answer in (
         await api.get(f"{path}/1"),
         await api.put(f"{path}/1", json={}),
@@ -60,22 +60,20 @@ async def test_an_empty_body_changes_nothing(api: httpx.AsyncClient, feature: An
     assert (await api.put(f"{path}/1", json={})).json() == created
 
 
-async def test_a_list_goes_from_page_to_page_newest_first(
-    api: httpx.AsyncClient, feature: Any
-) -> None:
+async def test_a_list_is_paginated_newest_first(api: httpx.AsyncClient, feature: Any) -> None:
     name, path, body, _ = feature
     for n in range(1, 13):
         unique = {"username": f"u{n}", "email": f"u{n}@example.com"} if name == "users" else {}
         await add(api, path, {**body, **unique})
     first = (await api.get(path)).json()
     second = (await api.get(path, params={"page": 2})).json()
-    beyond = (await api.get(path, params={"count": 5, "page": 4})).json()
+    past_the_end = (await api.get(path, params={"count": 5, "page": 4})).json()
 
     ids = [one["id"] for page in (first, second) for one in page[name]]
     total = first["total"]
     assert (len(first[name]), total) == (10, 12)
     assert ids == list(range(12, 0, -1))
-    assert beyond == {name: [], "total": total}
+    assert past_the_end == {name: [], "total": total}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +87,7 @@ async def test_a_list_goes_from_page_to_page_newest_first(
         ("sort=id", "#/sort"),
     ],
 )
-async def test_a_bad_page_is_refused(
+async def test_an_invalid_page_is_rejected(
     api: httpx.AsyncClient, feature: Any, query: str, pointer: str
 ) -> None:
     answer = await api.get(f"{feature[1]}?{query}")
@@ -124,7 +122,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("path", "bad", "pointer"), REFUSED)
-async def test_a_bad_body_is_refused_when_adding_and_when_changing(
+async def test_an_invalid_field_is_rejected_in_creations_and_changes(
     api: httpx.AsyncClient, path: str, bad: dict[str, Any], pointer: str
 ) -> None:
     await open_shop(api)
@@ -144,46 +142,7 @@ async def test_a_bad_body_is_refused_when_adding_and_when_changing(
     assert (await api.get(f"{path}/1")).json() == before
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
-async def test_a_number_that_json_does_not_have_is_refused(
-    api: httpx.AsyncClient, number: str
-) -> None:
-    answer = await api.post(
-        "/products",
-        content=f'{{"name": "tea", "price": {number}, "stock_quantity": 1}}',
-        headers=JSON,
-    )
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == "#/price"
-
-
-@pytest.mark.parametrize("price", ["0.01", "9.90", "19.99", "1234567.89", "9999999999.99"])
-async def test_money_goes_out_to_the_cent_as_a_number(api: httpx.AsyncClient, price: str) -> None:
-    await add(api, "/products", {**PRODUCT, "price": price})
-    raw = (await api.get("/products/1")).text
-    shown = raw.partition('"price":')[2].partition(",")[0]
-    assert shown in {price, price.rstrip("0")}
-    sent_back = await api.post("/products", json={**PRODUCT, "price": float(shown)})
-    assert sent_back.json()["price"] == float(price)
-
-
-@pytest.mark.parametrize("field", ["username", "email"])
-async def test_what_is_another_users_is_a_conflict_that_names_it(
-    api: httpx.AsyncClient, field: str
-) -> None:
-    bob = {"username": "bob", "email": "bob@example.com"}
-    await add(api, "/users", USER)
-    taken = {field: USER[field]}
-    added = await api.post("/users", json={**bob, **taken})
-    user = await add(api, "/users", bob)
-    changed = await api.put(f"/users/{user['id']}", json=taken)
-    for answer in (added, changed):
-        assert (answer.status_code, answer.json()["code"]) == (409, "taken")
-        (error,) = answer.json()["errors"]
-        assert (error["location"], error["pointer"]) == ("body", f"#/{field}")
-
-
-async def test_what_an_order_needs_is_not_deleted(api: httpx.AsyncClient) -> None:
+async def test_an_entity_that_an_order_refers_to_cannot_be_deleted(api: httpx.AsyncClient) -> None:
     await open_shop(api)
     await add(api, "/orders", order())
     for path in ("/users/1", "/users/1/addresses/1", "/products/1"):
@@ -193,67 +152,8 @@ async def test_what_an_order_needs_is_not_deleted(api: httpx.AsyncClient) -> Non
         assert (await api.get(path)).status_code == 200
 
 
-async def test_an_address_is_found_only_with_its_user(api: httpx.AsyncClient) -> None:
-    await open_shop(api)
-    await add(api, "/users", {"username": "bob", "email": "bob@example.com"})
-    assert (await api.get("/users/2/addresses/1")).json()["code"] == "address_not_found"
-    for path in ("/users/3/addresses", "/users/3/addresses/1"):
-        assert (await api.get(path)).status_code == 404
-    assert (await api.post("/users/3/addresses", json=ADDRESS)).json()["code"] == "user_not_found"
-
-
-async def test_a_user_has_one_primary_address(api: httpx.AsyncClient) -> None:
-    await open_shop(api)
-    for _ in range(2):
-        await add(api, "/users/1/addresses", {**ADDRESS, "is_primary": True})
-    found = (await api.get("/users/1/addresses")).json()["addresses"]
-    assert [one["is_primary"] for one in found] == [True, False, False]
-    await api.put("/users/1/addresses/1", json={"is_primary": True})
-    found = (await api.get("/users/1/addresses")).json()["addresses"]
-    assert [one["is_primary"] for one in found] == [False, False, True]
-
-
-@pytest.mark.parametrize(
-    ("query", "names"),
-    [
-        ("name=TEA", ["black_tea", "tea 100%"]),
-        ("name=%25", ["tea 100%"]),
-        ("name=_", ["black_tea"]),
-        ("min_price=2", ["pot", "black_tea"]),
-        ("max_price=2.00", ["black_tea", "tea 100%"]),
-        ("min_price=2&max_price=2", ["black_tea"]),
-        ("name=tea&min_price=1.5", ["black_tea"]),
-    ],
-)
-async def test_products_are_filtered(api: httpx.AsyncClient, query: str, names: list[str]) -> None:
-    for price, name in enumerate(("tea 100%", "black_tea", "pot"), start=1):
-        await add(api, "/products", {**PRODUCT, "name": name, "price": price})
-    found = (await api.get(f"/products?{query}")).json()
-    assert ([one["name"] for one in found["products"]], found["total"]) == (names, len(names))
-
-
-@pytest.mark.parametrize(
-    ("query", "pointer", "hint"),
-    [
-        ("min_price=3&max_price=2", "#/min_price", "turned round"),
-        ("min_price=-1", "#/min_price", "greater than or equal to 0"),
-        ("max_price=x", "#/max_price", "decimal"),
-        ("max_price=NaN", "#/max_price", "finite"),
-        ("name=%00", "#/name", "NUL"),
-    ],
-)
-async def test_a_bad_filter_is_refused(
-    api: httpx.AsyncClient, query: str, pointer: str, hint: str
-) -> None:
-    answer = await api.get(f"/products?{query}")
-    assert answer.status_code == 422
-    (error,) = answer.json()["errors"]
-    assert (error["location"], error["pointer"]) == ("query", pointer)
-    assert hint in error["detail"]
-
-
 @pytest.mark.parametrize("bad", ["0", "-1", "x", str(2**63), "1.5"])
-async def test_a_bad_id_is_refused(api: httpx.AsyncClient, feature: Any, bad: str) -> None:
+async def test_a_malformed_id_is_rejected(api: httpx.AsyncClient, feature: Any, bad: str) -> None:
     answer = await api.get(f"{feature[1]}/{bad}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["location"] == "path"

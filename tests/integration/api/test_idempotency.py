@@ -1,4 +1,4 @@
-"""A request that comes again with its key has one effect and one answer."""
+"""Integration tests of the Idempotency-Key header."""
 
 import asyncio
 from datetime import timedelta
@@ -17,7 +17,7 @@ KEY = "Idempotency-Key"
 
 @pytest.fixture(autouse=True)
 async def shop(api: httpx.AsyncClient) -> None:
-    """Begin with ada, her address and ten teas at 3.50."""
+    """Create a user, her address and ten pieces of a product at 3.50."""
     await open_shop(api)
 
 
@@ -27,7 +27,7 @@ async def send(
     return await api.post(path, json=body, headers={KEY: key})
 
 
-async def keys(engine: AsyncEngine) -> int:
+async def count_keys(engine: AsyncEngine) -> int:
     async with engine.connect() as connection:
         count: int = (
             await connection.execute(text("SELECT count(*) FROM idempotency_keys"))
@@ -35,7 +35,7 @@ async def keys(engine: AsyncEngine) -> int:
     return count
 
 
-async def age(engine: AsyncEngine, by: timedelta) -> None:
+async def age_keys(engine: AsyncEngine, *, by: timedelta) -> None:
     async with engine.begin() as connection:
         await connection.execute(
             text("UPDATE idempotency_keys SET created_at = created_at - CAST(:by AS interval)"),
@@ -55,19 +55,19 @@ async def age(engine: AsyncEngine, by: timedelta) -> None:
         ("/schedules", {"name": "hourly", "cron": "@hourly"}, {"cron": "@daily"}),
     ],
 )
-async def test_the_same_request_is_answered_as_the_first_time(
+async def test_a_repeated_request_returns_the_stored_response(
     api: httpx.AsyncClient, path: str, body: dict[str, Any], other: dict[str, Any]
 ) -> None:
     first = await send(api, path, body)
     again = await send(api, path, body)
-    differently = await api.post(
+    reordered = await api.post(
         path,
         content=httpx.Request("POST", "/", json=dict(reversed(body.items()))).content + b" ",
         headers={KEY: "k-1", "Content-Type": "application/json"},
     )
     assert first.status_code in {201, 202}
     assert "idempotency-replayed" not in first.headers
-    for answer in (again, differently):
+    for answer in (again, reordered):
         assert (answer.status_code, answer.content) == (first.status_code, first.content)
         assert answer.headers["location"] == first.headers["location"]
         assert answer.headers.get("etag") == first.headers.get("etag")
@@ -77,7 +77,7 @@ async def test_the_same_request_is_answered_as_the_first_time(
     assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused")
 
 
-async def test_whatever_creates_something_takes_a_key(api: httpx.AsyncClient) -> None:
+async def test_every_creating_endpoint_accepts_an_idempotency_key(api: httpx.AsyncClient) -> None:
     paths = (await api.get("/openapi.json")).json()["paths"]
     creating = {
         path: {one["name"] for one in operations["post"].get("parameters", [])}
@@ -93,7 +93,9 @@ def _answers(operation: dict[str, Any]) -> list[dict[str, Any]]:
     return list(operation["responses"].values())
 
 
-async def test_many_at_once_have_one_effect_and_one_answer(api: httpx.AsyncClient) -> None:
+async def test_concurrent_requests_with_one_key_have_one_effect_and_one_response(
+    api: httpx.AsyncClient,
+) -> None:
     answers = await asyncio.gather(*(send(api, "/orders", order(2)) for _ in range(12)))
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.content for answer in answers}) == 1
@@ -102,7 +104,7 @@ async def test_many_at_once_have_one_effect_and_one_answer(api: httpx.AsyncClien
     assert (await api.get("/orders")).json()["total"] == 1
 
 
-async def test_a_key_counts_for_its_operation(api: httpx.AsyncClient) -> None:
+async def test_a_key_is_scoped_to_its_operation(api: httpx.AsyncClient) -> None:
     await add(api, "/users", {"username": "bob", "email": "bob@example.com"})
     for path in ("/users/1/addresses", "/users/2/addresses"):
         answer = await send(api, path, ADDRESS)
@@ -110,9 +112,9 @@ async def test_a_key_counts_for_its_operation(api: httpx.AsyncClient) -> None:
     assert (await send(api, "/users/1/addresses/", ADDRESS)).headers["idempotency-replayed"]
 
 
-async def test_a_trigger_that_comes_again_asks_for_no_second_run(api: httpx.AsyncClient) -> None:
-    made = await add(api, "/schedules", {"name": "hourly", "cron": "@hourly"})
-    trigger = f"/schedules/{made['id']}/trigger"
+async def test_a_repeated_trigger_requests_no_second_run(api: httpx.AsyncClient) -> None:
+    schedule = await add(api, "/schedules", {"name": "hourly", "cron": "@hourly"})
+    trigger = f"/schedules/{schedule['id']}/trigger"
     first = await api.post(trigger, headers={KEY: "k-1"})
     await api.post(f"{first.headers['location']}/cancel")
     again = await api.post(trigger, headers={KEY: "k-1"})
@@ -125,45 +127,47 @@ async def test_a_trigger_that_comes_again_asks_for_no_second_run(api: httpx.Asyn
     assert len((await api.get("/report/runs")).json()["runs"]) == 2
 
 
-async def test_a_refusal_is_not_remembered(api: httpx.AsyncClient, engine: AsyncEngine) -> None:
-    refused = await send(api, "/orders", order(11))
+async def test_an_error_response_is_not_stored(api: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    rejected = await send(api, "/orders", order(11))
     await api.put("/products/1", json={"stock_quantity": 11})
-    assert await keys(engine) == 0
+    assert await count_keys(engine) == 0
     accepted = await send(api, "/orders", order(11))
-    assert (refused.status_code, accepted.status_code) == (409, 201)
+    assert (rejected.status_code, accepted.status_code) == (409, 201)
 
 
-async def test_the_answer_stays_when_what_was_created_changes(api: httpx.AsyncClient) -> None:
+async def test_a_stored_response_does_not_change_with_the_entity(api: httpx.AsyncClient) -> None:
     first = await send(api, "/orders", order(2))
     await api.delete("/orders/1")
     assert (await send(api, "/orders", order(2))).content == first.content
     assert (await api.get("/orders")).json()["total"] == 0
 
 
-async def test_a_key_is_forgotten_after_its_time(
+async def test_a_key_expires_after_its_retention(
     api: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
     await send(api, "/orders", order(2))
-    await age(engine, timedelta(hours=23))
+    await age_keys(engine, by=timedelta(hours=23))
     assert (await send(api, "/orders", order(2))).headers["location"] == "/orders/1"
-    await age(engine, timedelta(hours=2))
+    await age_keys(engine, by=timedelta(hours=2))
     fresh = await send(api, "/orders", order(3))
     assert (fresh.status_code, fresh.headers["location"]) == (201, "/orders/2")
     assert (await send(api, "/orders", order(3))).content == fresh.content
 
 
-async def test_expired_keys_do_not_pile_up(api: httpx.AsyncClient, engine: AsyncEngine) -> None:
+async def test_expired_keys_are_deleted_by_later_requests(
+    api: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
     for n in range(EXPIRED_KEYS_PER_CLAIM + 5):
         await send(api, "/products", PRODUCT, key=f"old-{n}")
-    await age(engine, timedelta(hours=25))
+    await age_keys(engine, by=timedelta(hours=25))
     await send(api, "/products", PRODUCT, key="new-1")
-    assert await keys(engine) == 6
+    assert await count_keys(engine) == 6
     await send(api, "/products", PRODUCT, key="new-2")
-    assert await keys(engine) == 2
+    assert await count_keys(engine) == 2
 
 
 @pytest.mark.parametrize("key", [b"", b"two words", b"x" * 201, b"caf\xe9"])
-async def test_a_bad_key_is_refused(api: httpx.AsyncClient, key: bytes) -> None:
+async def test_a_malformed_key_is_rejected(api: httpx.AsyncClient, key: bytes) -> None:
     answer = await api.post("/orders", json=order(), headers={KEY.encode(): key})
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]

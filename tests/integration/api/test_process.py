@@ -1,4 +1,4 @@
-"""Does the API behave as a process: to slow readers, to signals, to a wrong environment?"""
+"""Tests of the API process: slow clients, signals, settings and logs."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ import pytest
 
 from daybook_embedded.ports import free_port
 from tests.integration.api.conftest import MakeDay
-from tests.integration.api.serving import api_process
+from tests.integration.api.processes import api_process
 from tests.support.logs import until_logged
 from tests.support.processes import Service
 from tests.support.waiting import until
@@ -25,7 +25,7 @@ MANY = 300_000
 
 
 def _slow_reader(client: httpx.AsyncClient) -> socket.socket:
-    """Return a connection that has asked for the day and takes only what it is told to."""
+    """Return a connection that has requested the report and reads nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect((client.base_url.host, client.base_url.port or 0))
@@ -33,7 +33,7 @@ def _slow_reader(client: httpx.AsyncClient) -> socket.socket:
     return connection
 
 
-async def test_slow_readers_cost_no_memory_and_keep_nobody_waiting(
+async def test_slow_clients_use_bounded_memory_and_do_not_block_others(
     postgres_url: str, make_day: MakeDay, tmp_path: Path
 ) -> None:
     await make_day(DAY, rows=MANY)
@@ -51,11 +51,11 @@ async def test_slow_readers_cost_no_memory_and_keep_nobody_waiting(
             reader.close()
     assert len(whole.content) > 30_000_000
     assert len(whole.json()) == MANY
-    # Four readers may hold a pipe each; the answers together would be 150 MB.
+    # Each client may use one pipe; the complete responses would be 150 MB.
     assert grown < 10_000_000
 
 
-async def test_a_reader_who_takes_nothing_is_disconnected(
+async def test_a_stalled_client_is_disconnected(
     postgres_url: str, make_day: MakeDay, tmp_path: Path
 ) -> None:
     await make_day(DAY, rows=MANY)
@@ -66,22 +66,22 @@ async def test_a_reader_who_takes_nothing_is_disconnected(
         process = psutil.Process(service.pid)
         with closing(_slow_reader(client)):
 
-            async def cut_off() -> bool:
-                return "a report was cut off" in service.said()
+            async def stream_aborted() -> bool:
+                return "report stream aborted" in service.said()
 
-            async def hung_up() -> bool:
+            async def connection_closed() -> bool:
                 return not process.net_connections(kind="tcp4") or not any(
                     item.status == psutil.CONN_ESTABLISHED
                     and item.laddr.port == client.base_url.port
                     for item in process.net_connections(kind="tcp4")
                 )
 
-            await until(cut_off, what="the end of the stream")
-            await until(hung_up, what="the end of the connection")
+            await until(stream_aborted, what="the end of the stream")
+            await until(connection_closed, what="the end of the connection")
             assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_sigterm_lets_a_stream_come_to_its_end(
+async def test_sigterm_lets_an_open_stream_complete(
     postgres_url: str, make_day: MakeDay, tmp_path: Path
 ) -> None:
     await make_day(DAY, rows=MANY)
@@ -98,15 +98,15 @@ async def test_sigterm_lets_a_stream_come_to_its_end(
     assert (rows, code) == (MANY, 0)
 
 
-async def test_whoever_comes_while_it_starts_is_answered_when_it_has(
+async def test_a_client_that_connects_during_the_start_is_served_afterwards(
     postgres_url: str, tmp_path: Path
 ) -> None:
     port = free_port()
-    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
-        # It waits a moment for a Redis that says nothing.
+    with closing(socket.create_server(("127.0.0.1", 0))) as unresponsive:
+        # The start waits for a Redis that does not respond.
         environment = {
             "DAYBOOK_DATABASE_URL": postgres_url,
-            "DAYBOOK_REDIS_URL": f"redis://127.0.0.1:{silent.getsockname()[1]}/0",
+            "DAYBOOK_REDIS_URL": f"redis://127.0.0.1:{unresponsive.getsockname()[1]}/0",
             "DAYBOOK_CACHE_TIMEOUT": "1",
             "DAYBOOK_API_PORT": str(port),
         }
@@ -117,7 +117,7 @@ async def test_whoever_comes_while_it_starts_is_answered_when_it_has(
     assert answer.status_code == 200
 
 
-async def test_sigint_ends_it_cleanly(postgres_url: str, tmp_path: Path) -> None:
+async def test_sigint_stops_the_process_cleanly(postgres_url: str, tmp_path: Path) -> None:
     async with api_process(postgres_url, tmp_path) as (service, _):
         service.send(signal.SIGINT)
         assert await asyncio.to_thread(service.wait) == 0
@@ -129,30 +129,28 @@ def _run(command: list[str], environment: Mapping[str, str], folder: Path) -> tu
         return service.wait(), service.said()
 
 
-def test_a_busy_port_is_named(postgres_url: str, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_by_setting(postgres_url: str, tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = str(other.getsockname()[1])
         environment = {"DAYBOOK_DATABASE_URL": postgres_url, "DAYBOOK_API_PORT": port}
-        code, said = _run(["daybook-api"], environment, tmp_path)
+        code, output = _run(["daybook-api"], environment, tmp_path)
     assert code == 2
-    assert f"DAYBOOK_API_PORT: cannot listen on 127.0.0.1:{port}" in said
-    assert "Traceback" not in said
+    assert f"DAYBOOK_API_PORT: cannot listen on 127.0.0.1:{port}" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
     "command", [["daybook-api"], ["uvicorn", "daybook_api.main:create_app", "--factory"]]
 )
-def test_a_wrong_environment_is_named(command: list[str], tmp_path: Path) -> None:
-    code, said = _run(command, {"DAYBOOK_TIMEZONE": "Mars"}, tmp_path)
+def test_invalid_settings_are_reported_by_name(command: list[str], tmp_path: Path) -> None:
+    code, output = _run(command, {"DAYBOOK_TIMEZONE": "Mars"}, tmp_path)
     assert code == 2
-    assert "DAYBOOK_DATABASE_URL: is not set" in said
-    assert "DAYBOOK_TIMEZONE: expected an IANA time zone" in said
-    assert "Traceback" not in said
+    assert "DAYBOOK_DATABASE_URL: is not set" in output
+    assert "DAYBOOK_TIMEZONE: expected an IANA time zone" in output
+    assert "Traceback" not in output
 
 
-async def test_the_log_is_json_and_carries_the_request_id(
-    postgres_url: str, tmp_path: Path
-) -> None:
+async def test_the_log_is_json_with_the_request_id(postgres_url: str, tmp_path: Path) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
 
         async def logged() -> list[dict[str, Any]]:
@@ -160,6 +158,6 @@ async def test_the_log_is_json_and_carries_the_request_id(
             return [line for line in lines if line["message"] == "request"]
 
         await client.get("/report?date=", headers={"X-Request-ID": "mine"})
-        # The line is written after the answer, which the client may have before.
+        # The line is logged after the response, so the client may be ahead of it.
         (line,) = await until(logged, what="a line about the request")
     assert (line["request_id"], line["status"], line["path"]) == ("mine", 422, "/report")

@@ -1,4 +1,4 @@
-"""Does a cursor come back as it was given, and is anything else refused?"""
+"""Unit tests of list cursors."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -12,11 +12,11 @@ from daybook_domain.errors import Invalid
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.uuids())
-def test_a_cursor_comes_back_as_it_was_given(instant: datetime, run_id: UUID) -> None:
+def test_an_encoded_cursor_is_decoded_to_the_same_position(instant: datetime, run_id: UUID) -> None:
     assert cursors.decode(cursors.encode(instant, run_id)) == (instant, run_id)
 
 
 @given(st.text(max_size=200))
-def test_anything_else_is_refused(text: str) -> None:
+def test_any_other_text_is_rejected(text: str) -> None:
     with pytest.raises(Invalid, match="Link header"):
         cursors.decode(text)

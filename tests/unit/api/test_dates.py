@@ -1,4 +1,4 @@
-"""Are dates taken in one form only?"""
+"""Unit tests of dates in requests."""
 
 from datetime import date
 
@@ -13,7 +13,7 @@ DAY: TypeAdapter[date] = TypeAdapter(Day)
 
 
 @given(st.dates(date(1970, 1, 1), date(9998, 12, 31)))
-def test_the_iso_form_of_every_date_is_taken(day: date) -> None:
+def test_every_date_is_accepted_in_iso_format(day: date) -> None:
     assert DAY.validate_python(day.isoformat()) == day
 
 
@@ -22,10 +22,10 @@ def test_the_iso_form_of_every_date_is_taken(day: date) -> None:
     [
         *("", " ", "20260301", "2026-3-1", "2026-03-01T00:00", "2026-W09-7", " 2026-03-01"),
         *("2026-03-01\n", "2026-02-30", "1969-12-31", "9999-01-01", "yesterday"),
-        "\u0662\u0660\u0662\u0666-03-01",  # digits, but not ours
+        "\u0662\u0660\u0662\u0666-03-01",  # digits, but not ASCII
         *(0, 1.5, True, None),
     ],
 )
-def test_anything_else_is_refused_with_what_was_expected(value: object) -> None:
+def test_any_other_value_is_rejected_with_the_expected_format(value: object) -> None:
     with pytest.raises(ValidationError, match="expected"):
         DAY.validate_python(value)

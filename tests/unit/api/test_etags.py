@@ -1,8 +1,8 @@
-"""Which entity tags does a header name, however it is spelled?"""
+"""Unit tests of entity tags in headers."""
 
 import pytest
 
-from daybook_api.etags import named
+from daybook_api.etags import parse_etags
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from daybook_api.etags import named
         (['"a,b", ""'], {'"a,b"', '""'}),
         (['"\xe9"'], {'"\xe9"'}),
         ([" * "], {"*"}),
-        # What is not written as RFC 9110 says names nothing, rather than some of it.
+        # A malformed header contains no tags, not even its valid part.
         ([], set()),
         ([""], set()),
         (["3"], set()),
@@ -27,5 +27,5 @@ from daybook_api.etags import named
         (['"3 4"'], set()),
     ],
 )
-def test_the_tags_of_a_header(lines: list[str], expected: set[str]) -> None:
-    assert named(lines) == expected
+def test_the_entity_tags_of_a_header_are_parsed(lines: list[str], expected: set[str]) -> None:
+    assert parse_etags(lines) == expected

@@ -1,4 +1,4 @@
-"""Is a wrong environment refused by name, with what was expected?"""
+"""Unit tests of the settings of the API."""
 
 from datetime import timedelta
 
@@ -34,7 +34,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None
         ("DAYBOOK_LOG_FORMAT", "xml", "'console' or 'json'"),
     ],
 )
-def test_a_wrong_value_ends_the_process(
+def test_an_invalid_value_stops_the_process(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     name: str,
@@ -43,17 +43,17 @@ def test_a_wrong_value_ends_the_process(
 ) -> None:
     monkeypatch.setenv("DAYBOOK_DATABASE_URL", URL)
     monkeypatch.setenv(name, value)
-    said = refusal(create_app, capsys)
-    assert said.startswith(f"{name}: ")
-    assert expected in said
-    assert "secret" not in said
+    message = refusal(create_app, capsys)
+    assert message.startswith(f"{name}: ")
+    assert expected in message
+    assert "secret" not in message
 
 
-def test_a_missing_value_ends_the_process(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_value_stops_the_process(capsys: pytest.CaptureFixture[str]) -> None:
     assert "DAYBOOK_DATABASE_URL: is not set" in refusal(create_app, capsys)
 
 
-def test_times_are_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_durations_are_given_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAYBOOK_DATABASE_URL", URL)
     assert load(ApiSettings).stream_timeout == timedelta(seconds=60)
     monkeypatch.setenv("DAYBOOK_STREAM_TIMEOUT", "1.5")

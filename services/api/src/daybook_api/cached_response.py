@@ -1,4 +1,4 @@
-"""How is a single user or product shown, from a copy or from the database? Byte for byte alike."""
+"""Responses for single users and products, from the cache or the database, with equal bytes."""
 
 import json
 import zlib
@@ -16,24 +16,24 @@ M = TypeVar("M", bound=BaseModel)
 
 
 async def cached_response(
-    app: AppState, thing: EntityKey, fetch: Callable[[], Awaitable[M]], *, model: type[M]
+    app: AppState, key: EntityKey, fetch: Callable[[], Awaitable[M]], *, model: type[M]
 ) -> Response:
-    """Return the answer that shows `thing`: a copy of an earlier one, or what `fetch` finds."""
+    """Return the response that shows an entity, from the cache or else from `fetch`."""
 
-    async def body() -> bytes:
+    async def render() -> bytes:
         return (await fetch()).model_dump_json().encode()
 
     if app.cache is None:
-        return _answer(await body())
-    return _answer(await app.cache.read(thing, body, shape=_shape(model)))
+        return _json_response(await render())
+    return _json_response(await app.cache.read(key, render, shape=_schema_checksum(model)))
 
 
-def _answer(body: bytes) -> Response:
+def _json_response(body: bytes) -> Response:
     return Response(body, media_type="application/json")
 
 
 @cache
-def _shape(model: type[BaseModel]) -> bytes:
-    """Return a name of what `model` shows; a release that shows more has another."""
+def _schema_checksum(model: type[BaseModel]) -> bytes:
+    """Return a checksum of the schema, so that releases with other fields share no entries."""
     schema = json.dumps(model.model_json_schema(mode="serialization"), sort_keys=True)
     return b"%08x" % zlib.crc32(schema.encode())

@@ -1,4 +1,4 @@
-"""How does a list of runs go on where it ended?"""
+"""Opaque cursors of lists that are ordered by time and id."""
 
 import base64
 import binascii
@@ -8,23 +8,23 @@ from uuid import UUID
 from daybook_domain.errors import Invalid
 
 
-def encode(created_at: datetime, run_id: UUID) -> str:
-    """Return the opaque position behind that run."""
-    text = f"{created_at.astimezone(UTC).isoformat()} {run_id}"
+def encode(created_at: datetime, item_id: UUID) -> str:
+    """Return the cursor of the position behind an item."""
+    text = f"{created_at.astimezone(UTC).isoformat()} {item_id}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode(cursor: str) -> tuple[datetime, UUID]:
-    """Return what `encode` was given, or raise `Invalid`."""
+    """Return the time and id that `encode` received. Raises `Invalid`."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        instant, _, run_id = base64.b64decode(padded, b"-_", validate=True).decode().partition(" ")
-        position = datetime.fromisoformat(instant), UUID(run_id)
+        instant, _, item_id = base64.b64decode(padded, b"-_", validate=True).decode().partition(" ")
+        position = datetime.fromisoformat(instant), UUID(item_id)
     except (ValueError, binascii.Error):
         position = None
     if position is None or position[0].tzinfo is None:
         raise Invalid(
-            "is not a position in this list; expected what `next` or the Link header gave.",
+            "is not a cursor of this list; expected the value of `next` or of the Link header.",
             field="before",
         )
     return position

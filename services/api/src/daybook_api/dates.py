@@ -1,4 +1,4 @@
-"""Which dates does a request take?"""
+"""Calendar dates in requests."""
 
 import re
 from datetime import date
@@ -9,23 +9,23 @@ from pydantic import BeforeValidator, WithJsonSchema
 from daybook_domain.reports.business_day import FIRST_DATE, LAST_DATE
 
 EXAMPLE = "2026-11-23"
-_FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def _parse(value: object) -> date:
-    # `date.fromisoformat` alone would take 20261123 and 2026-W48-1 as well.
+    # `date.fromisoformat` alone would accept 20261123 and 2026-W48-1, too.
     expected = f"expected YYYY-MM-DD, such as {EXAMPLE}"
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a date; {expected}"[:200])
+        raise ValueError(f"{value!r} is not a calendar date; {expected}"[:200])
     if not value.strip():
-        raise ValueError(f"is empty; {expected}, or leave it out")
+        raise ValueError(f"is empty; {expected}, or omit it")
     shown = value if len(value) <= 40 else f"{value[:40]}…"
     try:
-        day = date.fromisoformat(value) if _FORM.fullmatch(value) else None
+        day = date.fromisoformat(value) if _ISO_DATE.fullmatch(value) else None
     except ValueError:
         day = None
     if day is None:
-        raise ValueError(f"{shown} is not a date; {expected}")
+        raise ValueError(f"{shown} is not a calendar date; {expected}")
     if not FIRST_DATE <= day <= LAST_DATE:
         raise ValueError(f"{shown} is out of range; expected {FIRST_DATE} to {LAST_DATE}")
     return day

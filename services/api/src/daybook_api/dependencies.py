@@ -1,4 +1,4 @@
-"""What may an endpoint ask for?"""
+"""The state that all endpoints share, and the dependency that provides it."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from daybook_api.event_hub import EventHub
-from daybook_api.reports.streams import ReportReader
+from daybook_api.reports.reader import ReportReader
 from daybook_domain import clock
 from daybook_domain.reports.business_day import local_date
 from daybook_platform.cache.client import Cache
@@ -18,7 +18,7 @@ from daybook_platform.postgres import engine
 
 @dataclass(frozen=True)
 class AppState:
-    """What the endpoints share, built by `main.py` once the event loop runs."""
+    """Connections and settings that the endpoints use, created when the application starts."""
 
     sessions: engine.Sessions
     cache: Cache | None
@@ -27,19 +27,20 @@ class AppState:
     timezone: str
     idempotency_retention: timedelta
     late_after: timedelta
-    watch: LatenessMonitor
+    lateness: LatenessMonitor
     registry: CollectorRegistry
 
     async def today(self) -> date:
-        """Return the business day that is going on."""
+        """Return the current business day."""
         async with self.sessions() as session:
             return local_date(await clock.now(session), timezone=self.timezone)
 
 
-async def _wiring(request: Request) -> AppState:
-    # Not a plain function: FastAPI would send it to a thread for each request.
-    wiring: AppState = request.app.state.wiring
-    return wiring
+async def get_app_state(request: Request) -> AppState:
+    """Return the state of the running application."""
+    # A coroutine, because FastAPI runs a plain function in a thread for each request.
+    app_state: AppState = request.app.state.daybook
+    return app_state
 
 
-App = Annotated[AppState, Depends(_wiring)]
+App = Annotated[AppState, Depends(get_app_state)]

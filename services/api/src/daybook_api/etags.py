@@ -1,4 +1,4 @@
-"""Which entity tags does a header name? `If-Match` and `If-None-Match` (RFC 9110 §13.1)."""
+"""Entity tags in `If-Match` and `If-None-Match` headers (RFC 9110 section 13.1)."""
 
 import re
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ _TAG = r'(?:W/)?"[\x21\x23-\x7E\x80-\xFF]*"'
 _LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 
 
-def named(lines: Iterable[str]) -> frozenset[str]:
-    """Return the tags that the lines of one header name, as they are written, or `*` alone.
+def parse_etags(lines: Iterable[str]) -> frozenset[str]:
+    """Return the entity tags in all lines of one header, unparsed, or `*` alone.
 
-    Tags may contain commas, and a header may come in several lines. One that is not written as
-    the RFC says names nothing: neither is a change made for it, nor an answer left out.
+    Tags may contain commas, and a header may have several lines. A malformed header counts as
+    empty: then no precondition matches, and no response is shortened to 304.
     """
     value = ",".join(lines)
     if value.strip(" \t") == ANY:

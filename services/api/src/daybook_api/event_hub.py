@@ -1,9 +1,9 @@
-"""What has just changed? One listener a process, and any number of readers (server-sent events).
+"""Fan-out of change notifications to the readers of server-sent events.
 
-    Postgres ── NOTIFY ──▶ Events ──▶ Subscription (bounded) ──▶ reader
+    Postgres ── NOTIFY ──▶ EventHub ──▶ EventSubscription (bounded) ──▶ reader
 
-Who reads too slowly is cut off and may come back; nothing grows for it (P12). Events are news and
-no record: whoever missed some is told to look again.
+A reader that is too slow is disconnected and may reconnect, so no buffer grows without bound (P12).
+Events are not a record: a reader that missed some receives `reset` and has to query again.
 """
 
 import asyncio
@@ -19,133 +19,137 @@ from typing import Any
 from daybook_domain.errors import Unavailable
 
 HISTORY_SIZE = 1000
-"""How many of the latest events a reader that comes back can still get."""
+"""Number of the latest events that a reconnecting reader can still receive."""
 
 MAX_BACKLOG = 512
-"""By how many events a reader may be behind."""
+"""Maximum number of events that wait for one reader."""
 
 
 class EventKind(StrEnum):
-    """What has changed?"""
+    """The kind of a change."""
 
     RUN = "run"
+    """A run changed."""
     DAY = "day"
+    """The report of a day changed."""
     BACKFILL = "backfill"
+    """A backfill changed."""
     MANY = "many"
-    """So many rows at once that they are not told one by one."""
+    """One statement changed so many rows that they are not listed one by one."""
     RESET = "reset"
-    """Something was missed: look again at what is shown."""
+    """Events may have been missed; query the current state again."""
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something that has changed."""
+class ChangeEvent:
+    """A change of a run, a day or a backfill."""
 
     id: str
     kind: EventKind
     data: dict[str, Any]
 
 
-class Subscription:
-    """The events that one reader has not had yet."""
+class EventSubscription:
+    """The events that one reader has not received yet."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Event] = deque()
-        self._news = asyncio.Event()
-        self._ended = False
+        self._backlog: deque[ChangeEvent] = deque()
+        self._readable = asyncio.Event()
+        self._closed = False
 
-    def add(self, event: Event) -> None:
-        """Add an event; a reader that is too far behind is cut off instead."""
-        if len(self._waiting) >= MAX_BACKLOG:
-            self._waiting.clear()
-            self.end()
-        if not self._ended:
-            self._waiting.append(event)
-            self._news.set()
+    def push(self, event: ChangeEvent) -> None:
+        """Append an event, or close the subscription if its backlog is full."""
+        if len(self._backlog) >= MAX_BACKLOG:
+            self._backlog.clear()
+            self.close()
+        if not self._closed:
+            self._backlog.append(event)
+            self._readable.set()
 
-    def end(self) -> None:
-        """Let nothing follow what is waiting."""
-        self._ended = True
-        self._news.set()
+    def close(self) -> None:
+        """Accept no further events; those in the backlog can still be read."""
+        self._closed = True
+        self._readable.set()
 
     @property
-    def has_ended(self) -> bool:
-        """Whether nothing follows what is waiting."""
-        return self._ended
+    def is_closed(self) -> bool:
+        """Whether no further events will be accepted."""
+        return self._closed
 
-    async def news(self) -> Sequence[Event]:
-        """Return what is waiting, as soon as there is something; nothing when it has ended."""
-        await self._news.wait()
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        if not self._ended:
-            self._news.clear()
-        return waiting
+    async def next_events(self) -> Sequence[ChangeEvent]:
+        """Wait for events and return all of the backlog; nothing once closed and read."""
+        await self._readable.wait()
+        events = list(self._backlog)
+        self._backlog.clear()
+        if not self._closed:
+            self._readable.clear()
+        return events
 
 
 class EventHub:
-    """Passes on what the database tells."""
+    """The distributor of change notifications within one process."""
 
-    def __init__(self, *, readers: int) -> None:
-        """Serve up to so many readers at once."""
-        self._readers = readers
-        self._subscriptions: set[Subscription] = set()
-        self._kept: deque[Event] = deque(maxlen=HISTORY_SIZE)
-        self._process = token_hex(4)
+    def __init__(self, *, max_subscriptions: int) -> None:
+        """Allow up to `max_subscriptions` readers at the same time."""
+        self._max_subscriptions = max_subscriptions
+        self._subscriptions: set[EventSubscription] = set()
+        self._history: deque[ChangeEvent] = deque(maxlen=HISTORY_SIZE)
+        # A counter alone would repeat the ids of another process.
+        self._id_prefix = token_hex(4)
         self._count = 0
         self._closed = False
 
-    def tell(self, payload: str) -> None:
-        """Pass on what was told on the channel."""
+    def publish(self, payload: str) -> None:
+        """Send the JSON payload of a Postgres notification to all readers."""
         data = json.loads(payload)
-        self._pass_on(EventKind(data.pop("kind")), data)
+        self._send(EventKind(data.pop("kind")), data)
 
-    def reset(self) -> None:
-        """Tell everybody that something may have been missed."""
-        self._pass_on(EventKind.RESET, {})
+    def publish_reset(self) -> None:
+        """Inform all readers that events may have been missed."""
+        self._send(EventKind.RESET, {})
 
     def close(self) -> None:
-        """End all subscriptions, and begin no other."""
+        """Close all subscriptions, and those that are requested later."""
         self._closed = True
         for subscription in self._subscriptions:
-            subscription.end()
+            subscription.close()
 
     @contextmanager
-    def subscribed(self, *, after: str | None = None) -> Iterator[Subscription]:
-        """Give the events from now on, or after the one with the id `after`.
+    def subscribe(self, *, after: str | None = None) -> Iterator[EventSubscription]:
+        """Yield a subscription to events from now on, or from behind the event with id `after`.
 
         Raises `Unavailable` when there are too many readers.
         """
-        if len(self._subscriptions) >= self._readers:
-            raise Unavailable("Too many are reading events; please try again.")
-        subscription = Subscription()
-        for event in self._since(after):
-            subscription.add(event)
+        if len(self._subscriptions) >= self._max_subscriptions:
+            raise Unavailable("Too many event readers are connected; please try again.")
+        subscription = EventSubscription()
+        for event in self._events_since(after):
+            subscription.push(event)
         if self._closed:
-            subscription.end()
+            subscription.close()
         self._subscriptions.add(subscription)
         try:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
 
-    def _since(self, after: str | None) -> Sequence[Event]:
+    def _events_since(self, after: str | None) -> Sequence[ChangeEvent]:
         if after is None:
             return []
-        ids = [event.id for event in self._kept]
+        ids = [event.id for event in self._history]
         if after in ids:
-            missed = list(self._kept)[ids.index(after) + 1 :]
+            missed = list(self._history)[ids.index(after) + 1 :]
             if len(missed) <= MAX_BACKLOG:
                 return missed
-        # It is too long ago, or was told by another process.
-        return [Event(self._id(), EventKind.RESET, {})]
+        # The event is too old, or another process sent it.
+        return [ChangeEvent(self._latest_id(), EventKind.RESET, {})]
 
-    def _pass_on(self, kind: EventKind, data: dict[str, Any]) -> None:
+    def _send(self, kind: EventKind, data: dict[str, Any]) -> None:
         self._count += 1
-        event = Event(self._id(), kind, data)
-        self._kept.append(event)
+        event = ChangeEvent(self._latest_id(), kind, data)
+        self._history.append(event)
         for subscription in self._subscriptions:
-            subscription.add(event)
+            subscription.push(event)
 
-    def _id(self) -> str:
-        return f"{self._process}-{self._count}"
+    def _latest_id(self) -> str:
+        return f"{self._id_prefix}-{self._count}"

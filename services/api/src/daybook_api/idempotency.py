@@ -1,15 +1,16 @@
-"""How is a request that comes twice answered once?
+"""Idempotent requests: the `Idempotency-Key` header and stored responses.
 
-An endpoint that creates something asks `replay` before it does, and hands its answer to `keep`,
-both in the transaction of the effect:
+An endpoint that creates something calls `replay` before and `store` after, both in the transaction
+of the effect:
 
     async with app.sessions.begin() as session:
-        if (known := await once.replay(session, body)) is not None:
-            return known
+        if (stored := await idempotency.replay(session, body)) is not None:
+            return stored
         …
-        return await once.keep(session, created, location=…)
+        return await idempotency.store(session, created, location=…)
 
-Without the header both do nothing. A refusal is not kept: its transaction leaves no trace.
+Without the header neither reads or writes a key. An error response is not stored, because its
+transaction is rolled back.
 """
 
 import hashlib
@@ -28,19 +29,19 @@ IdempotencyKeyHeader = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="Names this request, whatever connection it comes by: sent again with the same"
-        " key it has no second effect, and is answered as the first time.",
+        description="A unique key of this request. Repeating a request with the same key has no"
+        " second effect and returns the stored first response.",
         min_length=1,
         max_length=200,
         pattern=r"^[\x21-\x7e]+$",
     ),
 ]
 
-REPLAYED = "Idempotency-Replayed"
+REPLAYED_HEADER = "Idempotency-Replayed"
 
 
 class IdempotentRequest:
-    """The key of one request, if it has one."""
+    """A request with its idempotency key, if it has one."""
 
     def __init__(self, *, operation: str, key: str | None, retention: timedelta) -> None:
         self._operation = operation
@@ -48,60 +49,61 @@ class IdempotentRequest:
         self._retention = retention
 
     async def replay(self, session: AsyncSession, body: BaseModel | None = None) -> Response | None:
-        """Return the answer that this request has got before, if it has.
+        """Return the stored response to an earlier request with this key, or None.
 
-        Raises `KeyReused` when the key came with another body.
+        Raises `KeyReused` when the earlier request had another body.
         """
         if self._key is None:
             return None
-        said = b"" if body is None else body.model_dump_json().encode()
-        digest = hashlib.sha256(said).hexdigest()
-        answer = await service.claim_key(
+        content = b"" if body is None else body.model_dump_json().encode()
+        stored = await service.claim_key(
             session,
             operation=self._operation,
             key=self._key,
-            digest=digest,
+            digest=hashlib.sha256(content).hexdigest(),
             retention=self._retention,
         )
-        return None if answer is None else _response(answer, headers={REPLAYED: "true"})
+        return None if stored is None else _to_response(stored, headers={REPLAYED_HEADER: "true"})
 
-    async def keep(
+    async def store(
         self, session: AsyncSession, created: BaseModel, *, location: str, status: int = 201
     ) -> Response:
-        """Return the answer that tells what was created, and remember it."""
+        """Return the response that shows what was created, after storing it under the key."""
         body = created.model_dump_json(by_alias=True).encode()
-        answer = StoredResponse(status=status, location=location, body=body)
+        stored = StoredResponse(status=status, location=location, body=body)
         if self._key is not None:
-            await service.store_response(session, answer, operation=self._operation, key=self._key)
-        return _response(answer, headers={})
+            await service.store_response(session, stored, operation=self._operation, key=self._key)
+        return _to_response(stored, headers={})
 
 
-def _response(answer: StoredResponse, *, headers: dict[str, str]) -> Response:
-    if answer.location is not None:
-        headers = {"Location": answer.location, **headers}
+def _to_response(stored: StoredResponse, *, headers: dict[str, str]) -> Response:
+    if stored.location is not None:
+        headers = {"Location": stored.location, **headers}
     return Response(
-        answer.body, status_code=answer.status, media_type="application/json", headers=headers
+        stored.body, status_code=stored.status, media_type="application/json", headers=headers
     )
 
 
-async def _once(request: Request, app: App, key: IdempotencyKeyHeader = None) -> IdempotentRequest:
-    # Not a plain function: FastAPI would send it to a thread for each request.
+async def _idempotent_request(
+    request: Request, app: App, key: IdempotencyKeyHeader = None
+) -> IdempotentRequest:
+    # A coroutine, because FastAPI runs a plain function in a thread for each request.
     operation = f"{request.method} {request.scope['path']}"
     return IdempotentRequest(operation=operation, key=key, retention=app.idempotency_retention)
 
 
-Idempotent = Annotated[IdempotentRequest, Depends(_once)]
+Idempotency = Annotated[IdempotentRequest, Depends(_idempotent_request)]
 
-CREATED = {
+CREATED_RESPONSE = {
     "headers": {
         "Location": {
-            "description": "Where what was created is found.",
+            "description": "The path of the created resource.",
             "schema": {"type": "string"},
         },
-        REPLAYED: {
-            "description": "`true` when the same request was answered before.",
+        REPLAYED_HEADER: {
+            "description": "`true` if this is the stored response to an earlier request.",
             "schema": {"type": "string"},
         },
     }
 }
-"""What an answer of these endpoints carries, for the OpenAPI document."""
+"""The response headers of idempotent endpoints, for the OpenAPI document."""

@@ -1,4 +1,4 @@
-"""How does an amount of money go out?"""
+"""The JSON form of amounts of money."""
 
 from decimal import Decimal
 from typing import Annotated
@@ -7,8 +7,8 @@ from pydantic import PlainSerializer, WithJsonSchema
 
 Money = Annotated[
     Decimal,
-    # A JSON number. Exact: it has at most 12 digits, and a float is written with the fewest digits
-    # that tell it from its neighbours, which are 15 or more apart.
+    # A JSON number, and exact: an amount has at most 12 digits, and the shortest text that
+    # identifies a float has room for 15.
     PlainSerializer(float, return_type=float, when_used="json"),
     WithJsonSchema({"type": "number", "examples": [19.9]}),
 ]

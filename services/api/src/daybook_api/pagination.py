@@ -1,4 +1,4 @@
-"""Which part of a list does a request ask for?"""
+"""Parameters, ids and links of paginated lists."""
 
 from typing import Annotated
 from uuid import UUID
@@ -9,47 +9,48 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from daybook_domain.validation import MAX_ID
 
 LAST_PAGE = 10_000
-"""Deeper ones are read through all that comes before: filters find what is old."""
+"""The last page of lists with page numbers: a page costs reading all rows before it."""
 
 PathId = Annotated[int, Field(ge=1, le=MAX_ID)]
-"""A key in a path or a query, where all is text."""
+"""An integer key in a path or a query string, where every value is text."""
 
-
-Before = Annotated[
-    str | None, Field(description="`next` of the page before; opaque.", max_length=200)
+BeforeCursor = Annotated[
+    str | None,
+    Field(description="Opaque cursor: `next` of the previous page.", max_length=200),
 ]
-"""Where a list goes on, newest first: what reports/cursors.py makes and reads."""
+"""The position at which a page of a list, newest first, starts; see `cursors`."""
 
 
-def uuid_of(what: str, *, listed_by: str) -> BeforeValidator:
-    """Return what reads the id of `what` in a path, and tells where such ids are found."""
+def uuid_validator(resource: str, *, listed_by: str) -> BeforeValidator:
+    """Return a validator of the id of `resource`, whose error names the path that lists ids."""
 
-    def read(value: object) -> UUID:
+    def parse(value: object) -> UUID:
         try:
             return UUID(str(value))
         except ValueError:
             raise ValueError(
-                f"{str(value)[:40]} is not the id of {what}; expected a UUID, as in GET {listed_by}"
+                f"{str(value)[:40]} is not the id of {resource};"
+                f" expected a UUID, as listed by GET {listed_by}"
             ) from None
 
-    return BeforeValidator(read)
+    return BeforeValidator(parse)
 
 
-def link_next(request: Request, response: Response, before: object) -> None:
-    """Tell by a `Link` header where the list goes on."""
+def add_next_link(request: Request, response: Response, *, before: object) -> None:
+    """Add a `Link` header with the URL of the next page (RFC 8288)."""
     url = request.url.include_query_params(before=before)
     response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
 
 
 class PageQuery(BaseModel):
-    """Which page of a list, newest first."""
+    """The requested page of a list, newest first."""
 
     model_config = ConfigDict(extra="forbid")
 
-    count: Annotated[int, Field(ge=1, le=100, description="How many to a page.")] = 10
-    page: Annotated[int, Field(ge=1, le=LAST_PAGE, description="From 1.")] = 1
+    count: Annotated[int, Field(ge=1, le=100, description="Number of items per page.")] = 10
+    page: Annotated[int, Field(ge=1, le=LAST_PAGE, description="Page number, from 1.")] = 1
 
     @property
     def offset(self) -> int:
-        """How many come before this page."""
+        """The number of items before this page."""
         return (self.page - 1) * self.count

@@ -1,4 +1,4 @@
-"""What must the API be told?"""
+"""Settings of the API service."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -17,17 +17,17 @@ from daybook_platform.settings import (
 
 
 class ApiSettings(DatabaseSettings, CacheSettings, CalendarSettings, LatenessSettings, LogSettings):
-    """Everything that the environment may say to the API."""
+    """The settings of the API, read from environment variables."""
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
     query_timeout: Seconds = timedelta(seconds=30)
-    """A request whose database does not answer for so long is refused."""
+    """Maximum time of one database statement of a request."""
     idempotency_retention: Seconds = timedelta(days=1)
-    """For how long a request that comes again with its `Idempotency-Key` is known."""
+    """Time for which an `Idempotency-Key` and its response are stored."""
     stream_timeout: Seconds = timedelta(seconds=60)
-    """A reader of a report who takes nothing for so long is cut off: it holds a snapshot."""
+    """Maximum time a report stream may stall; a stalled one keeps a snapshot open."""
     stream_limit: Annotated[int, Field(ge=1, le=1000)] = 16
-    """How many reports may be on their way at once; each has a connection to Postgres."""
+    """Maximum number of concurrent report streams; each uses a connection to Postgres."""
     event_readers: Annotated[int, Field(ge=1, le=10_000)] = 200
-    """How many may follow events at once; each is a connection that stays open."""
+    """Maximum number of concurrent event readers; each keeps a connection open."""

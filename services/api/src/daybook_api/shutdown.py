@@ -1,4 +1,4 @@
-"""How does an answer that has no end hear that the server stops?"""
+"""A hook that runs when a signal asks the server to stop, before it waits for open responses."""
 
 import asyncio
 import signal
@@ -9,29 +9,30 @@ from typing import Any
 
 
 @contextmanager
-def call_before_shutdown(act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` in the event loop when a signal asks the server to stop.
+def call_before_shutdown(callback: Callable[[], None]) -> Iterator[None]:
+    """Call `callback` in the event loop on SIGTERM or SIGINT, then run the previous handler.
 
-    The server first waits for all answers to end, and only then tells the application; an answer
-    without an end has to be told before.
+    uvicorn waits for all responses to complete before it runs the shutdown part of the lifespan;
+    responses without an end, such as server-sent events, must be closed earlier. Outside the main
+    thread, where Python allows no signal handlers, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def stop(number: int, frame: Any) -> None:
-        loop.call_soon_threadsafe(act)
-        then = before[signal.Signals(number)]
-        if callable(then):
-            then(number, frame)
+    def on_signal(number: int, frame: Any) -> None:
+        loop.call_soon_threadsafe(callback)
+        handler = previous[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
 
-    ours = {number: then for number, then in before.items() if callable(then)}
-    for number in ours:
-        signal.signal(number, stop)
+    replaced = {number: handler for number, handler in previous.items() if callable(handler)}
+    for number in replaced:
+        signal.signal(number, on_signal)
     try:
         yield
     finally:
-        for number, then in ours.items():
-            signal.signal(number, then)
+        for number, handler in replaced.items():
+            signal.signal(number, handler)

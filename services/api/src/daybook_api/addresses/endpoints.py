@@ -1,4 +1,4 @@
-"""/users/{user_id}/addresses: where a user has things delivered to."""
+"""/users/{user_id}/addresses: delivery addresses of a user."""
 
 from http import HTTPStatus
 from typing import Annotated, cast
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from daybook_api.addresses.schemas import Addresses, AddressIn, AddressOut, AddressPatch
 from daybook_api.dependencies import App
-from daybook_api.idempotency import CREATED, Idempotent
+from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.pagination import PageQuery, PathId
 from daybook_domain.catalog import queries, service
 from daybook_domain.catalog.service import AddressChanges, NewAddress
@@ -24,19 +24,23 @@ async def list_addresses(
         found, total = await queries.list_addresses(
             session, user_id=user_id, limit=query.count, offset=query.offset
         )
-    return Addresses(addresses=[AddressOut.model_validate(one) for one in found], total=total)
+    return Addresses(
+        addresses=[AddressOut.model_validate(address) for address in found], total=total
+    )
 
 
 @router.post(
-    "", status_code=HTTPStatus.CREATED, response_model=AddressOut, responses={201: CREATED}
+    "", status_code=HTTPStatus.CREATED, response_model=AddressOut, responses={201: CREATED_RESPONSE}
 )
-async def add_address(user_id: PathId, body: AddressIn, app: App, once: Idempotent) -> Response:
-    """Add an address of a user."""
+async def create_address(
+    user_id: PathId, body: AddressIn, app: App, idempotency: Idempotency
+) -> Response:
+    """Create an address of a user."""
     async with app.sessions.begin() as session:
-        if (known := await once.replay(session, body)) is not None:
-            return known
+        if (stored := await idempotency.replay(session, body)) is not None:
+            return stored
         address = await service.add_address(session, user_id, NewAddress(**body.model_dump()))
-        return await once.keep(
+        return await idempotency.store(
             session,
             AddressOut.model_validate(address),
             location=f"/users/{user_id}/addresses/{address.id}",
@@ -45,7 +49,7 @@ async def add_address(user_id: PathId, body: AddressIn, app: App, once: Idempote
 
 @router.get("/{address_id}")
 async def get_address(user_id: PathId, address_id: PathId, app: App) -> AddressOut:
-    """Show an address."""
+    """Get an address of a user."""
     async with app.sessions() as session:
         return AddressOut.model_validate(
             await queries.get_address(session, address_id, user_id=user_id)
@@ -56,7 +60,7 @@ async def get_address(user_id: PathId, address_id: PathId, app: App) -> AddressO
 async def change_address(
     user_id: PathId, address_id: PathId, body: AddressPatch, app: App
 ) -> AddressOut:
-    """Change what the body names."""
+    """Change the given fields of an address."""
     changes = cast("AddressChanges", body.model_dump(exclude_unset=True))
     async with app.sessions.begin() as session:
         return AddressOut.model_validate(
@@ -66,6 +70,6 @@ async def change_address(
 
 @router.delete("/{address_id}", status_code=HTTPStatus.NO_CONTENT)
 async def delete_address(user_id: PathId, address_id: PathId, app: App) -> None:
-    """Delete an address that no order goes to."""
+    """Delete an address that no order refers to."""
     async with app.sessions.begin() as session:
         await service.delete_address(session, address_id, user_id=user_id)

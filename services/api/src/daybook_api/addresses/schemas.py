@@ -9,7 +9,7 @@ from daybook_domain.validation import unset_field
 
 
 class AddressIn(BaseModel):
-    """An address to add; a primary one takes that from another."""
+    """An address to create; a primary one replaces the previous primary address."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -22,7 +22,7 @@ class AddressIn(BaseModel):
 
 
 class AddressPatch(BaseModel):
-    """What is to be different about an address; what is left out stays."""
+    """Changes of an address; omitted fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,7 +35,7 @@ class AddressPatch(BaseModel):
 
 
 class AddressOut(BaseModel):
-    """A place that a user has things delivered to."""
+    """A delivery address of a user."""
 
     model_config = ConfigDict(from_attributes=True)
 

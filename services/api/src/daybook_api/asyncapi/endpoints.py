@@ -1,4 +1,4 @@
-"""/asyncapi: what producers send by RabbitMQ."""
+"""GET /asyncapi: the contract of the RabbitMQ queues."""
 
 from typing import Any
 
@@ -10,6 +10,9 @@ router = APIRouter(tags=["intake"])
 
 
 @router.get("/asyncapi")
-async def document() -> dict[str, Any]:
-    """Give the AsyncAPI document of the queues, made of the very models that check messages."""
+async def get_asyncapi_document() -> dict[str, Any]:
+    """Get the AsyncAPI document of the intake queues.
+
+    It is generated from the models that validate the messages.
+    """
     return asyncapi.document()

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from daybook_api.dates import Day
-from daybook_api.pagination import Before, uuid_of
+from daybook_api.pagination import BeforeCursor, uuid_validator
 from daybook_domain.backfills.decisions import DayAction, DayDecision
 from daybook_domain.backfills.models import Backfill, BackfillMode, BackfillState
 from daybook_domain.backfills.queries import BackfillProgress
@@ -16,28 +16,30 @@ from daybook_domain.validation import Storable
 
 
 class BackfillOut(BaseModel):
-    """A range of dates that is built, and how far it has come."""
+    """A backfill: a range of dates to build, with its progress."""
 
     id: UUID
-    from_date: date = Field(serialization_alias="from")
-    to_date: date = Field(serialization_alias="to", description="Included.")
+    from_date: date = Field(serialization_alias="from", description="First date.")
+    to_date: date = Field(serialization_alias="to", description="Last date, inclusive.")
     mode: BackfillMode
     state: BackfillState
-    concurrency: int = Field(description="At most so many of its dates are under way at once.")
+    concurrency: int = Field(description="Maximum number of dates that are built at the same time.")
     reason: str | None
     requested_by: str | None
-    total: int = Field(description="How many dates it is about.")
-    done: int = Field(description="How many dates nothing more will become of.")
-    untouched: int = Field(description="How many dates have not been decided about.")
-    joined: int = Field(description="How many dates another run builds, or has built.")
-    outcomes: dict[str, int] = Field(description="How many dates have come to which outcome.")
-    per_minute: int = Field(description="How many dates were built within the last minute.")
+    total: int = Field(description="Number of dates in the range.")
+    done: int = Field(description="Number of dates with a final outcome.")
+    untouched: int = Field(description="Number of dates that are not processed yet.")
+    joined: int = Field(
+        description="Number of dates that were assigned to a run of another request."
+    )
+    outcomes: dict[str, int] = Field(description="Number of dates by outcome.")
+    per_minute: int = Field(description="Number of dates built within the last minute.")
     created_at: datetime
     finished_at: datetime | None
 
     @classmethod
     def of(cls, backfill: Backfill, progress: BackfillProgress) -> Self:
-        """Return what is told about a backfill."""
+        """Return the response body for a backfill."""
         return cls(
             **backfill.model_dump(),
             total=progress.total,
@@ -50,36 +52,40 @@ class BackfillOut(BaseModel):
 
 
 class BackfillRequested(BackfillOut):
-    """The backfill that will do the work."""
+    """The backfill that was created or joined by a request."""
 
-    already_going: bool = Field(description="The same range and mode was being built already.")
+    already_going: bool = Field(
+        description="True if the request joined an active backfill of the same range and mode."
+    )
 
 
-class DayVerdict(BaseModel):
-    """What would become of a date."""
+class BackfillPreviewDay(BaseModel):
+    """The decision that a backfill would make for one date."""
 
     report_date: date
     verdict: DayAction
-    run_id: UUID | None = Field(description="The run that would be joined.")
+    run_id: UUID | None = Field(description="Run that the date would be assigned to.")
 
 
 class BackfillPreview(BaseModel):
-    """What would become of a range of dates; nothing has been asked for."""
+    """The decisions that a backfill would make for the dates of a range; nothing was changed."""
 
     total: int
     verdicts: dict[DayAction, int]
-    days: list[DayVerdict]
+    days: list[BackfillPreviewDay]
 
     @classmethod
-    def of(cls, found: Sequence[tuple[date, DayDecision]]) -> Self:
-        """Return what is told about the decisions."""
-        verdicts = [decision.action for _, decision in found]
+    def of(cls, decisions: Sequence[tuple[date, DayDecision]]) -> Self:
+        """Return the response body for the decisions."""
+        verdicts = [decision.action for _, decision in decisions]
         return cls(
-            total=len(found),
+            total=len(decisions),
             verdicts={verdict: verdicts.count(verdict) for verdict in DayAction},
             days=[
-                DayVerdict(report_date=day, verdict=decision.action, run_id=decision.run_id)
-                for day, decision in found
+                BackfillPreviewDay(
+                    report_date=day, verdict=decision.action, run_id=decision.run_id
+                )
+                for day, decision in decisions
             ],
         )
 
@@ -88,17 +94,22 @@ class Backfills(BaseModel):
     """A page of backfills, newest first."""
 
     backfills: list[BackfillOut]
-    next: str | None = Field(description="What to send as `before` for the next page, if any.")
+    next: str | None = Field(
+        description="Value of `before` for the next page; null on the last page."
+    )
 
 
 class BackfillsQuery(BaseModel):
-    """Which backfills to list."""
+    """Filters of the list of backfills."""
 
     model_config = ConfigDict(extra="forbid")
 
-    state: Annotated[list[BackfillState], Field(description="One or more.")] = []
+    state: Annotated[
+        list[BackfillState],
+        Field(description="States to include; may be repeated. Default: all."),
+    ] = []
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    before: Before = None
+    before: BeforeCursor = None
 
 
 class BackfillDayOut(BaseModel):
@@ -117,26 +128,32 @@ class BackfillDayOut(BaseModel):
 
 
 class BackfillDays(BaseModel):
-    """A page of the dates that a backfill has come to."""
+    """A page of the dates that a backfill has processed, by date."""
 
     days: list[BackfillDayOut]
-    next: date | None = Field(description="What to send as `after` for the next page, if any.")
+    next: date | None = Field(
+        description="Value of `after` for the next page; null on the last page."
+    )
 
 
 class BackfillDaysQuery(BaseModel):
-    """Which dates to list."""
+    """Filters of the list of dates of a backfill."""
 
     model_config = ConfigDict(extra="forbid")
 
     outcome: Annotated[
-        list[Annotated[str, Storable]], Field(description="One or more.", max_length=20)
+        list[Annotated[str, Storable]],
+        Field(description="Outcomes to include; may be repeated. Default: all.", max_length=20),
     ] = []
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    after: Day | None = None
+    after: Annotated[
+        Day | None,
+        Field(description="Date behind which the page starts: `next` of the previous page."),
+    ] = None
 
 
 BackfillId = Annotated[
     UUID,
-    uuid_of("a backfill", listed_by="/report/backfills"),
+    uuid_validator("a backfill", listed_by="/report/backfills"),
     WithJsonSchema({"type": "string", "format": "uuid"}),
 ]

@@ -20,36 +20,32 @@ from daybook_domain.validation import Storable
 
 MAX_REDRIVE = 100_000
 
-
-_MOST_IDS = 100
-
+MAX_LISTED_IDS = 100
 
 Actor = Annotated[
     str,
     StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
     Storable,
-    Field(description="Who decides, for the record."),
+    Field(description="Name of the person or system that decides, for the audit trail."),
 ]
-
 
 Note = Annotated[str, StringConstraints(max_length=500, strip_whitespace=True), Storable]
 
-
 Encoding = Annotated[
-    Literal["utf-8", "base64"], Field(description="How `body` is to be read: text, or any bytes.")
+    Literal["utf-8", "base64"],
+    Field(description="Encoding of `body`: `utf-8` for text, `base64` for other bytes."),
 ]
 
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200), Storable]
 
-Part = Annotated[str, StringConstraints(min_length=1, max_length=200), Storable]
 
-
-class LetterOut(BaseModel):
+class DeadLetterOut(BaseModel):
     """A message that could not be processed."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: int
-    queue: str = Field(description="Where it was sent to.")
+    queue: str = Field(description="Queue that the message was sent to.")
     message_id: str | None
     reason_code: str
     reason: str
@@ -57,84 +53,88 @@ class LetterOut(BaseModel):
     first_failed_at: datetime
     last_failed_at: datetime
     state: DeadLetterState
-    available_at: datetime | None = Field(description="While it waits: not tried before.")
-    version: int = Field(description="Grows with each edit; a further edit has to name it.")
-    actor: str | None = Field(description="Who decided last.")
+    available_at: datetime | None = Field(
+        description="Earliest time of the next attempt, while waiting."
+    )
+    version: int = Field(description="Version, which each edit increases and must name.")
+    actor: str | None = Field(description="Actor of the latest decision.")
     note: str | None
-    excerpt: str = Field(description="The beginning of the body.")
+    excerpt: str = Field(description="First bytes of the body, as text.")
 
 
-class ActionOut(BaseModel):
-    """What was done with a letter."""
+class DeadLetterActionOut(BaseModel):
+    """An action on a dead letter."""
 
     model_config = ConfigDict(from_attributes=True)
 
     action: DeadLetterActionType
     actor: str
     note: str | None
-    digest_before: str | None = Field(description="SHA-256 of the body before.")
+    digest_before: str | None = Field(description="SHA-256 of the body before the action.")
     digest_after: str | None
     created_at: datetime
 
 
-class LetterDetail(LetterOut):
-    """All that is known about a message that could not be processed."""
+class DeadLetterDetail(DeadLetterOut):
+    """A dead letter with its body, headers and actions."""
 
     body: str
     encoding: Encoding
     headers: dict[str, Any]
-    actions: list[ActionOut]
+    actions: list[DeadLetterActionOut]
 
     @classmethod
-    def of(cls, letter: DeadLetter, actions: Sequence[DeadLetterAction]) -> Self:
-        """Return what is told about a letter."""
-        body, encoding = decode_body(letter.body)
+    def of(cls, dead_letter: DeadLetter, actions: Sequence[DeadLetterAction]) -> Self:
+        """Return the response body for a dead letter."""
+        body, encoding = decode_body(dead_letter.body)
         return cls.model_validate(
-            letter.model_dump(exclude={"body"})
+            dead_letter.model_dump(exclude={"body"})
             | {
                 "body": body,
                 "encoding": encoding,
-                "excerpt": excerpt(letter.body),
-                "actions": [ActionOut.model_validate(action) for action in actions],
+                "excerpt": excerpt(dead_letter.body),
+                "actions": [DeadLetterActionOut.model_validate(action) for action in actions],
             }
         )
 
 
-class Letters(BaseModel):
-    """A page of letters, newest first."""
+class DeadLetters(BaseModel):
+    """A page of dead letters, newest first."""
 
-    dead_letters: list[LetterOut]
-    next: int | None = Field(description="What to send as `before` for the next page, if any.")
+    dead_letters: list[DeadLetterOut]
+    next: int | None = Field(
+        description="Value of `before` for the next page; null on the last page."
+    )
 
 
-class WantedLetters(BaseModel):
-    """Which letters; what is left out counts as any."""
+class DeadLetterFilterIn(BaseModel):
+    """Filters of dead letters; an omitted filter matches all."""
 
     model_config = ConfigDict(extra="forbid")
 
-    queue: Part | None = None
+    queue: Text | None = None
     state: DeadLetterState | None = None
-    reason_code: Part | None = None
+    reason_code: Text | None = None
     text: Annotated[
-        Part | None, Field(description="A part of the reason, or of the body to the letter.")
+        Text | None, Field(description="Text within the reason, ignoring case, or within the body.")
     ] = None
 
-    def filter(self) -> DeadLetterFilter:
-        """Return what a letter must be like."""
+    def to_domain(self) -> DeadLetterFilter:
+        """Return the filter of the domain."""
         return DeadLetterFilter(
             queue=self.queue, state=self.state, reason_code=self.reason_code, text=self.text
         )
 
 
-class LettersQuery(WantedLetters):
-    """Which letters to list."""
+class DeadLettersQuery(DeadLetterFilterIn):
+    """Filters and position of the list of dead letters."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 50
-    before: Annotated[PathId | None, Field(description="`next` of the page before.")] = None
+    before: Annotated[PathId | None, Field(description="`next` of the previous page.")] = None
 
 
-class Decision(BaseModel):
-    """Who decides, and why."""
+class DeadLetterDecision(BaseModel):
+    """The actor of a decision, and the reason."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -142,39 +142,44 @@ class Decision(BaseModel):
     note: Note | None = None
 
 
-class Edit(Decision):
-    """Another body."""
+class DeadLetterEdit(DeadLetterDecision):
+    """A new body for a dead letter."""
 
     body: str
     encoding: Encoding = "utf-8"
-    version: Annotated[int, Field(ge=1, description="The version that was looked at.")]
+    version: Annotated[int, Field(ge=1, description="Version that the edit is based on.")]
 
 
-class Discard(Decision):
-    """Why a letter is not to be processed."""
+class DeadLetterDiscard(DeadLetterDecision):
+    """The reason for discarding a dead letter."""
 
     note: Annotated[Note, Field(min_length=1)]
 
 
-class Redrive(Decision):
-    """Which letters are to be processed again, of those that are kept."""
+class DeadLetterRedrive(DeadLetterDecision):
+    """A selection of kept dead letters to redrive."""
 
-    filter: WantedLetters = WantedLetters()
-    dry_run: bool = Field(default=False, description="Only tell which it would be.")
+    filter: DeadLetterFilterIn = DeadLetterFilterIn()
+    dry_run: bool = Field(default=False, description="Return the selection and change nothing.")
     rate: Annotated[
-        float | None, Field(gt=0, le=100_000, description="How many a second; null: all at once.")
+        float | None,
+        Field(
+            gt=0,
+            le=100_000,
+            description="Maximum number of messages per second. Default: no limit.",
+        ),
     ] = None
     limit: Annotated[int, Field(ge=1, le=MAX_REDRIVE)] = 1000
 
 
-class Redriven(BaseModel):
-    """Which letters are processed again, oldest first."""
+class DeadLetterRedriveResult(BaseModel):
+    """The dead letters that were redriven, oldest first."""
 
     count: int
-    ids: list[int] = Field(description=f"The first {_MOST_IDS} of them.")
+    ids: list[int] = Field(description=f"Ids of the first {MAX_LISTED_IDS} of them.")
     dry_run: bool
 
 
 def excerpt(body: bytes) -> str:
-    """Return the beginning of a body, for a list."""
+    """Return the first bytes of a body as text, for a list."""
     return body[: queries.EXCERPT_BYTES].decode(errors="replace")

@@ -1,38 +1,34 @@
-"""/events: runs, days and backfills as they change, as server-sent events."""
+"""GET /events: changes of runs, days and backfills as server-sent events."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from daybook_api.dependencies import App
-from daybook_api.event_hub import EventKind, Subscription
+from daybook_api.event_hub import EventKind
+from daybook_api.events.subscriptions import Subscribed
 
 router = APIRouter(tags=["events"])
 
 
-async def _subscribe(
-    app: App,
-    last_event_id: Annotated[
-        str | None, Header(description="The `id` of the last event that was read.", max_length=100)
-    ] = None,
-) -> AsyncIterator[Subscription]:
-    with app.events.subscribed(after=last_event_id) as subscription:
-        yield subscription
-
-
-Subscribed = Annotated[Subscription, Depends(_subscribe)]
-
-
 @router.get("/events", response_class=EventSourceResponse)
-async def events(
+async def stream_events(
     subscription: Subscribed,
-    kind: Annotated[list[EventKind] | None, Query(description="One or more.")] = None,
+    kind: Annotated[
+        list[EventKind] | None,
+        Query(
+            description="Kinds of events to receive; may be repeated. `many` and `reset` are always"
+            " sent. Default: all."
+        ),
+    ] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Tell of runs, days and backfills as they change; on `reset`, look at them again."""
-    wanted = {*kind, EventKind.MANY, EventKind.RESET} if kind else set(EventKind)
-    while news := await subscription.news():
-        for event in news:
-            if event.kind in wanted:
+    """Stream changes of runs, days and backfills.
+
+    After a `reset` event some changes may have been missed; query the current state again.
+    """
+    kinds = {*kind, EventKind.MANY, EventKind.RESET} if kind else set(EventKind)
+    while events := await subscription.next_events():
+        for event in events:
+            if event.kind in kinds:
                 yield ServerSentEvent(id=event.id, event=event.kind.value, data=event.data)

@@ -1,4 +1,4 @@
-"""Is this process alive, is it ready, and what does it count?"""
+"""/healthz, /readyz and /metrics: liveness, readiness and Prometheus metrics."""
 
 import asyncio
 from http import HTTPStatus
@@ -11,20 +11,23 @@ from sqlalchemy.exc import ProgrammingError
 from starlette.responses import JSONResponse, Response
 
 from daybook_api.dependencies import App, AppState
-from daybook_api.errors import MEDIA_TYPE, RETRY_AFTER
-from daybook_api.health.schemas import Dependency, Liveness, NotReady, Readiness
+from daybook_api.health.schemas import DependencyStatus, Liveness, NotReady, Readiness
+from daybook_api.problems import MEDIA_TYPE, RETRY_AFTER, HttpProblemCode, problem_type
 from daybook_domain.postgres_errors import is_outage
 
 router = APIRouter(tags=["operation"])
 
-PATIENCE_SECONDS = 2.0
-MOST_LATE_DAYS = 31
+CHECK_TIMEOUT_SECONDS = 2.0
+MAX_LATE_DAYS = 31
 
 
 @router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
-async def healthz() -> Liveness:
-    """Tell that the process lives; asks nobody else, so no outage elsewhere restarts it."""
+async def get_liveness() -> Liveness:
+    """Check that the process is alive.
+
+    No dependency is checked, so an outage elsewhere does not restart the process.
+    """
     return Liveness()
 
 
@@ -32,24 +35,30 @@ async def healthz() -> Liveness:
 @router.get(
     "/readyz",
     response_model=Readiness,
-    responses={503: {"description": "Not ready.", "content": {MEDIA_TYPE: {}}, "model": NotReady}},
+    responses={
+        503: {
+            "description": "The process is not ready.",
+            "content": {MEDIA_TYPE: {}},
+            "model": NotReady,
+        }
+    },
 )
-async def readyz(request: Request, app: App) -> Response:
-    """Tell whether Postgres answers within 2 seconds and has the tables."""
-    postgres = await _postgres(app)
+async def get_readiness(request: Request, app: App) -> Response:
+    """Check that Postgres responds within 2 seconds and has the tables."""
+    postgres = await _check_postgres(app)
     dependencies = {"postgres": postgres}
     if postgres.status == "up":
-        await _look_for_late_days(app)
-        late = [day.report_date for day in app.watch.late[-MOST_LATE_DAYS:]]
-        ready = Readiness(dependencies=dependencies, late_days=late)
+        await _refresh_late_days(app)
+        late_days = [day.report_date for day in app.lateness.late[-MAX_LATE_DAYS:]]
+        ready = Readiness(dependencies=dependencies, late_days=late_days)
         return JSONResponse(ready.model_dump(mode="json", exclude_none=True))
     status = HTTPStatus.SERVICE_UNAVAILABLE
     body = NotReady(
-        type="urn:daybook:problem:not_ready",
+        type=problem_type(HttpProblemCode.NOT_READY),
         title=status.phrase,
         status=status,
         detail=f"postgres: {postgres.detail}",
-        code="not_ready",
+        code=HttpProblemCode.NOT_READY,
         request_id=request.state.request_id,
         dependencies=dependencies,
     )
@@ -62,41 +71,41 @@ async def readyz(request: Request, app: App) -> Response:
 
 
 @router.get("/metrics", include_in_schema=False)
-async def metrics(app: App) -> Response:
-    """Give what was counted, for Prometheus."""
-    await _look_for_late_days(app)
+async def get_metrics(app: App) -> Response:
+    """Get the metrics in the Prometheus text format."""
+    await _refresh_late_days(app)
     return Response(generate_latest(app.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _look_for_late_days(app: AppState) -> None:
-    """Bring the watch up to date; if that cannot be had now, what it saw last stands."""
+async def _refresh_late_days(app: AppState) -> None:
+    """Refresh the late days; while the database is unavailable the previous ones remain."""
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await app.watch.look()
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            await app.lateness.look()
     except Exception as error:
         if not is_outage(error) and not isinstance(error, ProgrammingError):
             raise
 
 
-async def _postgres(app: AppState) -> Dependency:
-    began = perf_counter()
-    detail = await _what_is_wrong(app)
-    return Dependency(
-        status="up" if detail is None else "down",
-        seconds=round(perf_counter() - began, 4),
-        detail=detail,
+async def _check_postgres(app: AppState) -> DependencyStatus:
+    started = perf_counter()
+    problem = await _find_postgres_problem(app)
+    return DependencyStatus(
+        status="up" if problem is None else "down",
+        seconds=round(perf_counter() - started, 4),
+        detail=problem,
     )
 
 
-async def _what_is_wrong(app: AppState) -> str | None:
+async def _find_postgres_problem(app: AppState) -> str | None:
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS), app.sessions() as session:
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS), app.sessions() as session:
             migrated = await session.execute(text("SELECT to_regclass('report_runs') IS NOT NULL"))
     except TimeoutError:
-        return f"no answer within {PATIENCE_SECONDS:g} s"
+        return f"no response within {CHECK_TIMEOUT_SECONDS:g} s"
     except Exception as error:
         if not is_outage(error):
             raise
-        # Only the kind: the text of a foreign error may hold an address or a password.
+        # Only the class name: the text may contain an address or a password.
         return f"cannot be reached ({type(error).__name__})"
-    return None if migrated.scalar_one() else "has no tables yet; `daybook migrate` makes them"
+    return None if migrated.scalar_one() else "has no tables; run `daybook migrate`"

@@ -1,38 +1,38 @@
-"""Request and response bodies of health."""
+"""Response bodies of the health endpoints."""
 
 from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from daybook_api.errors import Problem
+from daybook_api.problems import Problem
 
 
 class Liveness(BaseModel):
-    """The event loop turns."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
-class Dependency(BaseModel):
-    """How something that we depend on does."""
+class DependencyStatus(BaseModel):
+    """The state of a service that the API depends on."""
 
     status: Literal["up", "down"]
-    seconds: float
-    """How long it took to find out."""
-    detail: str | None = None
+    seconds: float = Field(description="Duration of the check.")
+    detail: str | None = Field(default=None, description="The reason if it is down.")
 
 
 class Readiness(BaseModel):
-    """Requests can be answered."""
+    """The process can serve requests."""
 
     status: Literal["ready"] = "ready"
-    dependencies: dict[str, Dependency]
-    late_days: list[date]
-    """Reports that should be there and are not: the last month of them."""
+    dependencies: dict[str, DependencyStatus]
+    late_days: list[date] = Field(
+        description="Dates whose report is late, oldest first; at most the latest 31."
+    )
 
 
 class NotReady(Problem):
-    """Requests cannot be answered, because of the dependencies that are down."""
+    """The process cannot serve requests, because a dependency is down."""
 
-    dependencies: dict[str, Dependency]
+    dependencies: dict[str, DependencyStatus]

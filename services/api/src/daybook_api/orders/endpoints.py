@@ -1,4 +1,4 @@
-"""/orders: what was ordered."""
+"""/orders: placing, changing and deleting orders."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_api.dependencies import App
-from daybook_api.idempotency import CREATED, Idempotent
+from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.orders.schemas import OrderIn, OrderOut, OrderPatch, Orders, OrdersQuery
 from daybook_api.pagination import PathId
 from daybook_domain.errors import DaybookError
@@ -42,21 +42,21 @@ async def list_orders(query: Annotated[OrdersQuery, Query()], app: App) -> Order
     status_code=HTTPStatus.CREATED,
     response_model=OrderOut,
     responses={
-        200: {"model": OrderOut, "description": "An order of this `external_id` exists, the same."},
-        201: CREATED,
+        200: {"model": OrderOut, "description": "An equal order with this `external_id` exists."},
+        201: CREATED_RESPONSE,
     },
 )
-async def place_order(body: OrderIn, app: App, once: Idempotent) -> Response:
-    """Place an order, at the prices of this moment, and take its stock."""
+async def place_order(body: OrderIn, app: App, idempotency: Idempotency) -> Response:
+    """Place an order at the current prices and deduct its items from the stock."""
     async with app.sessions.begin() as session:
-        if (known := await once.replay(session, body)) is not None:
-            return known
-        (placed,) = await place_orders(session, [body.new()])
+        if (stored := await idempotency.replay(session, body)) is not None:
+            return stored
+        (placed,) = await place_orders(session, [body.to_domain()])
         if isinstance(placed, DaybookError):
             raise placed
-        return await once.keep(
+        return await idempotency.store(
             session,
-            await _told(session, placed.order_id),
+            await _get_order_out(session, placed.order_id),
             location=f"/orders/{placed.order_id}",
             status=HTTPStatus.OK if placed.duplicate else HTTPStatus.CREATED,
         )
@@ -64,26 +64,26 @@ async def place_order(body: OrderIn, app: App, once: Idempotent) -> Response:
 
 @router.get("/{order_id}")
 async def get_order(order_id: PathId, app: App) -> OrderOut:
-    """Show an order."""
+    """Get an order."""
     async with app.sessions() as session:
-        return await _told(session, order_id)
+        return await _get_order_out(session, order_id)
 
 
 @router.put("/{order_id}")
 async def change_order(order_id: PathId, body: OrderPatch, app: App) -> OrderOut:
-    """Change what the body names; new items replace all old ones, at the prices of this moment."""
+    """Change the given fields of an order; new items replace all items, at the current prices."""
     async with app.sessions.begin() as session:
         await service.change(session, order_id, changes=body.changes())
-        return await _told(session, order_id)
+        return await _get_order_out(session, order_id)
 
 
 @router.delete("/{order_id}", status_code=HTTPStatus.NO_CONTENT)
 async def delete_order(order_id: PathId, app: App) -> None:
-    """Delete an order that no report counts; pieces that are still in the house are put back."""
+    """Delete an order that no report contains; items that were not shipped return to the stock."""
     async with app.sessions.begin() as session:
         await service.delete(session, order_id)
 
 
-async def _told(session: AsyncSession, order_id: int) -> OrderOut:
+async def _get_order_out(session: AsyncSession, order_id: int) -> OrderOut:
     order = await queries.get_order(session, order_id)
     return OrderOut.of(order, (await queries.list_items(session, [order_id]))[order_id])

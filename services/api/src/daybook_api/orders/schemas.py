@@ -1,4 +1,4 @@
-"""What do bodies of orders look like?"""
+"""Request and response bodies of orders."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,8 +20,8 @@ from daybook_domain.orders.service import OrderChanges
 from daybook_domain.validation import Id, unset_field
 
 
-class ItemIn(BaseModel):
-    """So many pieces of one product."""
+class OrderItemIn(BaseModel):
+    """A product and the ordered quantity."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,10 +29,10 @@ class ItemIn(BaseModel):
     quantity: Quantity
 
 
-Items = Annotated[list[ItemIn], Field(min_length=1, max_length=MAX_ITEMS)]
+Items = Annotated[list[OrderItemIn], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
-def _items(items: Sequence[ItemIn]) -> tuple[NewItem, ...]:
+def _new_items(items: Sequence[OrderItemIn]) -> tuple[NewItem, ...]:
     return tuple(NewItem(item.product_id, item.quantity) for item in items)
 
 
@@ -42,25 +42,25 @@ class OrderIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     user_id: Id
-    delivery_address_id: Id = Field(description="One of the user's addresses.")
+    delivery_address_id: Id = Field(description="Id of an address of the user.")
     items: Items
     external_id: Annotated[
         ExternalId | None,
-        Field(description="Your own key: an order that comes again with it exists once."),
+        Field(description="Key of the order in your system; repeating it creates no second order."),
     ] = None
 
-    def new(self) -> NewOrder:
-        """Return what is to be placed."""
+    def to_domain(self) -> NewOrder:
+        """Return the order to place."""
         return NewOrder(
             user_id=self.user_id,
             delivery_address_id=self.delivery_address_id,
-            items=_items(self.items),
+            items=_new_items(self.items),
             external_id=self.external_id,
         )
 
 
 class OrderPatch(BaseModel):
-    """What is to be different about an order; what is left out stays."""
+    """Changes of an order; omitted fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,19 +69,19 @@ class OrderPatch(BaseModel):
     items: Items = unset_field()
 
     def changes(self) -> OrderChanges:
-        """Return what was named."""
+        """Return the given fields."""
         changes: OrderChanges = {}
         if "status" in self.model_fields_set:
             changes["status"] = self.status
         if "delivery_address_id" in self.model_fields_set:
             changes["delivery_address_id"] = self.delivery_address_id
         if "items" in self.model_fields_set:
-            changes["items"] = _items(self.items)
+            changes["items"] = _new_items(self.items)
         return changes
 
 
-class ItemOut(BaseModel):
-    """So many pieces of one product, at the price of that moment."""
+class OrderItemOut(BaseModel):
+    """A product and the ordered quantity, with the price when it was ordered."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -92,7 +92,7 @@ class ItemOut(BaseModel):
 
 
 class OrderOut(BaseModel):
-    """What a user ordered."""
+    """An order of a user."""
 
     id: int
     external_id: str | None
@@ -103,14 +103,14 @@ class OrderOut(BaseModel):
     order_date: datetime
     created_at: datetime
     updated_at: datetime
-    items: list[ItemOut]
+    items: list[OrderItemOut]
 
     @classmethod
     def of(cls, order: Order, items: Sequence[OrderItem]) -> Self:
-        """Return what is told about an order."""
+        """Return the response body for an order."""
         return cls(
             **order.model_dump(include=cls.model_fields.keys() - {"items"}),
-            items=[ItemOut.model_validate(item) for item in items],
+            items=[OrderItemOut.model_validate(item) for item in items],
         )
 
 
@@ -122,7 +122,7 @@ class Orders(BaseModel):
 
 
 class OrdersQuery(PageQuery):
-    """Which orders to list."""
+    """Filters and page of the list of orders."""
 
     user_id: PathId | None = None
     status: OrderStatus | None = None

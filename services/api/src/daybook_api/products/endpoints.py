@@ -1,4 +1,4 @@
-"""/products: what can be ordered."""
+"""/products: the catalogue of products."""
 
 from http import HTTPStatus
 from typing import Annotated, cast
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from daybook_api.cached_response import cached_response
 from daybook_api.dependencies import App
-from daybook_api.idempotency import CREATED, Idempotent
+from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.pagination import PathId
 from daybook_api.products.schemas import (
     ProductIn,
@@ -30,7 +30,7 @@ async def list_products(query: Annotated[ProductsQuery, Query()], app: App) -> P
     lowest, highest = query.min_price, query.max_price
     if lowest is not None and highest is not None and lowest > highest:
         raise Invalid(
-            f"the range is turned round: `min_price` ({lowest}) is above `max_price` ({highest}).",
+            f"`min_price` ({lowest}) is greater than `max_price` ({highest}).",
             field="min_price",
         )
     async with app.sessions() as session:
@@ -42,27 +42,27 @@ async def list_products(query: Annotated[ProductsQuery, Query()], app: App) -> P
             limit=query.count,
             offset=query.offset,
         )
-    return Products(products=[ProductOut.model_validate(one) for one in found], total=total)
+    return Products(products=[ProductOut.model_validate(product) for product in found], total=total)
 
 
 @router.post(
-    "", status_code=HTTPStatus.CREATED, response_model=ProductOut, responses={201: CREATED}
+    "", status_code=HTTPStatus.CREATED, response_model=ProductOut, responses={201: CREATED_RESPONSE}
 )
-async def add_product(body: ProductIn, app: App, once: Idempotent) -> Response:
-    """Add a product."""
+async def create_product(body: ProductIn, app: App, idempotency: Idempotency) -> Response:
+    """Create a product."""
     async with app.sessions.begin() as session:
-        if (known := await once.replay(session, body)) is not None:
-            return known
+        if (stored := await idempotency.replay(session, body)) is not None:
+            return stored
         (product_id,) = await service.add_products(session, [NewProduct(**body.model_dump())])
         product = await queries.get_product(session, product_id)
-        return await once.keep(
+        return await idempotency.store(
             session, ProductOut.model_validate(product), location=f"/products/{product_id}"
         )
 
 
 @router.get("/{product_id}", response_model=ProductOut)
 async def get_product(product_id: PathId, app: App) -> Response:
-    """Show a product."""
+    """Get a product."""
 
     async def fetch() -> ProductOut:
         async with app.sessions() as session:
@@ -75,7 +75,7 @@ async def get_product(product_id: PathId, app: App) -> Response:
 
 @router.put("/{product_id}")
 async def change_product(product_id: PathId, body: ProductPatch, app: App) -> ProductOut:
-    """Change what the body names; `stock_quantity` is what is left from then on."""
+    """Change the given fields of a product; `stock_quantity` replaces the current stock."""
     changes = cast("ProductChanges", body.model_dump(exclude_unset=True))
     async with app.sessions.begin() as session:
         return ProductOut.model_validate(

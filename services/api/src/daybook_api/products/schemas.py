@@ -19,7 +19,7 @@ from daybook_domain.validation import Storable, unset_field
 
 
 class ProductIn(BaseModel):
-    """A product to add."""
+    """A product to create."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,7 +30,7 @@ class ProductIn(BaseModel):
 
 
 class ProductPatch(BaseModel):
-    """What is to be different about a product; what is left out stays."""
+    """Changes of a product; omitted fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,7 +41,7 @@ class ProductPatch(BaseModel):
 
 
 class ProductOut(BaseModel):
-    """A thing that can be ordered."""
+    """A product of the catalogue."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -49,7 +49,7 @@ class ProductOut(BaseModel):
     name: str
     description: str | None
     price: Money
-    stock_quantity: int = Field(description="How many pieces are left.")
+    stock_quantity: int = Field(description="Number of pieces in stock.")
     created_at: datetime
     updated_at: datetime
 
@@ -65,13 +65,13 @@ PriceBound = Annotated[Decimal, Field(ge=0, le=MAX_AMOUNT)]
 
 
 class ProductsQuery(PageQuery):
-    """Which products to list."""
+    """Filters and page of the list of products."""
 
     name: Annotated[
         str | None,
         StringConstraints(max_length=200),
         Storable,
-        Field(description="A part of the name, in upper or lower case."),
+        Field(description="Text within the name, ignoring case."),
     ] = None
     min_price: PriceBound | None = None
     max_price: PriceBound | None = None

@@ -1,4 +1,4 @@
-"""GET /report/days: what is known about the reports of days."""
+"""GET /report/days: states of the reports of days."""
 
 from datetime import date, timedelta
 from typing import Annotated
@@ -7,7 +7,13 @@ from fastapi import APIRouter, Query
 
 from daybook_api.dates import Day
 from daybook_api.dependencies import App
-from daybook_api.report_days.schemas import DEFAULT_DAYS, DayOut, Days, DaysQuery
+from daybook_api.report_days.schemas import (
+    DEFAULT_DAYS,
+    MAX_DAYS,
+    ReportDayOut,
+    ReportDays,
+    ReportDaysQuery,
+)
 from daybook_domain import clock
 from daybook_domain.errors import Invalid
 from daybook_domain.reports import queries
@@ -16,12 +22,10 @@ from daybook_domain.schedules.lateness import find_expectation
 
 router = APIRouter(prefix="/report/days", tags=["days"])
 
-MAX_DAYS = 3660
-
 
 @router.get("")
-async def list_days(query: Annotated[DaysQuery, Query()], app: App) -> Days:
-    """List days; one without a report is `absent`, and one to come is not listed."""
+async def list_report_days(query: Annotated[ReportDaysQuery, Query()], app: App) -> ReportDays:
+    """List the days of a range up to the current one; a day without a report is `absent`."""
     today = await app.today()
     first, last = _range(query, today=today)
     async with app.sessions() as session:
@@ -29,12 +33,14 @@ async def list_days(query: Annotated[DaysQuery, Query()], app: App) -> Days:
             day.report_date: day for day in await queries.list_days(session, first=first, last=last)
         }
         now = await clock.now(session)
-        promised = await find_expectation(session, timezone=app.timezone, late_after=app.late_after)
+        expectation = await find_expectation(
+            session, timezone=app.timezone, late_after=app.late_after
+        )
     dates = (first + timedelta(days=n) for n in range((last - first).days + 1))
-    return Days(
+    return ReportDays(
         timezone=app.timezone,
         days=[
-            _tell(day, built.get(day)).expected(promised, now=now)
+            _day_out(day, built.get(day)).with_expectation(expectation, now=now)
             for day in dates
             if day <= today or day in built
         ],
@@ -42,21 +48,21 @@ async def list_days(query: Annotated[DaysQuery, Query()], app: App) -> Days:
 
 
 @router.get("/{day}")
-async def get_day(day: Day, app: App) -> DayOut:
-    """Show a day that has a report."""
+async def get_report_day(day: Day, app: App) -> ReportDayOut:
+    """Get the state of the report of one day."""
     async with app.sessions() as session:
-        found = DayOut.of(await queries.get_day(session, day))
-        promised = await find_expectation(session, timezone=app.timezone, late_after=app.late_after)
-        return found.expected(promised, now=await clock.now(session))
+        found = ReportDayOut.of(await queries.get_day(session, day))
+        expectation = await find_expectation(
+            session, timezone=app.timezone, late_after=app.late_after
+        )
+        return found.with_expectation(expectation, now=await clock.now(session))
 
 
-def _range(query: DaysQuery, *, today: date) -> tuple[date, date]:
+def _range(query: ReportDaysQuery, *, today: date) -> tuple[date, date]:
     last = query.last or max(today, query.first or today)
     first = query.first or last - timedelta(days=DEFAULT_DAYS - 1)
     if first > last:
-        raise Invalid(
-            f"the range is turned round: `from` ({first}) is after `to` ({last}).", field="from"
-        )
+        raise Invalid(f"`from` ({first}) is after `to` ({last}).", field="from")
     if (last - first).days >= MAX_DAYS:
         raise Invalid(
             f"the range has {(last - first).days + 1} days; expected at most {MAX_DAYS}.",
@@ -65,7 +71,7 @@ def _range(query: DaysQuery, *, today: date) -> tuple[date, date]:
     return first, last
 
 
-def _tell(day: date, built: ReportDay | None) -> DayOut:
+def _day_out(day: date, built: ReportDay | None) -> ReportDayOut:
     if built is None:
-        return DayOut(report_date=day, state=DayState.ABSENT)
-    return DayOut.of(built)
+        return ReportDayOut(report_date=day, state=DayState.ABSENT)
+    return ReportDayOut.of(built)

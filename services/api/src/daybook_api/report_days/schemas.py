@@ -11,41 +11,49 @@ from daybook_domain.reports.models import DayState, ReportDay
 from daybook_domain.schedules.lateness import Expectation
 
 DEFAULT_DAYS = 31
+MAX_DAYS = 3660
 
 
-class DayOut(BaseModel):
-    """What is known about the report of one business day; all but the date null when absent."""
+class ReportDayOut(BaseModel):
+    """The state of the report of one business day."""
 
     report_date: date
     state: DayState
-    revision: int = Field(default=0, description="Grows whenever a row changed; 0 when absent.")
+    revision: int = Field(
+        default=0, description="Revision, which increases whenever a row changes; 0 if absent."
+    )
     orders_count: int | None = None
     products_count: int | None = None
-    digest: str | None = Field(default=None, description="The same for the same rows.")
+    digest: str | None = Field(
+        default=None, description="Digest of the rows: equal rows have equal digests."
+    )
     data_through: datetime | None = Field(
-        default=None, description="Every order committed before this instant is in the report."
+        default=None, description="The report contains every order committed before this time."
     )
-    built_at: datetime | None = Field(default=None, description="When the rows last changed.")
+    built_at: datetime | None = Field(default=None, description="Time of the last row change.")
     sealed_at: datetime | None = Field(
-        default=None, description="When it was first built after the day had ended."
+        default=None, description="Time of the first build after the end of the day."
     )
-    last_run_id: UUID | None = Field(default=None, description="The run that made this revision.")
+    last_run_id: UUID | None = Field(
+        default=None, description="Run that created the current revision."
+    )
     due_at: datetime | None = Field(
-        default=None, description="When the daily schedule is to have it sealed."
+        default=None, description="Time by which the daily schedule should seal the report."
     )
     late: bool = Field(
-        default=False, description="Not sealed, `DAYBOOK_LATE_AFTER` seconds after it was due."
+        default=False,
+        description="True if the report is not sealed `DAYBOOK_LATE_AFTER` seconds after `due_at`.",
     )
 
     @classmethod
     def of(cls, day: ReportDay) -> Self:
-        """Return what is told about a built day."""
+        """Return the response body for a built day."""
         state = DayState.PROVISIONAL if day.sealed_at is None else DayState.SEALED
-        told = cls.model_fields.keys() - {"state", "due_at", "late"}
-        return cls(state=state, **day.model_dump(include=told))
+        columns = cls.model_fields.keys() - {"state", "due_at", "late"}
+        return cls(state=state, **day.model_dump(include=columns))
 
-    def expected(self, expectation: Expectation | None, *, now: datetime) -> Self:
-        """Return the same, with when it was due and whether it is late."""
+    def with_expectation(self, expectation: Expectation | None, *, now: datetime) -> Self:
+        """Return a copy with `due_at` and `late` set, if the date has a due time."""
         if expectation is None:
             return self
         sealed = self.state is DayState.SEALED
@@ -54,19 +62,23 @@ class DayOut(BaseModel):
         return self.model_copy(update={"late": late, "due_at": due})
 
 
-class Days(BaseModel):
-    """Days, oldest first, without gaps."""
+class ReportDays(BaseModel):
+    """A range of days without gaps, oldest first."""
 
     timezone: str
-    days: list[DayOut]
+    days: list[ReportDayOut]
 
 
-class DaysQuery(BaseModel):
-    """Which days to list."""
+class ReportDaysQuery(BaseModel):
+    """The range of days to list."""
 
     model_config = ConfigDict(extra="forbid")
 
     first: Day | None = Field(
-        default=None, alias="from", description=f"{DEFAULT_DAYS} days up to `to` when left out."
+        default=None,
+        alias="from",
+        description=f"First date. Default: {DEFAULT_DAYS} days, ending with `to`.",
     )
-    last: Day | None = Field(default=None, alias="to", description="Today when left out.")
+    last: Day | None = Field(
+        default=None, alias="to", description="Last date. Default: the current business day."
+    )

@@ -1,37 +1,37 @@
-"""In which format does a caller want a report?"""
+"""Choice of the report format from `format=` and `Accept` (RFC 9110 section 12.5.1)."""
 
 from collections.abc import Iterator
 
 from daybook_api.errors import NotAcceptable
 from daybook_domain.reports.rendering import Format
 
-_BY_MEDIA_TYPE = {format.media_type: format for format in Format}
 
+def negotiate_format(*, requested: str | None, accept: str | None) -> Format:
+    """Return the requested format, or else the one with the highest quality in `accept`.
 
-def choose(*, asked: str | None, accept: str | None) -> Format:
-    """Return the format that `format=` names, or else the one that `Accept` likes best.
-
-    Raises `NotAcceptable`. Source: RFC 9110 §12.5.1; between equals the first of `Format` wins.
+    Between equal qualities the first member of `Format` wins. Raises `NotAcceptable`.
     """
-    if asked is not None:
+    if requested is not None:
         try:
-            return Format(asked)
+            return Format(requested)
         except ValueError:
-            raise NotAcceptable(f"There is no format {asked[:40]!r}; {_offer()}") from None
+            raise NotAcceptable(
+                f"Unknown format {requested[:40]!r}; {_supported_formats()}"
+            ) from None
     if accept is None or accept.strip() in {"", "*/*"}:
         return Format.JSON
-    liked = list(_ranges(accept))
-    best = max(Format, key=lambda format: _quality(format, liked))
-    if _quality(best, liked) <= 0:
-        raise NotAcceptable(f"None of what Accept names is to be had; {_offer()}")
+    ranges = list(_media_ranges(accept))
+    best = max(Format, key=lambda format: _quality(format, ranges))
+    if _quality(best, ranges) <= 0:
+        raise NotAcceptable(f"No acceptable media type in Accept; {_supported_formats()}")
     return best
 
 
-def _offer() -> str:
-    return "there is " + ", ".join(f"{format} ({format.media_type})" for format in Format) + "."
+def _supported_formats() -> str:
+    return "expected " + ", ".join(f"{format} ({format.media_type})" for format in Format) + "."
 
 
-def _ranges(accept: str) -> Iterator[tuple[str, float]]:
+def _media_ranges(accept: str) -> Iterator[tuple[str, float]]:
     for part in accept.split(","):
         name, *parameters = (piece.strip() for piece in part.lower().split(";"))
         quality = 1.0
@@ -46,10 +46,10 @@ def _ranges(accept: str) -> Iterator[tuple[str, float]]:
 
 
 def _quality(format: Format, ranges: list[tuple[str, float]]) -> float:
-    """Return how much `format` is liked: the most specific range that names it decides."""
+    """Return the quality of `format`, which is that of the most specific range that matches."""
     kind = format.media_type.partition("/")[0]
     for name in (format.media_type, f"{kind}/*", "*/*"):
-        found = [quality for range_, quality in ranges if range_ == name]
-        if found:
-            return max(found)
+        matching = [quality for range_, quality in ranges if range_ == name]
+        if matching:
+            return max(matching)
     return 0.0

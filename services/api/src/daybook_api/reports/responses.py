@@ -1,4 +1,4 @@
-"""How is a report sent?"""
+"""HTTP responses with a report as the body: buffered, streamed, or without a body."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from daybook_api import etags
-from daybook_api.reports.streams import ReportStream
+from daybook_api.reports.reader import ReportStream
 from daybook_domain.reports.models import DayState
 from daybook_domain.reports.rendering import Edition, Format
 
@@ -17,17 +17,17 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def matches_etag(edition: Edition, format: Format, *, if_none_match: Sequence[str]) -> bool:
-    """Tell whether the caller has these very bytes (RFC 9110 §13.1.2, weak comparison)."""
-    known = {tag.removeprefix("W/") for tag in etags.named(if_none_match)}
+    """Return whether the client has these bytes (RFC 9110 section 13.1.2, weak comparison)."""
+    known = {tag.removeprefix("W/") for tag in etags.parse_etags(if_none_match)}
     return edition.etag(format) in known or (
         etags.ANY in known and edition.state is not DayState.ABSENT
     )
 
 
 class BufferedReport(Response):
-    """Sends what is in memory: a small report, or nothing but what is told about one."""
+    """A response with a small report, or with the headers of a report and no body."""
 
-    # Starlette would tell the length of the body; that of a report is told neither here nor there.
+    # Starlette would add a Content-Length; reports, buffered or streamed, have none.
     body = None  # type: ignore[assignment]
 
     def __init__(
@@ -44,16 +44,16 @@ class BufferedReport(Response):
         self.init_headers(_headers(edition, format))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        await _start(self, send)
+        """Send the response."""
+        await _send_start(self, send)
         await send({"type": "http.response.body", "body": self._document})
 
 
 class StreamedReport(Response):
-    """Sends a report, no faster than its reader takes it, and closes the stream in any case.
+    """A response that streams a report as fast as the client reads, and always closes the stream.
 
-    When it cannot be completed it just ends: the server then closes the connection, and the
-    reader, who waits for the last chunk, sees that something is missing.
+    When the report cannot be completed, the response ends without a last chunk: the server closes
+    the connection, and the client detects the truncated body.
     """
 
     body = None  # type: ignore[assignment]
@@ -65,29 +65,29 @@ class StreamedReport(Response):
         self.init_headers(_headers(stream.edition, format))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         try:
-            await self._send_while_listening(receive, send)
+            await self._send_until_disconnect(receive, send)
         finally:
             await self._stream.close()
 
-    async def _send_while_listening(self, receive: Receive, send: Send) -> None:
+    async def _send_until_disconnect(self, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(_disconnected(receive))
+        disconnecting = asyncio.create_task(_wait_for_disconnect(receive))
         try:
-            await asyncio.wait([sending, leaving], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([sending, disconnecting], return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 _log_failure(sending, self._stream.edition)
         finally:
             sending.cancel()
-            leaving.cancel()
-            await asyncio.wait([sending, leaving])
+            disconnecting.cancel()
+            await asyncio.wait([sending, disconnecting])
 
     async def _send(self, send: Send) -> None:
-        await _start(self, send)
+        await _send_start(self, send)
         async for piece in self._stream.pieces():
-            # A reader who takes nothing holds a snapshot, which holds back the vacuum.
-            async with asyncio.timeout(self._stream.patience.total_seconds()):
+            # A stalled client keeps a snapshot open, which delays vacuum.
+            async with asyncio.timeout(self._stream.stall_timeout.total_seconds()):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
@@ -99,7 +99,7 @@ def _headers(edition: Edition, format: Format) -> dict[str, str]:
     return {
         "Content-Type": content_type,
         "ETag": edition.etag(format),
-        # Keep it, but ask each time: a late order may make a new revision of any day.
+        # Clients must revalidate: a late order may create a new revision of any day.
         "Cache-Control": "no-cache",
         "Vary": "Accept",
         "Daybook-Report-Date": edition.day.isoformat(),
@@ -108,7 +108,7 @@ def _headers(edition: Edition, format: Format) -> dict[str, str]:
     }
 
 
-async def _start(response: Response, send: Send) -> None:
+async def _send_start(response: Response, send: Send) -> None:
     await send(
         {
             "type": "http.response.start",
@@ -118,7 +118,7 @@ async def _start(response: Response, send: Send) -> None:
     )
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -126,6 +126,6 @@ async def _disconnected(receive: Receive) -> None:
 def _log_failure(sending: asyncio.Task[None], edition: Edition) -> None:
     error = sending.exception()
     if isinstance(error, TimeoutError):
-        log.warning("a report was cut off: nothing moved for too long", day=str(edition.day))
+        log.warning("report stream aborted: stall timeout", day=str(edition.day))
     elif error is not None:
-        log.warning("a report was cut off", day=str(edition.day), error=repr(error))
+        log.warning("report stream aborted", day=str(edition.day), error=repr(error))

@@ -8,17 +8,17 @@ from daybook_api.dates import Day
 
 
 class ReportRow(BaseModel):
-    """What a report says about one order of its day."""
+    """The report row of one order."""
 
     id: int
     report_at: date
     order_id: int
-    count_product: int = Field(ge=0, description="The sum of the quantities of its items.")
+    count_product: int = Field(ge=0, description="Sum of the quantities of the order's items.")
     created_at: datetime
 
 
 class ReportQuery(BaseModel):
-    """Which report, in which form."""
+    """The date and the format of the requested report."""
 
     model_config = ConfigDict(extra="forbid")
 

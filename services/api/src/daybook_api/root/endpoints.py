@@ -1,4 +1,4 @@
-"""What is at the root?"""
+"""GET /: the index of the API."""
 
 from fastapi import APIRouter
 
@@ -6,8 +6,8 @@ router = APIRouter(tags=["operation"])
 
 
 @router.get("/", include_in_schema=False)
-async def index() -> dict[str, str]:
-    """Point at what there is."""
+async def get_index() -> dict[str, str]:
+    """Get the paths of the API."""
     return {
         "service": "Daybook",
         "docs": "/docs",

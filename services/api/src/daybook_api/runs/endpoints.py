@@ -1,21 +1,29 @@
-"""POST and GET /report/runs: asking for a report to be built, and what came of it."""
+"""/report/runs: requesting, listing, cancelling and retrying runs."""
 
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_api import cursors
 from daybook_api.backfills.schemas import BackfillOut, BackfillPreview, BackfillRequested
 from daybook_api.dependencies import App, AppState
-from daybook_api.idempotency import CREATED, Idempotent, IdempotentRequest
-from daybook_api.pagination import link_next
-from daybook_api.runs.schemas import CancelIn, RunId, RunIn, RunOut, RunRequested, Runs, RunsQuery
+from daybook_api.idempotency import CREATED_RESPONSE, Idempotency, IdempotentRequest
+from daybook_api.pagination import add_next_link
+from daybook_api.runs.responses import accepted_run
+from daybook_api.runs.schemas import (
+    RunCancelIn,
+    RunId,
+    RunIn,
+    RunOut,
+    RunRequested,
+    Runs,
+    RunsQuery,
+)
 from daybook_domain import clock
+from daybook_domain.backfills import queries as backfill_queries
 from daybook_domain.backfills import service as backfills
-from daybook_domain.backfills.queries import get_progress as progress_of
 from daybook_domain.backfills.service import BackfillRange
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.runs import cancellation, queries, requests, retries
@@ -28,31 +36,31 @@ router = APIRouter(prefix="/report/runs", tags=["runs"])
     "",
     status_code=HTTPStatus.ACCEPTED,
     response_model=RunRequested | BackfillRequested,
-    responses={202: CREATED, 200: {"model": BackfillPreview, "description": "A dry run."}},
+    responses={
+        202: CREATED_RESPONSE,
+        200: {"model": BackfillPreview, "description": "The result of a dry run."},
+    },
 )
-async def request_run(body: RunIn, app: App, once: Idempotent) -> Response:
-    """Ask for the report of a day, or of each day of a range.
+async def request_run(body: RunIn, app: App, idempotency: Idempotency) -> Response:
+    """Request the report of one date, or of each date of a range.
 
-    A day joins the run that waits for it, if one does. A range is a backfill: a few of its days
-    are built at a time, after whatever is more urgent. The same range again joins the backfill
-    that is going on.
+    If a run of the date is waiting, the request joins it. A range becomes a backfill, which builds
+    a few dates at a time, with lower priority than other runs. If a backfill of the same range and
+    mode is active, the request joins it.
     """
-    wanted = body.range
-    if wanted is None:
-        return await _request_day(body, app, once)
+    requested_range = body.range
+    if requested_range is None:
+        return await _request_date(body, app, idempotency)
     if body.dry_run:
-        async with app.sessions() as session:
-            now = await clock.now(session)
-            found = await backfills.preview(session, wanted=wanted, timezone=app.timezone, now=now)
-        return JSONResponse(BackfillPreview.of(found).model_dump(mode="json", by_alias=True))
-    return await _request_range(body, wanted, app, once)
+        return await _preview_range(requested_range, app)
+    return await _request_range(body, requested_range, app, idempotency)
 
 
-async def _request_day(body: RunIn, app: AppState, once: IdempotentRequest) -> Response:
+async def _request_date(body: RunIn, app: AppState, idempotency: IdempotentRequest) -> Response:
     day = business_day(body.date, timezone=app.timezone)
     async with app.sessions.begin() as session:
-        if (known := await once.replay(session, body)) is not None:
-            return known
+        if (stored := await idempotency.replay(session, body)) is not None:
+            return stored
         requested = await requests.request(
             session,
             day=day,
@@ -60,43 +68,41 @@ async def _request_day(body: RunIn, app: AppState, once: IdempotentRequest) -> R
             now=await clock.now(session),
             reason=body.reason,
         )
-        return await keep_requested(session, requested, once)
+        return await accepted_run(session, requested, idempotency=idempotency)
 
 
-async def keep_requested(
-    session: AsyncSession, requested: requests.RequestedRun, once: IdempotentRequest
-) -> Response:
-    """Return the answer that tells of the run that was asked for, and remember it."""
-    run = RunOut.model_validate(requested.run)
-    return await once.keep(
-        session,
-        RunRequested(**run.model_dump(), joined=requested.joined),
-        location=f"/report/runs/{run.id}",
-        status=HTTPStatus.ACCEPTED,
-    )
+async def _preview_range(requested_range: BackfillRange, app: AppState) -> Response:
+    async with app.sessions() as session:
+        decisions = await backfills.preview(
+            session,
+            wanted=requested_range,
+            timezone=app.timezone,
+            now=await clock.now(session),
+        )
+    return JSONResponse(BackfillPreview.of(decisions).model_dump(mode="json", by_alias=True))
 
 
 async def _request_range(
-    body: RunIn, wanted: BackfillRange, app: AppState, once: IdempotentRequest
+    body: RunIn, requested_range: BackfillRange, app: AppState, idempotency: IdempotentRequest
 ) -> Response:
     async with app.sessions.begin() as session:
-        if (known := await once.replay(session, body)) is not None:
-            return known
+        if (stored := await idempotency.replay(session, body)) is not None:
+            return stored
         now = await clock.now(session)
         requested = await backfills.request(
             session,
-            wanted=wanted,
+            wanted=requested_range,
             timezone=app.timezone,
             now=now,
             concurrency=body.concurrency,
             reason=body.reason,
         )
-        progress = await progress_of(session, [requested.backfill], now=now)
         backfill = requested.backfill
-        told = BackfillOut.of(backfill, progress[backfill.id])
-        return await once.keep(
+        progress = await backfill_queries.get_progress(session, [backfill], now=now)
+        shown = BackfillOut.of(backfill, progress[backfill.id])
+        return await idempotency.store(
             session,
-            BackfillRequested(**told.model_dump(), already_going=requested.joined),
+            BackfillRequested(**shown.model_dump(), already_going=requested.joined),
             location=f"/report/backfills/{backfill.id}",
             status=HTTPStatus.ACCEPTED,
         )
@@ -115,20 +121,23 @@ async def list_runs(
             states=query.state,
             trigger=query.trigger,
             before=before,
-            # One more than asked for tells whether there is a next page.
+            # One more than requested shows whether a next page exists.
             limit=query.limit + 1,
         )
-    shown = found[: query.limit]
-    following = None
+    page = found[: query.limit]
+    next_cursor = None
     if len(found) > query.limit:
-        following = cursors.encode(shown[-1].created_at, shown[-1].id)
-        link_next(request, response, following)
-    return Runs(runs=[RunOut.model_validate(run) for run in shown], next=following)
+        next_cursor = cursors.encode(page[-1].created_at, page[-1].id)
+        add_next_link(request, response, before=next_cursor)
+    return Runs(runs=[RunOut.model_validate(run) for run in page], next=next_cursor)
 
 
 @router.post("/{run_id}/cancel")
-async def cancel_run(run_id: RunId, app: App, body: CancelIn | None = None) -> RunOut:
-    """End a run that has not ended, and the fires that joined it; no worker can finish it then."""
+async def cancel_run(run_id: RunId, app: App, body: RunCancelIn | None = None) -> RunOut:
+    """Cancel a run that has not ended, and the fires that joined it.
+
+    A worker that is building it cannot commit the result.
+    """
     async with app.sessions.begin() as session:
         run = await cancellation.cancel(
             session,
@@ -141,7 +150,10 @@ async def cancel_run(run_id: RunId, app: App, body: CancelIn | None = None) -> R
 
 @router.post("/{run_id}/retry", status_code=HTTPStatus.ACCEPTED)
 async def retry_run(run_id: RunId, app: App) -> RunOut:
-    """Let a run that failed, was cancelled, skipped or missed wait again, or join who waits."""
+    """Retry a run that failed, was cancelled, skipped or missed.
+
+    If another run of the date is waiting, the retried run joins it.
+    """
     async with app.sessions.begin() as session:
         run = await retries.retry(session, run_id, now=await clock.now(session))
     return RunOut.model_validate(run)
@@ -149,6 +161,6 @@ async def retry_run(run_id: RunId, app: App) -> RunOut:
 
 @router.get("/{run_id}")
 async def get_run(run_id: RunId, app: App) -> RunOut:
-    """Show a run: its progress and its outcome."""
+    """Get a run, with its progress and result."""
     async with app.sessions() as session:
         return RunOut.model_validate(await queries.get_run(session, run_id))

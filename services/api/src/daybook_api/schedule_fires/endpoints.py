@@ -1,4 +1,4 @@
-"""GET /schedules/preview and /schedules/{id}/fires: what will be due, and what became of it."""
+"""GET /schedules/preview and /schedules/{id}/fires: future and past fires of schedules."""
 
 import asyncio
 from datetime import date, datetime, timedelta
@@ -9,14 +9,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from daybook_api import cursors
 from daybook_api.dependencies import App
-from daybook_api.pagination import link_next
+from daybook_api.pagination import add_next_link
 from daybook_api.schedule_fires.schemas import (
-    FireOut,
-    Fires,
-    FiresQuery,
-    Preview,
-    PreviewQuery,
-    UpcomingOut,
+    ScheduleFireOut,
+    ScheduleFires,
+    ScheduleFiresQuery,
+    SchedulePreview,
+    SchedulePreviewQuery,
+    UpcomingFireOut,
 )
 from daybook_api.schedules.schemas import ScheduleId
 from daybook_domain import clock
@@ -31,8 +31,10 @@ router = APIRouter(prefix="/schedules", tags=["schedules"])
 
 
 @router.get("/preview")
-async def preview(query: Annotated[PreviewQuery, Query()], app: App) -> Preview:
-    """Tell when a schedule would fire, and what it would report, without making it."""
+async def preview_schedule(
+    query: Annotated[SchedulePreviewQuery, Query()], app: App
+) -> SchedulePreview:
+    """Preview the fires of a schedule and the dates they would report, without creating it."""
     timezone = query.timezone or app.timezone
     due_times.validate(query.cron)
     definitions.validate_zone(timezone)
@@ -41,8 +43,8 @@ async def preview(query: Annotated[PreviewQuery, Query()], app: App) -> Preview:
     if after is None:
         async with app.sessions() as session:
             after = await clock.now(session)
-    # Up to a tenth of a second of computing, for which no other request should wait.
-    found = await asyncio.to_thread(
+    # Takes up to a tenth of a second of CPU time, so it must not block the event loop.
+    upcoming = await asyncio.to_thread(
         list_upcoming,
         query.cron,
         timezone=timezone,
@@ -50,36 +52,38 @@ async def preview(query: Annotated[PreviewQuery, Query()], app: App) -> Preview:
         after=after,
         count=query.count,
     )
-    return Preview(
+    return SchedulePreview(
         cron=query.cron,
         timezone=timezone,
         report_offset_days=query.report_offset_days,
-        fires=[_tell(fire) for fire in found],
+        fires=[_upcoming_out(fire) for fire in upcoming],
         until=search_end(after),
     )
 
 
-def _tell(fire: UpcomingFire) -> UpcomingOut:
-    return UpcomingOut(at=fire.at, local=fire.local, report_date=fire.report_date, mark=fire.mark)
+def _upcoming_out(fire: UpcomingFire) -> UpcomingFireOut:
+    return UpcomingFireOut(
+        at=fire.at, local=fire.local, report_date=fire.report_date, mark=fire.mark
+    )
 
 
 @router.get("/{schedule_id}/fires")
-async def list_fires(
+async def list_schedule_fires(
     schedule_id: ScheduleId,
     request: Request,
     response: Response,
-    query: Annotated[FiresQuery, Query()],
+    query: Annotated[ScheduleFiresQuery, Query()],
     app: App,
-) -> Fires:
-    """List what became of the due times of a schedule, newest first."""
+) -> ScheduleFires:
+    """List the fires of a schedule and their outcomes, newest first."""
     if query.first and query.last and query.first > query.last:
         raise Invalid(
-            f"the range is turned round: `from` ({query.first}) is after `to` ({query.last}).",
+            f"`from` ({query.first}) is after `to` ({query.last}).",
             field="from",
         )
     async with app.sessions() as session:
         schedule = await queries.get_schedule(session, schedule_id)
-        first, end = _instants(query, timezone=schedule.timezone)
+        first, end = _bounds(query, timezone=schedule.timezone)
         position = None if query.before is None else cursors.decode(query.before)[0]
         found = await queries.list_fires(
             session,
@@ -90,24 +94,26 @@ async def list_fires(
             limit=query.limit + 1,
         )
         now = await clock.now(session)
-    note = following = None
+    note = next_cursor = None
     if not found and not query.outcome and position is None:
         note = explain_missing_fires(schedule, first=first, before=end, now=now)
-    shown = found[: query.limit]
+    page = found[: query.limit]
     if len(found) > query.limit:
-        last = shown[-1].run
+        last = page[-1].run
         assert last.scheduled_for is not None
-        following = cursors.encode(last.scheduled_for, last.id)
-        link_next(request, response, following)
+        next_cursor = cursors.encode(last.scheduled_for, last.id)
+        add_next_link(request, response, before=next_cursor)
     zone = ZoneInfo(schedule.timezone)
-    return Fires(fires=[FireOut.of(fire, zone=zone) for fire in shown], next=following, note=note)
+    return ScheduleFires(
+        fires=[ScheduleFireOut.of(fire, zone=zone) for fire in page], next=next_cursor, note=note
+    )
 
 
-def _instants(query: FiresQuery, *, timezone: str) -> tuple[datetime | None, datetime | None]:
-    def begin(day: date) -> datetime:
+def _bounds(query: ScheduleFiresQuery, *, timezone: str) -> tuple[datetime | None, datetime | None]:
+    def start(day: date) -> datetime:
         return first_instant(day, timezone=timezone)
 
     return (
-        None if query.first is None else begin(query.first),
-        None if query.last is None else begin(query.last + timedelta(days=1)),
+        None if query.first is None else start(query.first),
+        None if query.last is None else start(query.last + timedelta(days=1)),
     )

@@ -8,49 +8,56 @@ from zoneinfo import ZoneInfo
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from daybook_api.dates import Day
-from daybook_api.pagination import Before
+from daybook_api.pagination import BeforeCursor
 from daybook_api.schedules.schemas import Cron, Offset, Zone
 from daybook_domain.runs.models import RunState
 from daybook_domain.schedules.preview import ClockChange
 from daybook_domain.schedules.queries import FireOutcome, LedgerFire
 
 
-class PreviewQuery(BaseModel):
-    """A schedule that need not exist."""
+class SchedulePreviewQuery(BaseModel):
+    """The schedule to preview, which need not exist."""
 
     model_config = ConfigDict(extra="forbid")
 
     cron: Cron
-    timezone: Zone | None = Field(default=None, description="`DAYBOOK_TIMEZONE` when left out.")
+    timezone: Zone | None = Field(
+        default=None, description="IANA time zone name. Default: `DAYBOOK_TIMEZONE`."
+    )
     report_offset_days: Offset = -1
     count: Annotated[int, Field(ge=1, le=1000)] = 10
-    after: AwareDatetime | None = Field(default=None, description="Now when left out.")
-
-
-class UpcomingOut(BaseModel):
-    """A fire to come."""
-
-    at: datetime = Field(description="In UTC.")
-    local: datetime = Field(description="What the clock on the wall shows, with its offset.")
-    report_date: date
-    mark: ClockChange | None = Field(
-        description="`gap`: the clocks jump over its time, or one of several, and it fires at the"
-        " first instant after; `fold`: its time comes twice on that day."
+    after: AwareDatetime | None = Field(
+        default=None, description="Time after which the fires are due. Default: now."
     )
 
 
-class Preview(BaseModel):
-    """The next fires, and what they were computed from."""
+class UpcomingFireOut(BaseModel):
+    """A future fire."""
+
+    at: datetime = Field(description="Due time in UTC.")
+    local: datetime = Field(
+        description="Due time in the schedule's time zone, with its UTC offset."
+    )
+    report_date: date
+    mark: ClockChange | None = Field(
+        description="`gap`: a clock change skips the nominal time, or one of several, and the fire"
+        " is due at the first instant after it. `fold`: the nominal time occurs twice on that date,"
+        " and the fire is due at the first occurrence."
+    )
+
+
+class SchedulePreview(BaseModel):
+    """The next fires of a schedule, with the values they were computed from."""
 
     cron: str
     timezone: str
     report_offset_days: int
-    fires: list[UpcomingOut]
-    until: datetime = Field(description="How far ahead was looked, at most: a century.")
+    fires: list[UpcomingFireOut]
+    until: datetime = Field(description="End of the search, a century after its start.")
 
 
-class FireOut(BaseModel):
-    """One due time of a schedule, and what became of it."""
+class ScheduleFireOut(BaseModel):
+    """A fire of a schedule, with its outcome."""
 
     scheduled_for: datetime
     local: datetime
@@ -58,9 +65,9 @@ class FireOut(BaseModel):
     outcome: FireOutcome
     reason: str | None
     run_id: UUID
-    joined_run_id: UUID | None = Field(description="The run that does the work of this fire.")
+    joined_run_id: UUID | None = Field(description="Run that builds the report for this fire.")
     joined_run_state: RunState | None
-    available_at: datetime = Field(description="Not worked on before: the due time, with jitter.")
+    available_at: datetime = Field(description="Earliest start time: the due time plus jitter.")
     queued_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
@@ -70,7 +77,7 @@ class FireOut(BaseModel):
 
     @classmethod
     def of(cls, fire: LedgerFire, *, zone: ZoneInfo) -> Self:
-        """Return what is told about a fire."""
+        """Return the response body for a fire."""
         run = fire.run
         assert run.scheduled_for is not None
         return cls(
@@ -82,25 +89,34 @@ class FireOut(BaseModel):
         )
 
 
-class FiresQuery(BaseModel):
-    """Which fires to list."""
+class ScheduleFiresQuery(BaseModel):
+    """Filters of the list of fires."""
 
     model_config = ConfigDict(extra="forbid")
 
     first: Day | None = Field(
-        default=None, alias="from", description="In the schedule's zone, included."
+        default=None,
+        alias="from",
+        description="First date, inclusive, in the schedule's time zone.",
     )
     last: Day | None = Field(
-        default=None, alias="to", description="In the schedule's zone, included."
+        default=None,
+        alias="to",
+        description="Last date, inclusive, in the schedule's time zone.",
     )
-    outcome: Annotated[list[FireOutcome], Field(description="One or more.")] = []
+    outcome: Annotated[
+        list[FireOutcome],
+        Field(description="Outcomes to include; may be repeated. Default: all."),
+    ] = []
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    before: Before = None
+    before: BeforeCursor = None
 
 
-class Fires(BaseModel):
-    """A page of the ledger of one schedule, newest first."""
+class ScheduleFires(BaseModel):
+    """A page of the fires of a schedule, newest first."""
 
-    fires: list[FireOut]
-    next: str | None = Field(description="What to send as `before` for the next page, if any.")
-    note: str | None = Field(description="Where nothing was filtered out: why there is none.")
+    fires: list[ScheduleFireOut]
+    next: str | None = Field(
+        description="Value of `before` for the next page; null on the last page."
+    )
+    note: str | None = Field(description="The reason why an unfiltered list is empty.")

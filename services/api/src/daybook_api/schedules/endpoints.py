@@ -1,4 +1,4 @@
-"""/schedules: making schedules, changing them, and what else can be done to one."""
+"""/schedules: creating, changing, pausing and triggering schedules."""
 
 import json
 from http import HTTPStatus
@@ -7,22 +7,19 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from daybook_api.dependencies import App
-from daybook_api.idempotency import CREATED, Idempotent
-from daybook_api.runs.endpoints import keep_requested
+from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
+from daybook_api.runs.responses import accepted_run
 from daybook_api.runs.schemas import RunRequested
-from daybook_api.schedules.if_match import ExpectedVersions, etag
+from daybook_api.schedules.if_match import ExpectedVersions, version_etag
 from daybook_api.schedules.schemas import (
-    PauseIn,
-    ResumeIn,
     ScheduleId,
     ScheduleIn,
     ScheduleOut,
     SchedulePatch,
+    SchedulePauseIn,
+    ScheduleResumeIn,
     Schedules,
     SchedulesQuery,
-    TaskiqEntries,
-    TaskiqEntriesQuery,
-    TaskiqEntryOut,
 )
 from daybook_domain import clock
 from daybook_domain.schedules import queries, service
@@ -31,8 +28,8 @@ from daybook_domain.schedules.models import Schedule
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
-TAGGED = {"headers": {"ETag": {"schema": {"type": "string"}}}}
-CREATED_TAGGED = {"headers": {**CREATED["headers"], **TAGGED["headers"]}}
+WITH_ETAG = {"headers": {"ETag": {"schema": {"type": "string"}}}}
+CREATED_WITH_ETAG = {"headers": {**CREATED_RESPONSE["headers"], **WITH_ETAG["headers"]}}
 
 
 @router.get("")
@@ -42,49 +39,39 @@ async def list_schedules(query: Annotated[SchedulesQuery, Query()], app: App) ->
         found = await queries.list_schedules(
             session, enabled=query.enabled, after=query.after, limit=query.limit + 1
         )
-    shown = [ScheduleOut.of(schedule) for schedule in found[: query.limit]]
-    return Schedules(schedules=shown, next=shown[-1].id if len(found) > query.limit else None)
+    page = [ScheduleOut.of(schedule) for schedule in found[: query.limit]]
+    return Schedules(schedules=page, next=page[-1].id if len(found) > query.limit else None)
 
 
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
     response_model=ScheduleOut,
-    responses={201: CREATED_TAGGED},
+    responses={201: CREATED_WITH_ETAG},
 )
-async def create_schedule(body: ScheduleIn, app: App, once: Idempotent) -> Response:
-    """Add a schedule, which fires from now on."""
-    said = ScheduleDefinition(**body.said(timezone=app.timezone))
+async def create_schedule(body: ScheduleIn, app: App, idempotency: Idempotency) -> Response:
+    """Create a schedule, which fires from now on."""
+    definition = ScheduleDefinition(**body.domain_values(default_timezone=app.timezone))
     async with app.sessions.begin() as session:
-        if (known := await once.replay(session, body)) is not None:
-            return _tagged(known)
-        schedule = await service.create(session, definition=said, now=await clock.now(session))
-        return _tagged(
-            await once.keep(session, ScheduleOut.of(schedule), location=f"/schedules/{schedule.id}")
+        if (stored := await idempotency.replay(session, body)) is not None:
+            return _add_etag(stored)
+        schedule = await service.create(
+            session, definition=definition, now=await clock.now(session)
         )
-
-
-@router.get("/taskiq")
-async def list_taskiq_entries(
-    query: Annotated[TaskiqEntriesQuery, Query()], app: App
-) -> TaskiqEntries:
-    """List what TaskIQ's callers have put into Redis, and why some of it cannot be fired."""
-    async with app.sessions() as session:
-        found = await queries.list_taskiq_entries(
-            session, broken=query.broken, after=query.after, limit=query.limit + 1
+        created = await idempotency.store(
+            session, ScheduleOut.of(schedule), location=f"/schedules/{schedule.id}"
         )
-    shown = [TaskiqEntryOut.model_validate(entry) for entry in found[: query.limit]]
-    return TaskiqEntries(entries=shown, next=shown[-1].id if len(found) > query.limit else None)
+        return _add_etag(created)
 
 
-@router.get("/{schedule_id}", responses={200: TAGGED})
+@router.get("/{schedule_id}", responses={200: WITH_ETAG})
 async def get_schedule(schedule_id: ScheduleId, app: App, response: Response) -> ScheduleOut:
-    """Show a schedule; its ETag is what a change of it needs."""
+    """Get a schedule, with the ETag that a change of it requires."""
     async with app.sessions() as session:
-        return _tell(await queries.get_schedule(session, schedule_id), response)
+        return _with_etag(await queries.get_schedule(session, schedule_id), response)
 
 
-@router.put("/{schedule_id}", responses={200: TAGGED})
+@router.put("/{schedule_id}", responses={200: WITH_ETAG})
 async def replace_schedule(
     schedule_id: ScheduleId,
     body: ScheduleIn,
@@ -92,19 +79,19 @@ async def replace_schedule(
     app: App,
     response: Response,
 ) -> ScheduleOut:
-    """Replace what is said of a schedule, from its next fire on."""
+    """Replace the definition of a schedule, from its next fire on."""
     async with app.sessions.begin() as session:
         schedule = await service.change(
             session,
             schedule_id,
-            changes=body.said(timezone=app.timezone),
+            changes=body.domain_values(default_timezone=app.timezone),
             versions=versions,
             now=await clock.now(session),
         )
-    return _tell(schedule, response)
+    return _with_etag(schedule, response)
 
 
-@router.patch("/{schedule_id}", responses={200: TAGGED})
+@router.patch("/{schedule_id}", responses={200: WITH_ETAG})
 async def change_schedule(
     schedule_id: ScheduleId,
     body: SchedulePatch,
@@ -112,32 +99,32 @@ async def change_schedule(
     app: App,
     response: Response,
 ) -> ScheduleOut:
-    """Change some of what is said of a schedule, from its next fire on."""
+    """Change the given fields of a schedule, from its next fire on."""
     async with app.sessions.begin() as session:
         schedule = await service.change(
             session,
             schedule_id,
-            changes=body.said(),
+            changes=body.domain_values(),
             versions=versions,
             now=await clock.now(session),
         )
-    return _tell(schedule, response)
+    return _with_etag(schedule, response)
 
 
 @router.delete("/{schedule_id}", status_code=HTTPStatus.NO_CONTENT)
-async def remove_schedule(schedule_id: ScheduleId, versions: ExpectedVersions, app: App) -> None:
-    """Remove a schedule; what it has done stays in the history of runs."""
+async def delete_schedule(schedule_id: ScheduleId, versions: ExpectedVersions, app: App) -> None:
+    """Delete a schedule; its past runs remain in the history."""
     async with app.sessions.begin() as session:
         await service.remove(session, schedule_id, versions=versions, now=await clock.now(session))
 
 
-@router.post("/{schedule_id}/pause", responses={200: TAGGED})
+@router.post("/{schedule_id}/pause", responses={200: WITH_ETAG})
 async def pause_schedule(
-    schedule_id: ScheduleId, app: App, response: Response, body: PauseIn | None = None
+    schedule_id: ScheduleId, app: App, response: Response, body: SchedulePauseIn | None = None
 ) -> ScheduleOut:
-    """Let the fires from now on become no work; the ledger has each as `skipped: paused`.
+    """Pause a schedule: its fires are recorded as `skipped: paused` and start no runs.
 
-    One that is paused already keeps its note, unless there is a new one.
+    Pausing a paused schedule changes its note only if a new one is given.
     """
     async with app.sessions.begin() as session:
         schedule = await service.pause(
@@ -146,45 +133,48 @@ async def pause_schedule(
             note=body.note if body else None,
             now=await clock.now(session),
         )
-    return _tell(schedule, response)
+    return _with_etag(schedule, response)
 
 
-@router.post("/{schedule_id}/resume", responses={200: TAGGED})
+@router.post("/{schedule_id}/resume", responses={200: WITH_ETAG})
 async def resume_schedule(
-    schedule_id: ScheduleId, app: App, response: Response, body: ResumeIn | None = None
+    schedule_id: ScheduleId, app: App, response: Response, body: ScheduleResumeIn | None = None
 ) -> ScheduleOut:
-    """Let a paused schedule do work again."""
-    mode = (body or ResumeIn()).mode
+    """Resume a paused schedule."""
+    mode = (body or ScheduleResumeIn()).mode
     async with app.sessions.begin() as session:
         schedule = await service.resume(
             session, schedule_id, mode=mode, now=await clock.now(session)
         )
-    return _tell(schedule, response)
+    return _with_etag(schedule, response)
 
 
 @router.post(
     "/{schedule_id}/trigger",
     status_code=HTTPStatus.ACCEPTED,
     response_model=RunRequested,
-    responses={202: CREATED},
+    responses={202: CREATED_RESPONSE},
 )
-async def trigger_schedule(schedule_id: ScheduleId, app: App, once: Idempotent) -> Response:
-    """Ask now for what the schedule would report now; its fires come all the same."""
+async def trigger_schedule(schedule_id: ScheduleId, app: App, idempotency: Idempotency) -> Response:
+    """Request a run of the date that a fire at this moment would report.
+
+    The regular fires of the schedule are not affected.
+    """
     async with app.sessions.begin() as session:
-        if (known := await once.replay(session)) is not None:
-            return known
+        if (stored := await idempotency.replay(session)) is not None:
+            return stored
         requested = await service.trigger(
             session, schedule_id, timezone=app.timezone, now=await clock.now(session)
         )
-        return await keep_requested(session, requested, once)
+        return await accepted_run(session, requested, idempotency=idempotency)
 
 
-def _tell(schedule: Schedule, response: Response) -> ScheduleOut:
-    response.headers["ETag"] = etag(schedule.version)
+def _with_etag(schedule: Schedule, response: Response) -> ScheduleOut:
+    response.headers["ETag"] = version_etag(schedule.version)
     return ScheduleOut.of(schedule)
 
 
-def _tagged(answer: Response) -> Response:
-    # From the body, so that an answer that is given again has the tag of what it tells.
-    answer.headers["ETag"] = etag(json.loads(bytes(answer.body))["version"])
-    return answer
+def _add_etag(response: Response) -> Response:
+    # From the body, so that a replayed response has the tag of the version that it shows.
+    response.headers["ETag"] = version_etag(json.loads(bytes(response.body))["version"])
+    return response

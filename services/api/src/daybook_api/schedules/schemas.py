@@ -1,4 +1,4 @@
-"""What do requests say of a schedule, and answers?"""
+"""Request and response bodies of schedules."""
 
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Self
@@ -14,15 +14,18 @@ from daybook_domain.validation import Storable
 Cron = Annotated[
     str,
     Field(
-        description="Five fields, or an alias such as `@daily`; see docs/schedules.md.",
+        description="Cron expression of five fields, or an alias such as `@daily`; see"
+        " docs/schedules.md.",
         examples=["0 9 * * MON-FRI"],
     ),
 ]
 Name = Annotated[str, Storable]
-Zone = Annotated[str, Field(description="An IANA name.", examples=["Europe/Berlin"]), Storable]
+Zone = Annotated[
+    str, Field(description="IANA time zone name.", examples=["Europe/Berlin"]), Storable
+]
 Offset = Annotated[
     int,
-    Field(description="Which date is reported, counted from the local date of the fire."),
+    Field(description="Reported date, in days relative to the local date of the fire."),
 ]
 Seconds = Annotated[int, Field(ge=0)]
 Note = Annotated[Annotated[str, Storable] | None, Field(max_length=400)]
@@ -31,13 +34,15 @@ _DURATIONS = {"catchup_window_seconds": "catchup_window", "jitter_seconds": "jit
 
 
 class ScheduleIn(BaseModel):
-    """A whole schedule; what is left out gets the default."""
+    """A schedule; omitted fields have their defaults."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: Name
     cron: Cron
-    timezone: Zone | None = Field(default=None, description="`DAYBOOK_TIMEZONE` when left out.")
+    timezone: Zone | None = Field(
+        default=None, description="IANA time zone name. Default: `DAYBOOK_TIMEZONE`."
+    )
     report_offset_days: Offset = -1
     catchup: Catchup = Catchup.ALL
     catchup_window_seconds: Seconds = 7 * 86_400
@@ -45,14 +50,14 @@ class ScheduleIn(BaseModel):
     jitter_seconds: Seconds = 0
     pause_on_failure: bool = False
 
-    def said(self, *, timezone: str) -> dict[str, Any]:
-        """Return all of it in the words of the domain; `timezone` where none is given."""
-        said = self.model_dump()
-        return in_domain_words(said | {"timezone": self.timezone or timezone})
+    def domain_values(self, *, default_timezone: str) -> dict[str, Any]:
+        """Return the values of all fields of the domain's schedule definition."""
+        values = self.model_dump()
+        return _with_durations(values | {"timezone": self.timezone or default_timezone})
 
 
 class SchedulePatch(BaseModel):
-    """What is to change of a schedule; the rest stays."""
+    """Changes of a schedule; omitted fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -66,21 +71,21 @@ class SchedulePatch(BaseModel):
     jitter_seconds: Seconds = 0
     pause_on_failure: bool = False
 
-    def said(self) -> dict[str, Any]:
-        """Return what was given, and only that, in the words of the domain."""
-        return in_domain_words(self.model_dump(exclude_unset=True))
+    def domain_values(self) -> dict[str, Any]:
+        """Return the values of the given fields of the domain's schedule definition."""
+        return _with_durations(self.model_dump(exclude_unset=True))
 
 
-def in_domain_words(said: dict[str, Any]) -> dict[str, Any]:
-    """Return what was said, with durations for seconds."""
+def _with_durations(values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` with a `timedelta` in place of each number of seconds."""
     return {
         _DURATIONS.get(name, name): timedelta(seconds=value) if name in _DURATIONS else value
-        for name, value in said.items()
+        for name, value in values.items()
     }
 
 
 class ScheduleOut(BaseModel):
-    """A schedule with all that is in effect."""
+    """A schedule with its effective values."""
 
     id: int
     name: str
@@ -93,95 +98,73 @@ class ScheduleOut(BaseModel):
     jitter_seconds: int
     pause_on_failure: bool
     enabled: bool
-    note: str | None = Field(description="Why it is paused.")
+    note: str | None = Field(description="The reason why the schedule is paused.")
     paused_at: datetime | None
     origin: ScheduleOrigin
-    version: int = Field(description="Grows with each change; the ETag. Fires are no change.")
-    next_fire_at: datetime | None = Field(description="While paused it goes on being due.")
-    next_report_date: date | None = Field(description="What the next fire reports.")
+    version: int = Field(
+        description="Version, which is the ETag; increases with each change, but not with fires."
+    )
+    next_fire_at: datetime | None = Field(
+        description="Due time of the next fire; also maintained while the schedule is paused."
+    )
+    next_report_date: date | None = Field(description="Date that the next fire reports.")
     last_fire_at: datetime | None
-    error: str | None = Field(description="Why its due fires could not be recorded.")
+    error: str | None = Field(description="The error that prevents due fires from being recorded.")
     created_at: datetime
     updated_at: datetime
 
     @classmethod
     def of(cls, schedule: Schedule) -> Self:
-        """Return what is told about a schedule."""
-        told = schedule.model_dump()
-        at = schedule.next_fire_at
+        """Return the response body for a schedule."""
+        next_fire_at = schedule.next_fire_at
         return cls(
-            **told,
+            **schedule.model_dump(),
             catchup_window_seconds=int(schedule.catchup_window.total_seconds()),
             jitter_seconds=int(schedule.jitter.total_seconds()),
-            # A broken one, whose zone or cron means nothing, must be possible to look at.
+            # A schedule with an invalid zone or cron expression must remain readable.
             next_report_date=None
-            if at is None or schedule.error
-            else get_report_date(schedule, at),
+            if next_fire_at is None or schedule.error
+            else get_report_date(schedule, next_fire_at),
         )
 
 
 class Schedules(BaseModel):
-    """A page of schedules, in the order in which they were added."""
+    """A page of schedules, oldest first."""
 
     schedules: list[ScheduleOut]
-    next: int | None = Field(description="What to send as `after` for the next page, if any.")
+    next: int | None = Field(
+        description="Value of `after` for the next page; null on the last page."
+    )
 
 
 ScheduleId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
-class PauseIn(BaseModel):
-    """Why to pause."""
+class SchedulePauseIn(BaseModel):
+    """The reason for a pause."""
 
     model_config = ConfigDict(extra="forbid")
 
     note: Note = None
 
 
-class ResumeIn(BaseModel):
-    """How to go on."""
+class ScheduleResumeIn(BaseModel):
+    """How to resume a schedule."""
 
     model_config = ConfigDict(extra="forbid")
 
     mode: ResumeMode = Field(
         default=ResumeMode.FROM_NOW,
-        description="`catchup` makes up, as the policy says, for what was skipped meanwhile.",
+        description="`from_now`: fires from now on. `catchup`: also the fires skipped while paused,"
+        " by the catch-up policy.",
     )
 
 
-class TaskiqEntryOut(BaseModel):
-    """One schedule of TaskIQ's source in Redis."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: str = Field(description="TaskIQ's `schedule_id`; also the name of the schedule here.")
-    schedule_id: int | None
-    problem: str | None = Field(description="Why it cannot be fired.")
-    created_at: datetime
-
-
-class TaskiqEntries(BaseModel):
-    """A page of them, by id."""
-
-    entries: list[TaskiqEntryOut]
-    next: str | None = Field(description="What to send as `after` for the next page, if any.")
-
-
-class TaskiqEntriesQuery(BaseModel):
-    """Which of them to list."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    broken: bool | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    after: Annotated[str, Field(max_length=200), Storable] = ""
-
-
 class SchedulesQuery(BaseModel):
-    """Which schedules to list."""
+    """Filters of the list of schedules."""
 
     model_config = ConfigDict(extra="forbid")
 
     enabled: bool | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    after: Annotated[int, Field(ge=0, le=2**63 - 1, description="`next` of the page before.")] = 0
+    after: Annotated[int, Field(ge=0, le=2**63 - 1, description="`next` of the previous page.")] = 0

@@ -1,4 +1,4 @@
-"""/users: who orders."""
+"""/users: customers who place orders."""
 
 from http import HTTPStatus
 from typing import Annotated, cast
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from daybook_api.cached_response import cached_response
 from daybook_api.dependencies import App
-from daybook_api.idempotency import CREATED, Idempotent
+from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.pagination import PageQuery, PathId
 from daybook_api.users.schemas import UserIn, UserOut, UserPatch, Users
 from daybook_domain.cache_invalidation import EntityKey, EntityKind
@@ -25,19 +25,23 @@ async def list_users(query: Annotated[PageQuery, Query()], app: App) -> Users:
     return Users(users=[UserOut.model_validate(user) for user in found], total=total)
 
 
-@router.post("", status_code=HTTPStatus.CREATED, response_model=UserOut, responses={201: CREATED})
-async def add_user(body: UserIn, app: App, once: Idempotent) -> Response:
-    """Add a user; name and email are nobody else's."""
+@router.post(
+    "", status_code=HTTPStatus.CREATED, response_model=UserOut, responses={201: CREATED_RESPONSE}
+)
+async def create_user(body: UserIn, app: App, idempotency: Idempotency) -> Response:
+    """Create a user. Name and email must be unique."""
     async with app.sessions.begin() as session:
-        if (known := await once.replay(session, body)) is not None:
-            return known
+        if (stored := await idempotency.replay(session, body)) is not None:
+            return stored
         user = await service.add_user(session, NewUser(**body.model_dump()))
-        return await once.keep(session, UserOut.model_validate(user), location=f"/users/{user.id}")
+        return await idempotency.store(
+            session, UserOut.model_validate(user), location=f"/users/{user.id}"
+        )
 
 
 @router.get("/{user_id}", response_model=UserOut)
 async def get_user(user_id: PathId, app: App) -> Response:
-    """Show a user."""
+    """Get a user."""
 
     async def fetch() -> UserOut:
         async with app.sessions() as session:
@@ -48,7 +52,7 @@ async def get_user(user_id: PathId, app: App) -> Response:
 
 @router.put("/{user_id}")
 async def change_user(user_id: PathId, body: UserPatch, app: App) -> UserOut:
-    """Change what the body names."""
+    """Change the given fields of a user."""
     changes = cast("UserChanges", body.model_dump(exclude_unset=True))
     async with app.sessions.begin() as session:
         return UserOut.model_validate(await service.change_user(session, user_id, changes=changes))
@@ -56,6 +60,6 @@ async def change_user(user_id: PathId, body: UserPatch, app: App) -> UserOut:
 
 @router.delete("/{user_id}", status_code=HTTPStatus.NO_CONTENT)
 async def delete_user(user_id: PathId, app: App) -> None:
-    """Delete a user without orders, and the addresses."""
+    """Delete a user without orders, and the user's addresses."""
     async with app.sessions.begin() as session:
         await service.delete_user(session, user_id)

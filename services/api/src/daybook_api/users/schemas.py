@@ -9,7 +9,7 @@ from daybook_domain.validation import unset_field
 
 
 class UserIn(BaseModel):
-    """A user to add."""
+    """A user to create."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -19,7 +19,7 @@ class UserIn(BaseModel):
 
 
 class UserPatch(BaseModel):
-    """What is to be different about a user; what is left out stays."""
+    """Changes of a user; omitted fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,7 +29,7 @@ class UserPatch(BaseModel):
 
 
 class UserOut(BaseModel):
-    """Somebody who orders."""
+    """A customer."""
 
     model_config = ConfigDict(from_attributes=True)
 

@@ -1,0 +1,103 @@
+"""Start and shutdown of the application: connections, background tasks and shared state."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+
+import structlog
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_api.dependencies import AppState
+from daybook_api.event_hub import EventHub
+from daybook_api.reports.reader import ReportReader
+from daybook_api.settings import ApiSettings
+from daybook_api.shutdown import call_before_shutdown
+from daybook_domain.pg_channels import EVENTS_CHANNEL
+from daybook_platform.cache import invalidation
+from daybook_platform.lateness_monitor import LatenessMonitor
+from daybook_platform.postgres.engine import create_engine, create_sessions, create_stream_pool
+from daybook_platform.postgres.pg_listen import listen
+
+log = structlog.stdlib.get_logger(__name__)
+
+POOL_SIZE = 11
+"""Number of connections: ten for requests and one that listens for notifications."""
+
+IDLE_IN_TRANSACTION_TIMEOUT = timedelta(seconds=30)
+"""Time after which Postgres releases the locks of a suspended process."""
+
+
+def create_lifespan(
+    settings: ApiSettings, *, registry: CollectorRegistry
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return the lifespan of an application; it sets `app.state.daybook`."""
+    url = settings.database_url.get_secret_value()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = create_engine(
+            url,
+            application="daybook-api",
+            pool_size=POOL_SIZE,
+            statement_timeout=settings.query_timeout,
+            idle_timeout=IDLE_IN_TRANSACTION_TIMEOUT,
+        )
+        events = EventHub(max_subscriptions=settings.event_readers)
+        sessions = create_sessions(engine)
+        lateness = LatenessMonitor(
+            sessions=sessions,
+            registry=registry,
+            timezone=settings.timezone,
+            late_after=settings.late_after,
+        )
+        stream_pool = create_stream_pool(
+            url, application="daybook-api reports", size=settings.stream_limit
+        )
+        caching = invalidation.cache_lifespan(
+            sessions, settings.cache_url, registry=registry, patience=settings.cache_timeout
+        )
+        async with stream_pool, caching as cache, _listening(engine, events):
+            app.state.daybook = AppState(
+                sessions=sessions,
+                cache=cache,
+                reports=ReportReader(stream_pool, stall_timeout=settings.stream_timeout),
+                events=events,
+                timezone=settings.timezone,
+                idempotency_retention=settings.idempotency_retention,
+                late_after=settings.late_after,
+                lateness=lateness,
+                registry=registry,
+            )
+            monitoring = asyncio.create_task(lateness.run())
+            log.info("ready")
+            with call_before_shutdown(events.close):
+                yield
+            log.info("stopping")
+            monitoring.cancel()
+            # Open streams had their time to complete; closing the pool would wait for them.
+            stream_pool.terminate()
+        await engine.dispose()
+
+    return lifespan
+
+
+@asynccontextmanager
+async def _listening(engine: AsyncEngine, events: EventHub) -> AsyncIterator[None]:
+    """Publish the notifications of the database to `events` while the block runs."""
+
+    def on_listen() -> None:
+        log.info("listening for changes")
+        events.publish_reset()
+
+    task = asyncio.create_task(
+        listen(engine, EVENTS_CHANNEL, on_news=events.publish, on_begin=on_listen)
+    )
+    try:
+        yield
+    finally:
+        events.close()
+        task.cancel()
+        await asyncio.wait([task])

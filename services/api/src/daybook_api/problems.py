@@ -1,0 +1,134 @@
+"""Problem documents (RFC 9457), the body of every error response."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from http import HTTPStatus
+
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+from starlette.types import Scope
+
+from daybook_api.errors import NotAcceptable, PreconditionRequired
+from daybook_domain.errors import (
+    Conflict,
+    DaybookError,
+    Invalid,
+    NotFound,
+    Outdated,
+    Unavailable,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS_BY_ERROR: dict[type[DaybookError], HTTPStatus] = {
+    NotFound: HTTPStatus.NOT_FOUND,
+    NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    Conflict: HTTPStatus.CONFLICT,
+    Outdated: HTTPStatus.PRECONDITION_FAILED,
+    PreconditionRequired: HTTPStatus.PRECONDITION_REQUIRED,
+    Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+class HttpProblemCode(StrEnum):
+    """The `code` of a problem that no error class stands for, because HTTP itself defines it."""
+
+    BAD_REQUEST = "bad_request"
+    INVALID_REQUEST = "invalid_request"
+    NO_SUCH_PATH = "no_such_path"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    TOO_LARGE = "too_large"
+    INTERNAL_ERROR = "internal_error"
+    NOT_READY = "not_ready"
+
+
+RETRY_AFTER = {"Retry-After": "2"}
+
+
+class ProblemError(BaseModel):
+    """One invalid part of a request."""
+
+    location: str = Field(
+        description="The part of the request: `body`, `query`, `path` or `header`."
+    )
+    pointer: str = Field(
+        description="A JSON pointer (RFC 6901) into that part, as a URI fragment: `#/date`."
+    )
+    detail: str = Field(description="What is wrong, and what was expected.")
+
+
+class Problem(BaseModel):
+    """The reason why a request failed (RFC 9457)."""
+
+    type: str = Field(description="A URI that identifies the kind of problem. Stable.")
+    title: str = Field(description="The reason phrase of the HTTP status.")
+    status: int = Field(description="The HTTP status code.")
+    detail: str = Field(description="A human-readable explanation of this occurrence.")
+    code: str = Field(description="A short identifier of the kind of problem. Stable.")
+    errors: list[ProblemError] = Field(
+        default=[], description="The invalid parts of the request, one item each."
+    )
+    request_id: str = Field(
+        description="The id of this request in the logs; also sent as `X-Request-ID`."
+    )
+
+
+def problem_type(code: str) -> str:
+    """Return the URI that identifies the kind of problem `code`."""
+    return f"urn:daybook:problem:{code}"
+
+
+def problem_response(
+    scope: Scope,
+    *,
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    errors: Sequence[ProblemError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return a response with a problem document as its body."""
+    body = Problem(
+        type=problem_type(code),
+        title=status.phrase,
+        status=status.value,
+        detail=detail,
+        code=code,
+        errors=list(errors),
+        request_id=scope["state"]["request_id"],
+    )
+    return Response(
+        body.model_dump_json(),
+        status_code=status.value,
+        media_type=MEDIA_TYPE,
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def status_of(error_type: type[DaybookError]) -> HTTPStatus:
+    """Return the HTTP status of an error class, which is that of its nearest listed ancestor.
+
+    Raises `StopIteration` for a class without such an ancestor: no endpoint may raise it.
+    """
+    return next(STATUS_BY_ERROR[kind] for kind in error_type.__mro__ if kind in STATUS_BY_ERROR)
+
+
+def response_to_error(scope: Scope, error: DaybookError) -> Response:
+    """Return the response to an error with a meaning."""
+    status = status_of(type(error))
+    errors = []
+    if error.field is not None:
+        location = "body" if scope["method"] in {"POST", "PUT", "PATCH"} else "query"
+        pointer = json_pointer(error.field.split("/"))
+        errors = [ProblemError(location=location, pointer=pointer, detail=error.detail)]
+    headers = RETRY_AFTER if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    return problem_response(
+        scope, status=status, code=error.code, detail=error.detail, errors=errors, headers=headers
+    )
+
+
+def json_pointer(path: Sequence[str | int]) -> str:
+    """Return `path` as a JSON pointer in a URI fragment (RFC 6901 section 6)."""
+    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    return "".join(["#", *(f"/{step}" for step in steps)])

@@ -1,0 +1,15 @@
+"""Integration tests of GET /asyncapi."""
+
+import httpx
+
+
+async def test_the_asyncapi_document_lists_all_queues(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/asyncapi")
+
+    assert answer.status_code == 200
+    assert set(answer.json()["channels"]) == {
+        "product",
+        "product_update",
+        "order",
+        "order_update",
+    }

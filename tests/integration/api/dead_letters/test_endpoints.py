@@ -1,0 +1,212 @@
+"""Integration tests of /dead-letters."""
+
+import asyncio
+import base64
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_domain.intake.parsing import parse_delivery
+from daybook_domain.intake.service import MessageOutcome
+from daybook_platform.postgres.engine import Sessions
+from tests.support.letters import retry, take
+from tests.support.messages import books, order, product
+from tests.support.shop import open_shop
+
+DECISION = {"actor": "ada", "note": "corrected"}
+
+
+@pytest.fixture
+async def five_dead_letters(
+    api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions
+) -> None:
+    """Insert five dead letters, in a shop with 1,000 pieces of product 1."""
+    await open_shop(engine)
+    await take(
+        sessions,
+        parse_delivery("order", order(quantity=2000), message_id="m1"),
+        parse_delivery("order", b"\xff\x00"),
+        parse_delivery("product", b"nonsense 50%", headers={"from": "there"}),
+        parse_delivery("order", order(quantity=3000)),
+        parse_delivery("order", b"x" * 300),
+    )
+
+
+async def get_detail(api: httpx.AsyncClient, letter_id: int) -> dict[str, Any]:
+    answer = await api.get(f"/dead-letters/{letter_id}")
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_dead_letters_are_paginated_newest_first(
+    api: httpx.AsyncClient, five_dead_letters: None
+) -> None:
+    first = await api.get("/dead-letters", params={"limit": 3})
+    second = await api.get(first.headers["link"].split(">")[0][1:])
+
+    assert [letter["id"] for letter in first.json()["dead_letters"]] == [5, 4, 3]
+    assert [letter["id"] for letter in second.json()["dead_letters"]] == [2, 1]
+    assert second.json()["next"] is None
+    assert first.json()["dead_letters"][0]["excerpt"] == "x" * 200
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids"),
+    [
+        ({"queue": "product"}, [3]),
+        ({"state": "kept", "reason_code": "out_of_stock"}, [4, 1]),
+        ({"state": "waiting"}, []),
+        ({"text": "50%"}, [3]),
+        ({"text": "LEFT"}, [4, 1]),
+        ({"text": "no_such"}, []),
+    ],
+)
+async def test_dead_letters_are_filtered(
+    api: httpx.AsyncClient, five_dead_letters: None, wanted: dict[str, str], ids: list[int]
+) -> None:
+    answer = await api.get("/dead-letters", params=wanted)
+
+    assert [letter["id"] for letter in answer.json()["dead_letters"]] == ids
+
+
+async def test_a_body_is_shown_as_text_or_else_as_base64(
+    api: httpx.AsyncClient, five_dead_letters: None
+) -> None:
+    text, other = await get_detail(api, 3), await get_detail(api, 2)
+
+    assert (text["body"], text["encoding"]) == ("nonsense 50%", "utf-8")
+    assert text["headers"] == {"from": "there"}
+    assert other["encoding"] == "base64"
+    assert base64.b64decode(other["body"]) == b"\xff\x00"
+
+
+async def test_an_edited_and_redriven_dead_letter_is_processed_once(
+    api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions, engine: AsyncEngine
+) -> None:
+    edit_body = {"body": order(quantity=2).decode(), "version": 1}
+    assert (await api.put("/dead-letters/1", json=edit_body | DECISION)).status_code == 200
+
+    answers = await asyncio.gather(
+        *(api.post("/dead-letters/1/redrive", json=DECISION) for _ in range(5))
+    )
+    tried = await asyncio.gather(*(retry(sessions) for _ in range(5)))
+
+    assert {answer.status_code for answer in answers} == {202}
+    assert [outcome for each in tried for outcome in each] == [MessageOutcome.APPLIED]
+    assert (await books(engine)).stock == {1: 998}
+    letter = await get_detail(api, 1)
+    assert letter["state"] == "redriven"
+    assert [action["action"] for action in letter["actions"]] == [
+        "edit",
+        *["redrive"] * 5,
+        "processed",
+    ]
+    edit = letter["actions"][0]
+    assert edit["actor"] == "ada"
+    assert edit["digest_before"] != edit["digest_after"]
+    again = await api.post("/dead-letters/1/redrive", json=DECISION)
+    assert (again.status_code, again.json()["code"]) == (409, "dead_letter_closed")
+
+
+async def test_a_redrive_that_fails_again_is_kept_with_the_new_reason(
+    api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions
+) -> None:
+    edit_body = {"body": order(product=77).decode(), "version": 1}
+    await api.put("/dead-letters/1", json=edit_body)
+    await api.post("/dead-letters/1/redrive")
+
+    assert await retry(sessions) == [MessageOutcome.KEPT]
+
+    letter = await get_detail(api, 1)
+    assert (letter["state"], letter["attempts"]) == ("kept", 2)
+    assert letter["reason"] == "items/0/product_id: there is no product 77"
+    assert letter["actions"][-1]["action"] == "refused"
+
+
+async def test_only_one_of_concurrent_edits_succeeds(
+    api: httpx.AsyncClient, five_dead_letters: None
+) -> None:
+    edits = [{"body": text, "version": 1} for text in "abcde"]
+
+    answers = await asyncio.gather(*(api.put("/dead-letters/1", json=edit) for edit in edits))
+
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
+    assert (await get_detail(api, 1))["version"] == 2
+
+
+async def test_dead_letters_are_redriven_at_a_rate_and_a_dry_run_lists_them(
+    api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions, engine: AsyncEngine
+) -> None:
+    wanted = {"filter": {"reason_code": "out_of_stock"}, "rate": 0.001}
+
+    dry = await api.post("/dead-letters/redrive", json=wanted | {"dry_run": True})
+    assert dry.json() == {"count": 2, "ids": [1, 4], "dry_run": True}
+    assert (await books(engine)).letters.keys() == {"kept"}
+
+    done = await api.post("/dead-letters/redrive", json=wanted)
+    again = await api.post("/dead-letters/redrive", json=wanted)
+
+    assert (done.status_code, done.json()["ids"]) == (202, [1, 4])
+    assert again.json()["count"] == 0, "they are waiting already"
+    assert await retry(sessions) == [MessageOutcome.KEPT], "the second one is due in 1,000 seconds"
+
+
+async def test_discarding_a_dead_letter_requires_a_note(
+    api: httpx.AsyncClient, five_dead_letters: None
+) -> None:
+    for body in ({}, {"note": " "}, {"note": None}):
+        assert (await api.post("/dead-letters/1/discard", json=body)).status_code == 422
+
+    assert (await api.post("/dead-letters/1/discard", json=DECISION)).status_code == 200
+
+    letter = await get_detail(api, 1)
+    assert (letter["state"], letter["note"]) == ("discarded", "corrected")
+    for path in ("redrive", "discard"):
+        answer = await api.post(f"/dead-letters/1/{path}", json=DECISION)
+        assert answer.json()["code"] == "dead_letter_closed"
+    edit = await api.put("/dead-letters/1", json={"body": "", "version": 1})
+    assert edit.status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/dead-letters/99", None, 404),
+        ("GET", "/dead-letters?state=lost", None, 422),
+        ("GET", "/dead-letters?limit=0", None, 422),
+        ("GET", "/dead-letters?text=%00", None, 422),
+        ("PUT", "/dead-letters/1", {"body": "?", "encoding": "base64", "version": 1}, 422),
+        ("PUT", "/dead-letters/1", {"body": ""}, 422),
+        ("POST", "/dead-letters/99/redrive", {}, 404),
+        ("POST", "/dead-letters/redrive", {"filter": {"colour": "red"}}, 422),
+        ("POST", "/dead-letters/redrive", {"rate": 0}, 422),
+    ],
+)
+async def test_an_invalid_request_returns_a_problem(
+    api: httpx.AsyncClient,
+    five_dead_letters: None,
+    method: str,
+    path: str,
+    body: object,
+    status: int,
+) -> None:
+    answer = await api.request(method, path, json=body)
+
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_redriven_order_that_was_placed_meanwhile_has_no_second_effect(
+    api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions, engine: AsyncEngine
+) -> None:
+    await take(sessions, parse_delivery("order", order(product=2, external_id="a")))
+    await take(sessions, parse_delivery("product", product()))
+    await take(sessions, parse_delivery("order", order(product=2, external_id="a")))
+
+    assert await retry(sessions) == [MessageOutcome.DUPLICATE]
+
+    assert (await books(engine)).sold == {2: 1}
+    assert (await get_detail(api, 6))["actions"][-1]["note"] == "duplicate of order:1"

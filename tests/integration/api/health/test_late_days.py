@@ -1,0 +1,84 @@
+"""Integration tests of late reports in readiness, metrics, days and log."""
+
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_platform.postgres.engine import Sessions
+from tests.integration.api.conftest import MakeDay
+from tests.support.schedules import define
+from tests.support.shop import add_order, open_shop
+
+DAY = timedelta(days=1)
+NOW = datetime.now(UTC)
+TODAY = NOW.date()
+
+
+@pytest.fixture
+async def daily_schedule(api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions) -> None:
+    """Insert an order of four days ago, and a schedule that has existed for three days."""
+    await open_shop(engine)
+    await define(sessions, now=NOW)
+    async with engine.begin() as connection:
+        await add_order(connection, created_at=NOW - 4 * DAY)
+        await connection.execute(
+            text("UPDATE schedules SET created_at = :at"),
+            {"at": datetime.combine(TODAY - 3 * DAY, NOW.min.time(), UTC) + timedelta(seconds=1)},
+        )
+
+
+@pytest.mark.usefixtures("daily_schedule")
+async def test_a_day_that_is_not_sealed_in_time_is_late_everywhere(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    # Nothing is asserted about yesterday, whose report may be due at this moment.
+    late, sealed = TODAY - 3 * DAY, TODAY - 2 * DAY
+    await make_day(str(sealed))
+
+    with structlog.testing.capture_logs() as logged:
+        ready = await api.get("/readyz")
+        metrics = (await api.get("/metrics")).text
+    days = (await api.get("/report/days", params={"from": str(TODAY - 9 * DAY)})).json()["days"]
+
+    assert ready.status_code == 200
+    assert ready.json()["late_days"][0] == str(late)
+    assert str(sealed) not in ready.json()["late_days"]
+    number = next(line for line in metrics.splitlines() if line.startswith("daybook_late_days"))
+    assert float(number.split()[1]) == len(ready.json()["late_days"])
+    listed = {day["report_date"]: day for day in days}
+    assert (listed[str(late)]["late"], listed[str(late)]["state"]) == (True, "absent")
+    assert listed[str(late)]["due_at"] == f"{late + DAY}T00:00:00Z"
+    assert not listed[str(sealed)]["late"]
+    assert not any(listed[str(TODAY - n * DAY)]["late"] for n in (0, 4, 5, 8))
+    (line,) = [line for line in logged if line.get("report_date") == str(late)]
+    assert (line["event"], line["log_level"]) == ("a report is late", "error")
+
+
+@pytest.mark.usefixtures("daily_schedule")
+async def test_a_report_that_is_sealed_after_its_due_time_is_no_longer_late(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    late = TODAY - 3 * DAY
+    before = (await api.get("/readyz")).json()["late_days"]
+    await make_day(str(late))
+
+    with structlog.testing.capture_logs() as logged:
+        after = (await api.get("/readyz")).json()["late_days"]
+
+    assert str(late) in before
+    assert str(late) not in after
+    assert "a report is not late any more" in [line["event"] for line in logged]
+
+
+async def test_without_orders_or_a_schedule_nothing_is_late(
+    api: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    await open_shop(engine)
+    async with engine.begin() as connection:
+        await add_order(connection, created_at=NOW - 900 * DAY)
+
+    assert (await api.get("/readyz")).json()["late_days"] == []

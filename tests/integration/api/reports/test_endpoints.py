@@ -1,0 +1,220 @@
+"""Integration tests of GET /report."""
+
+import csv
+import io
+import json
+from datetime import UTC, date, datetime
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from daybook_api.main import build_app
+from daybook_api.settings import ApiSettings
+from daybook_domain.reports.business_day import local_date
+from tests.integration.api.conftest import MakeDay, serve
+
+DAY = "2026-03-01"
+
+
+async def test_a_report_is_an_array_of_its_rows_ordered_by_order_id(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    await make_day(DAY, rows=12)
+    answer = await api.get("/report", params={"date": DAY})
+    rows = answer.json()
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert [row["order_id"] for row in rows] == list(range(1, 13))
+    assert [*rows[0]] == ["id", "report_at", "order_id", "count_product", "created_at"]
+    assert (rows[6]["report_at"], rows[6]["count_product"]) == (DAY, 2)
+    assert datetime.fromisoformat(rows[0]["created_at"]) == datetime(
+        2026, 3, 2, 0, 0, 1, 500_000, tzinfo=UTC
+    )
+
+
+async def test_reports_with_one_row_and_with_none_are_arrays(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    await make_day(DAY, rows=1)
+    await make_day("2026-03-02", rows=0)
+    assert len((await api.get("/report", params={"date": DAY})).json()) == 1
+    empty = await api.get("/report", params={"date": "2026-03-02"})
+    assert (empty.json(), empty.headers["daybook-report-state"]) == ([], "sealed")
+
+
+async def test_an_absent_report_is_an_empty_array_with_state_absent(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/report", params={"date": DAY})
+    assert (answer.status_code, answer.json()) == (200, [])
+    assert answer.headers["daybook-report-state"] == "absent"
+    assert answer.headers["daybook-report-revision"] == "0"
+
+
+async def test_a_provisional_report_has_state_provisional(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    await make_day(DAY, sealed=False, revision=4)
+    answer = await api.get("/report", params={"date": DAY})
+    assert answer.headers["daybook-report-state"] == "provisional"
+    assert answer.headers["daybook-report-revision"] == "4"
+    assert answer.headers["cache-control"] == "no-cache"
+
+
+async def test_trailing_slash_and_parameter_alias_return_the_same_report(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    await make_day(DAY)
+    plain = await api.get("/report", params={"date": DAY})
+    for path in (
+        f"/report/?date={DAY}",
+        f"/report?report_date={DAY}",
+        f"/report/?report_date={DAY}&date={DAY}",
+    ):
+        answer = await api.get(path, follow_redirects=False)
+        assert (answer.status_code, answer.content) == (200, plain.content)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
+async def test_the_default_date_is_the_current_business_day(postgres_url: str, zone: str) -> None:
+    settings = ApiSettings.model_validate({"database_url": postgres_url, "timezone": zone})
+    async with serve(build_app(settings)) as client:
+        before = local_date(datetime.now(UTC), timezone=zone)
+        shown = (await client.get("/report")).headers["daybook-report-date"]
+        after = local_date(datetime.now(UTC), timezone=zone)
+    assert before <= date.fromisoformat(shown) <= after
+
+
+async def test_head_returns_the_headers_of_get_without_a_body(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    await make_day(DAY)
+    for path in ("/report", "/report/"):
+        got = await api.get(path, params={"date": DAY})
+        head = await api.head(path, params={"date": DAY})
+        assert (head.status_code, head.content) == (200, b"")
+        assert _headers_without_id(head) == _headers_without_id(got)
+        assert "content-length" not in head.headers
+
+
+def _headers_without_id(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name != "x-request-id"}
+
+
+async def test_csv_and_ndjson_contain_the_same_rows(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    await make_day(DAY)
+    rows = (await api.get("/report", params={"date": DAY})).json()
+    lines = await api.get("/report", params={"date": DAY, "format": "ndjson"})
+    table = await api.get("/report", params={"date": DAY}, headers={"Accept": "text/csv"})
+    assert lines.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line) for line in lines.text.splitlines()] == rows
+    assert table.headers["content-type"].startswith("text/csv")
+    assert list(csv.DictReader(io.StringIO(table.text))) == [
+        {name: str(value) for name, value in row.items()} for row in rows
+    ]
+
+
+async def test_an_absent_report_is_a_header_line_as_csv_and_empty_as_ndjson(
+    api: httpx.AsyncClient,
+) -> None:
+    table = await api.get("/report", params={"date": DAY, "format": "csv"})
+    lines = await api.get("/report", params={"date": DAY, "format": "ndjson"})
+    assert table.text == "id,report_at,order_id,count_product,created_at\n"
+    assert lines.content == b""
+
+
+@pytest.mark.parametrize(
+    ("params", "accept"),
+    [({"format": "xml"}, "*/*"), ({"format": ""}, "*/*"), ({}, "text/html, application/xml")],
+)
+async def test_an_unknown_format_is_rejected_with_a_list_of_formats(
+    api: httpx.AsyncClient, params: dict[str, str], accept: str
+) -> None:
+    answer = await api.get("/report", params={"date": DAY} | params, headers={"Accept": accept})
+    assert answer.status_code == 406
+    assert answer.json()["code"] == "not_acceptable"
+    for offered in ("application/json", "application/x-ndjson", "text/csv"):
+        assert offered in answer.json()["detail"]
+
+
+async def test_a_matching_etag_returns_304_without_a_body(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    await make_day(DAY)
+    tag = (await api.get("/report", params={"date": DAY})).headers["etag"]
+    for known in (tag, f'"other", W/{tag}', "*"):
+        again = await api.get("/report", params={"date": DAY}, headers={"If-None-Match": known})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == tag
+        assert again.headers["daybook-report-state"] == "sealed"
+    lines = [("If-None-Match", '"of,another"'), ("If-None-Match", tag)]
+    assert (await api.get("/report", params={"date": DAY}, headers=lines)).status_code == 304
+    other = await api.get("/report", params={"date": DAY}, headers={"If-None-Match": '"other"'})
+    assert (other.status_code, len(other.json())) == (200, 3)
+
+
+async def test_the_etag_depends_on_format_revision_and_build(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
+    tags = set()
+    for revision in (1, 2, 2):  # The second 2 is a new build after a restore.
+        await make_day(DAY, revision=revision)
+        for form in ("json", "csv", "ndjson"):
+            answer = await api.get("/report", params={"date": DAY, "format": form})
+            tags.add(answer.headers["etag"])
+    assert len(tags) == 9
+    assert all(tag.startswith('"') for tag in tags)
+
+
+async def test_rows_and_revision_come_from_the_same_snapshot(
+    api: httpx.AsyncClient, make_day: MakeDay, engine: AsyncEngine
+) -> None:
+    await make_day(DAY, rows=10)
+    async with engine.connect() as connection:
+        transaction = await connection.begin()
+        await connection.execute(text("UPDATE reports SET count_product = 99"))
+        await connection.execute(text("UPDATE report_days SET revision = 2"))
+        before = await api.get("/report", params={"date": DAY})
+        await transaction.commit()
+    after = await api.get("/report", params={"date": DAY})
+    seen = [
+        (answer.headers["daybook-report-revision"], answer.json()[0]["count_product"])
+        for answer in (before, after)
+    ]
+    assert seen == [("1", 1), ("2", 99)]
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer", "hint"),
+    [
+        (
+            "date=2026-13-01",
+            "#/date",
+            "2026-13-01 is not a calendar date; expected YYYY-MM-DD, such as 2",
+        ),
+        ("date=2026-02-29", "#/date", "2026-02-29 is not a calendar date"),
+        ("date=20260301", "#/date", "expected YYYY-MM-DD"),
+        ("date=2026-W09-1", "#/date", "expected YYYY-MM-DD"),
+        ("date=", "#/date", "is empty"),
+        ("report_date=", "#/report_date", "is empty"),
+        ("date=0001-01-01", "#/date", "out of range"),
+        ("date=9999-12-31", "#/date", "out of range"),
+        ("date=2026-03-01%00", "#/date", "is not a calendar date"),
+        ("date=2026-03-01&report_date=2026-03-02", "#/date", "more than one date"),
+        ("date=2026-03-01&date=2026-03-02", "#/date", "more than one date"),
+        ("dat=2026-03-01", "#/dat", "is not a known field or parameter"),
+        ("limit=5", "#/limit", "is not a known field or parameter"),
+    ],
+)
+async def test_invalid_parameters_are_rejected_with_a_hint(
+    api: httpx.AsyncClient, query: str, pointer: str, hint: str
+) -> None:
+    answer = await api.get(f"/report?{query}")
+    problem = answer.json()
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert hint in problem["detail"]
+    assert (problem["errors"][0]["location"], problem["errors"][0]["pointer"]) == ("query", pointer)
+    assert problem["request_id"] == answer.headers["x-request-id"]
