@@ -65,10 +65,10 @@ class Callers:
 
     async def adopt(self, *, now: datetime = NOW) -> SyncResult:
         """Do what a scheduler does when it looks."""
-        found = await self.ours.look()
+        found = await self.ours.read()
         async with self.sessions.begin() as session:
             return await taskiq_sync.sync(
-                session, found.entries, memory=found.memory, timezone="UTC", now=now
+                session, found.entries, memory=found.generation, timezone="UTC", now=now
             )
 
     async def schedules(self) -> list[Schedule]:
@@ -125,7 +125,7 @@ async def test_a_time_fires_once_and_is_taken_out_only_then(callers: Callers) ->
     await materialise(callers.sessions, now=NOW + HOUR)
     done = await callers.adopt(now=NOW + HOUR)
     kept = await callers.keys()
-    await callers.ours.forget(done.fired)
+    await callers.ours.delete(done.fired)
     ended = await callers.adopt(now=NOW + HOUR)
 
     assert (before.recorded, not_yet.fired) == (0, ())
@@ -273,9 +273,9 @@ async def test_it_is_changed_in_redis_only_but_can_be_removed_here(callers: Call
 async def test_a_redis_that_is_away_is_unavailable(callers: Callers) -> None:
     away = RedisScheduleSource("redis://127.0.0.1:1/0")
     with pytest.raises(Unavailable):
-        await away.look()
+        await away.read()
     with pytest.raises(Unavailable):
-        await away.forget(["x"])
+        await away.delete(["x"])
     await away.close()
 
 

@@ -12,18 +12,10 @@ import structlog
 from taskiq.receiver import Receiver as TaskiqReceiver
 
 from daybook_domain.tasks import Interrupted
-from daybook_platform.rabbitmq.run_broker import DEAD_LETTERS, RUNS
+from daybook_platform.rabbitmq.topology import DEAD_LETTERS, RUNS
 from daybook_worker.receiver import Receiver
-from tests.integration.worker.rabbit import (
-    NOTE,
-    Note,
-    Notes,
-    Rabbit,
-    deaths,
-    envelope,
-    sending,
-    working,
-)
+from tests.integration.platform.notes import NOTE, Note, Notes, envelope, sending, working
+from tests.integration.platform.rabbitmq.rabbit import Rabbit, deaths
 from tests.support.waiting import until
 
 pytestmark = [
@@ -69,9 +61,9 @@ async def test_what_cannot_be_processed_becomes_a_dead_letter_once_with_its_reas
     assert deaths(letter) == [(RUNS, "rejected", 1)]
     assert len(notes.seen) <= 1
     assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD_LETTERS)) == (0, 0)
-    (line,) = [line for line in logged if line["event"] == "message is dead"]
+    (line,) = [line for line in logged if line["event"] == "message dead-lettered"]
     # A missing argument is found by Python before our wrapper runs.
-    assert line["reason"].startswith((reason, "it did not reach its handler"))
+    assert line["reason"].startswith((reason, "the handler was never called"))
 
 
 async def test_the_messages_after_a_bad_one_are_handled(

@@ -116,7 +116,7 @@ def _lifespan(
             url, application="daybook-api reports", size=settings.stream_limit
         )
         caching = invalidation.cache_lifespan(
-            sessions, settings.cache_url, registry=registry, patience=settings.cache_timeout
+            sessions, settings.cache_url, registry=registry, timeout=settings.cache_timeout
         )
         async with pool, caching as cache, _listening(engine, news):
             app.state.wiring = dependencies.AppState(
@@ -151,7 +151,7 @@ async def _listening(engine: AsyncEngine, news: EventHub) -> AsyncIterator[None]
         log.info("listening for changes")
         news.reset()
 
-    task = asyncio.create_task(listen(engine, EVENTS_CHANNEL, on_news=news.tell, on_begin=begin))
+    task = asyncio.create_task(listen(engine, EVENTS_CHANNEL, on_notify=news.tell, on_listen=begin))
     try:
         yield
     finally:

@@ -6,13 +6,14 @@ from typing import Annotated
 from pydantic import Field
 
 from daybook_platform.settings import (
+    POSITIVE,
     CacheSettings,
     CalendarSettings,
     DatabaseSettings,
+    DurationSeconds,
     LatenessSettings,
     LogSettings,
     Port,
-    Seconds,
 )
 
 
@@ -21,11 +22,11 @@ class ApiSettings(DatabaseSettings, CacheSettings, CalendarSettings, LatenessSet
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
-    query_timeout: Seconds = timedelta(seconds=30)
+    query_timeout: Annotated[DurationSeconds, POSITIVE] = timedelta(seconds=30)
     """A request whose database does not answer for so long is refused."""
-    idempotency_retention: Seconds = timedelta(days=1)
+    idempotency_retention: Annotated[DurationSeconds, POSITIVE] = timedelta(days=1)
     """For how long a request that comes again with its `Idempotency-Key` is known."""
-    stream_timeout: Seconds = timedelta(seconds=60)
+    stream_timeout: Annotated[DurationSeconds, POSITIVE] = timedelta(seconds=60)
     """A reader of a report who takes nothing for so long is cut off: it holds a snapshot."""
     stream_limit: Annotated[int, Field(ge=1, le=1000)] = 16
     """How many reports may be on their way at once; each has a connection to Postgres."""

@@ -159,7 +159,7 @@ class SchedulerLoop:
             self._wake_senders()
             self._backfill.wake.set()
 
-        await listen(self._engine, RUNS_CHANNEL, on_news=wake, on_begin=wake)
+        await listen(self._engine, RUNS_CHANNEL, on_notify=wake, on_listen=wake)
 
     def _stop(self) -> None:
         self._stopping.set()

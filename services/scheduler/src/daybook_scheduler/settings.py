@@ -1,5 +1,6 @@
 """What must the scheduler be told?"""
 
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
@@ -12,10 +13,12 @@ from daybook_platform.settings import (
     BrokerSettings,
     CalendarSettings,
     DatabaseSettings,
+    DurationSeconds,
     HealthSettings,
     LatenessSettings,
     LogSettings,
     RedisSettings,
+    seconds_between,
 )
 
 
@@ -57,7 +60,11 @@ class SchedulerSettings(
     """How many of the latest days are rebuilt every hour to let late orders in; 0: none."""
     ledger_days: Annotated[int, Field(ge=0, le=36_500), AfterValidator(_long_enough)] = 400
     """For how long ended runs, and with them the outcomes of fires, are kept; 0: for ever."""
-    dispatch_lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 30
+    dispatch_lease_seconds: Annotated[DurationSeconds, seconds_between(10, 3600)] = timedelta(
+        seconds=30
+    )
     """A run that was about to be sent when its scheduler died is sent again after this time."""
-    queue_lease_seconds: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] = 300
+    queue_lease_seconds: Annotated[DurationSeconds, seconds_between(10, 86_400)] = timedelta(
+        minutes=5
+    )
     """A run that no worker has taken from the queue is sent again after this time."""

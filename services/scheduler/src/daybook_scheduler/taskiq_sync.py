@@ -45,7 +45,7 @@ class TaskiqSync:
             adopted = await self._adopt()
             if adopted is not None and adopted.fired:
                 # After the commit: the ledger has them, whatever becomes of Redis.
-                await self._source.forget(adopted.fired)
+                await self._source.delete(adopted.fired)
         except Unavailable as error:
             self._redis.noticed(error.__cause__ or error)
         return False
@@ -56,11 +56,11 @@ class TaskiqSync:
                 return None
             # Under the lock, although Redis has to be waited for: what another scheduler has
             # written down must not be undone by what this one read before.
-            found = await self._source.look()
+            found = await self._source.read()
             adopted = await taskiq_sync.sync(
                 session,
                 found.entries,
-                memory=found.memory,
+                memory=found.generation,
                 timezone=self._timezone,
                 now=await clock.now(session),
             )

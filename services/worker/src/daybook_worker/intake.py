@@ -60,7 +60,7 @@ class IntakeProcessor:
         """Begin with no more batches; the one under way is finished."""
         self._stopping.set()
         if self._consumption is not None:
-            self._consumption.end()
+            self._consumption.stop()
 
     async def ping(self) -> None:
         """Return when messages are being consumed; raises `Unavailable`."""
@@ -94,14 +94,14 @@ class IntakeProcessor:
             log.error("the intake met a bug; trying again", exc_info=error)
 
     async def _consume_until_it_ends(self) -> None:
-        consumption = await IntakeConsumer.begin(
+        consumption = await IntakeConsumer.start(
             self._url,
             application="daybook-worker",
             prefetch=_BATCHES_IN_ADVANCE * self._most,
             timeout=_TIMEOUT_SECONDS,
         )
         self._consumption = consumption
-        log.info("taking messages in", consumer=str(consumption.consumer))
+        log.info("taking messages in", consumer=str(consumption.id))
         try:
             await self._consume(consumption)
         except Interrupted:
@@ -113,14 +113,14 @@ class IntakeProcessor:
     async def _consume(self, consumption: IntakeConsumer) -> None:
         number = 0
         while not self._stopping.is_set():
-            arrivals = await consumption.gather(
-                most=self._most, linger=self._linger, patience=_IDLE_SECONDS
+            arrivals = await consumption.receive_batch(
+                limit=self._most, max_delay=self._linger, timeout=_IDLE_SECONDS
             )
             if not arrivals:
                 continue
             number += 1
             batch = Batch(
-                consumer=consumption.consumer,
+                consumer=consumption.id,
                 number=number,
                 deliveries=[arrival.delivery for arrival in arrivals],
             )
@@ -138,7 +138,7 @@ class IntakeProcessor:
                         session,
                         batch,
                         patience=self._patience,
-                        ours=lambda: consumption.lives,
+                        ours=lambda: consumption.is_alive,
                     )
                 self._count(batch, settled, seconds=time.monotonic() - began)
                 return
@@ -151,7 +151,7 @@ class IntakeProcessor:
             if await wait(seconds, unless=self._stopping):
                 raise Interrupted
             # In the meantime the deliveries may have gone to another worker.
-            await consumption.require()
+            await consumption.require_alive()
 
     async def _forget(self, batch: Batch) -> None:
         """Take back the receipt of a batch that RabbitMQ knows to be acknowledged."""

@@ -105,7 +105,7 @@ def _create_engine(settings: WorkerSettings, *, roles: Sequence[str]) -> AsyncEn
         # messages and one for letters, and asks whether the database is there; readiness asks, too.
         pool_size=1 + (2 * settings.concurrency if "reports" in roles else 0) + 3,
         # A worker that was stopped while it claimed a run keeps the row from being taken back.
-        idle_timeout=settings.lease,
+        idle_timeout=settings.lease_seconds,
     )
 
 
@@ -122,7 +122,7 @@ def wire_reports(
     builder = ReportBuilder(
         engine,
         timezone=settings.timezone,
-        lease=settings.lease,
+        lease=settings.lease_seconds,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         metrics=metrics,
         at_once=settings.concurrency,
@@ -162,7 +162,7 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
         # The intake changes what copies are kept of; building a report does not.
         settings.cache_url if "intake" in roles else "",
         registry=metrics.registry,
-        patience=settings.cache_timeout,
+        timeout=settings.cache_timeout,
     )
     async with health, caching:
         working = [asyncio.create_task(each.run()) for each in work]
@@ -170,7 +170,7 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
             await _first_of(*working, asyncio.create_task(stopping.wait()))
             for each in work:
                 each.stop()
-            await _drain(work, working, seconds=settings.drain_seconds)
+            await _drain(work, working, seconds=settings.drain_seconds.total_seconds())
         finally:
             for each in work:
                 await each.close()

@@ -72,7 +72,7 @@ async def _look_for_late_days(app: AppState) -> None:
     """Bring the watch up to date; if that cannot be had now, what it saw last stands."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await app.watch.look()
+            await app.watch.check()
     except Exception as error:
         if not is_outage(error) and not isinstance(error, ProgrammingError):
             raise
