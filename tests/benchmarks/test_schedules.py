@@ -28,7 +28,7 @@ from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.models import Schedule
 from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine, create_sessions
-from daybook_platform.rabbitmq.run_broker import declare_queues
+from daybook_platform.rabbitmq.topology import declare_run_queues
 from daybook_platform.taskiq_broker import TaskIQQueue, create_broker
 from daybook_scheduler.dispatch import MAX_CONCURRENT_SENDS
 from tests.benchmarks import days
@@ -197,7 +197,7 @@ async def bench(
 async def purged(rabbitmq_url: str) -> AsyncIterator[None]:
     connection = await aio_pika.connect(rabbitmq_url)
     try:
-        queue = await declare_queues(await connection.channel())
+        queue = await declare_run_queues(await connection.channel())
         await queue.purge()
         yield
         await queue.purge()

@@ -20,7 +20,7 @@ from sqlmodel import col, select
 
 from daybook_domain.reports.models import ReportDay
 from daybook_domain.runs.models import ReportRun
-from daybook_platform.rabbitmq.run_broker import DEAD_LETTERS, RUNS
+from daybook_platform.rabbitmq.topology import DEAD_LETTERS, RUNS
 from tests.e2e.chaos import FaultInjector, quiet_minute
 from tests.e2e.invariants import QUEUE_LEASE, Evidence, falsified, find_violations
 from tests.e2e.stack import Stack

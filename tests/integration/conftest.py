@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
+from tests.integration.platform.rabbitmq.rabbit import Rabbit
 from tests.support.copies import forget_all
 
 
@@ -41,3 +42,11 @@ async def copies(copies_url: str) -> AsyncIterator[Redis]:
     await forget_all(redis)
     yield redis
     await redis.aclose()
+
+
+@pytest.fixture
+async def rabbit(rabbitmq_url: str) -> AsyncIterator[Rabbit]:
+    """Return a RabbitMQ client, with empty queues of run messages."""
+    async with Rabbit.connected(rabbitmq_url) as rabbit:
+        await rabbit.purge()
+        yield rabbit

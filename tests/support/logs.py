@@ -26,5 +26,5 @@ async def until_logged(service: Service, message: str) -> dict[str, Any]:
 
 async def health_url(service: Service) -> str:
     """Wait for its health endpoints, and return where they are."""
-    line = await until_logged(service, "health endpoints are up")
+    line = await until_logged(service, "health server started")
     return f"http://127.0.0.1:{line['port']}"

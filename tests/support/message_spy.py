@@ -10,7 +10,7 @@ from uuid import UUID
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractQueue
 
-from daybook_platform.rabbitmq.run_broker import DEAD_LETTERS, RUNS, declare_queues
+from daybook_platform.rabbitmq.topology import DEAD_LETTERS, RUNS, declare_run_queues
 
 SEEN = "tests.seen"
 
@@ -31,7 +31,7 @@ class Eavesdropper:
         """Hear whatever is published from now on; the queues of other tests are emptied."""
         ear = cls(url)
         async with ear._channel() as channel:
-            runs = await declare_queues(channel)
+            runs = await declare_run_queues(channel)
             await runs.purge()
             await (await channel.get_queue(DEAD_LETTERS)).purge()
             await (await ear._seen(channel)).bind(RUNS, routing_key=RUNS)

@@ -11,7 +11,7 @@ from aiormq import spec
 
 from daybook_domain.intake.messages import Queue
 from daybook_domain.intake.parsing import DEAD_LETTER_QUEUE
-from daybook_platform.rabbitmq.intake_consumer import declare
+from daybook_platform.rabbitmq.topology import declare_intake_queues
 
 
 class _Plain(spec.Basic.Properties):
@@ -36,7 +36,7 @@ class Producer:
         connection = await aio_pika.connect(url)
         try:
             channel = await connection.channel()
-            await declare(channel)
+            await declare_intake_queues(channel)
             yield cls(channel)
         finally:
             await connection.close()

@@ -54,7 +54,7 @@ def test_a_task_cannot_be_bound_twice() -> None:
         pass
 
     register(broker, BUILD_REPORT, handler)
-    with pytest.raises(ValueError, match=r"reports\.build has a handler already"):
+    with pytest.raises(ValueError, match=r"reports\.build already has a handler"):
         register(broker, BUILD_REPORT, handler)
 
 

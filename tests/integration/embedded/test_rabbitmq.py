@@ -15,7 +15,7 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
-from daybook_platform.rabbitmq.run_broker import declare_queues
+from daybook_platform.rabbitmq.topology import declare_run_queues
 
 pytestmark = [
     pytest.mark.rabbitmq,
@@ -120,7 +120,7 @@ async def test_a_queue_with_a_consumer_survives_a_kill_right_after_its_creation(
 ) -> None:
     connection = await aio_pika.connect(server.url)
     async with connection:
-        queue = await declare_queues(await connection.channel())
+        queue = await declare_run_queues(await connection.channel())
         await queue.consume(ignore)
         os.kill(server.pid, signal.SIGKILL)
     server.stop()
@@ -128,5 +128,5 @@ async def test_a_queue_with_a_consumer_survives_a_kill_right_after_its_creation(
 
     connection = await aio_pika.connect(server.url)
     async with connection, asyncio.timeout(20):
-        queue = await declare_queues(await connection.channel())
+        queue = await declare_run_queues(await connection.channel())
         await queue.consume(ignore)

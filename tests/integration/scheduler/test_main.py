@@ -15,9 +15,9 @@ import pytest
 
 from daybook_domain.runs.models import RunState
 from daybook_platform.postgres import migrate
-from daybook_platform.rabbitmq.run_broker import RUNS, declare_queues
+from daybook_platform.rabbitmq.topology import RUNS, declare_run_queues
+from tests.integration.platform.notes import sending
 from tests.integration.scheduler.loops import LoopFactory
-from tests.integration.worker.rabbit import sending
 from tests.support.databases import fresh_database
 from tests.support.logs import health_url, until_logged
 from tests.support.processes import Service
@@ -58,7 +58,7 @@ async def messages(rabbitmq_url: str) -> AsyncIterator[RunMessages]:
     """Return the run messages of RabbitMQ, after purging the queue."""
     connection = await aio_pika.connect(rabbitmq_url)
     channel = await connection.channel()
-    await (await declare_queues(channel)).purge()
+    await (await declare_run_queues(channel)).purge()
     yield RunMessages(channel)
     await connection.close()
 

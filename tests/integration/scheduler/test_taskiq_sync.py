@@ -65,10 +65,10 @@ class TaskiqClient:
 
     async def sync(self, *, now: datetime = NOW) -> SyncResult:
         """Synchronize the schedules once, as a scheduler does."""
-        found = await self.daybook_source.look()
+        found = await self.daybook_source.read()
         async with self.sessions.begin() as session:
             return await taskiq_sync.sync(
-                session, found.entries, redis_epoch=found.memory, timezone="UTC", now=now
+                session, found.entries, redis_epoch=found.generation, timezone="UTC", now=now
             )
 
     async def list_schedules(self) -> list[Schedule]:
@@ -129,7 +129,7 @@ async def test_a_one_time_schedule_fires_once_and_is_removed_from_redis_only_the
     await materialise(client.sessions, now=NOW + HOUR)
     done = await client.sync(now=NOW + HOUR)
     keys = await client.list_keys()
-    await client.daybook_source.forget(done.fired)
+    await client.daybook_source.delete(done.fired)
     ended = await client.sync(now=NOW + HOUR)
 
     assert (before.recorded, not_yet.fired) == (0, ())
@@ -287,9 +287,9 @@ async def test_a_schedule_of_taskiq_can_be_changed_in_redis_only_but_removed_in_
 async def test_an_unreachable_redis_raises_unavailable(client: TaskiqClient) -> None:
     unreachable = RedisScheduleSource("redis://127.0.0.1:1/0")
     with pytest.raises(Unavailable):
-        await unreachable.look()
+        await unreachable.read()
     with pytest.raises(Unavailable):
-        await unreachable.forget(["x"])
+        await unreachable.delete(["x"])
     await unreachable.close()
 
 

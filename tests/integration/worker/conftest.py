@@ -8,18 +8,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.worker.processes import StartWorker
-from tests.integration.worker.rabbit import Rabbit
 from tests.support.processes import Service
 from tests.support.producer import Producer
 from tests.support.shop import open_shop
-
-
-@pytest.fixture
-async def rabbit(rabbitmq_url: str) -> AsyncIterator[Rabbit]:
-    """Return RabbitMQ with our topology and empty queues."""
-    async with Rabbit.connected(rabbitmq_url) as rabbit:
-        await rabbit.purge()
-        yield rabbit
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.runs.models import RunState, RunTrigger
 from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
 from daybook_platform.postgres.engine import Sessions
-from daybook_platform.rabbitmq.run_broker import DEAD_LETTERS, RUNS
+from daybook_platform.rabbitmq.topology import DEAD_LETTERS, RUNS
 from daybook_platform.taskiq_broker import TaskIQQueue
+from tests.integration.platform.notes import sending
+from tests.integration.platform.rabbitmq.rabbit import Rabbit, deaths
 from tests.integration.worker.processes import StartWorker, until_ready, wait_for_exit
-from tests.integration.worker.rabbit import Rabbit, deaths, sending
 from tests.integration.worker.runs import (
     DAY,
     blocked_builds,

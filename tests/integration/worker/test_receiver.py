@@ -12,18 +12,10 @@ import structlog
 from taskiq.receiver import Receiver as TaskiqReceiver
 
 from daybook_domain.tasks import Interrupted
-from daybook_platform.rabbitmq.run_broker import DEAD_LETTERS, RUNS
+from daybook_platform.rabbitmq.topology import DEAD_LETTERS, RUNS
 from daybook_worker.receiver import Receiver
-from tests.integration.worker.rabbit import (
-    NOTE,
-    Note,
-    Notes,
-    Rabbit,
-    deaths,
-    envelope,
-    sending,
-    working,
-)
+from tests.integration.platform.notes import NOTE, Note, Notes, envelope, sending, working
+from tests.integration.platform.rabbitmq.rabbit import Rabbit, deaths
 from tests.support.waiting import until
 
 pytestmark = [
@@ -71,9 +63,9 @@ async def test_a_message_that_cannot_be_processed_is_dead_lettered_once_with_its
     assert deaths(dead_letter) == [(RUNS, "rejected", 1)]
     assert len(notes.seen) <= 1
     assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD_LETTERS)) == (0, 0)
-    (line,) = [line for line in logged if line["event"] == "message is dead"]
+    (line,) = [line for line in logged if line["event"] == "message dead-lettered"]
     # Python rejects a missing argument before our wrapper of the handler runs.
-    assert line["reason"].startswith((reason, "it did not reach its handler"))
+    assert line["reason"].startswith((reason, "the handler was never called"))
 
 
 async def test_the_messages_after_an_invalid_one_are_handled(

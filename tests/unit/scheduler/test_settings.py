@@ -1,5 +1,6 @@
 """Settings of the scheduler: defaults, and the rejection of invalid values."""
 
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -21,7 +22,8 @@ def test_the_defaults_report_the_day_before_at_midnight_utc() -> None:
 
     assert (settings.daily_cron, settings.timezone) == ("0 0 * * *", "UTC")
     assert settings.reconcile_days == 3
-    assert (settings.dispatch_lease_seconds, settings.queue_lease_seconds) == (30, 300)
+    assert settings.dispatch_lease_seconds == timedelta(seconds=30)
+    assert settings.queue_lease_seconds == timedelta(seconds=300)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +35,8 @@ def test_the_defaults_report_the_day_before_at_midnight_utc() -> None:
         ("DAYBOOK_RECONCILE_DAYS", "-1", "greater than or equal to 0"),
         ("DAYBOOK_RECONCILE_DAYS", "32", "less than or equal to 31"),
         ("DAYBOOK_RECONCILE_DAYS", "some", "valid integer"),
-        ("DAYBOOK_DISPATCH_LEASE_SECONDS", "1", "greater than or equal to 10"),
-        ("DAYBOOK_QUEUE_LEASE_SECONDS", "nan", "finite number"),
+        ("DAYBOOK_DISPATCH_LEASE_SECONDS", "1", "from 10 to 3600"),
+        ("DAYBOOK_QUEUE_LEASE_SECONDS", "nan", "expected a number of seconds"),
         ("DAYBOOK_TIMEZONE", "CEST", "an IANA time zone"),
         ("DAYBOOK_HEALTH_PORT", "70000", "less than or equal to 65535"),
     ],

@@ -1,5 +1,6 @@
 """Settings of the worker: defaults, and the rejection of invalid values."""
 
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -19,7 +20,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_defaults_suit_a_small_worker() -> None:
     settings = load(WorkerSettings)
 
-    assert (settings.concurrency, settings.lease_seconds, settings.drain_seconds) == (2, 60, 20)
+    assert settings.concurrency == 2
+    assert settings.lease_seconds == timedelta(seconds=60)
+    assert settings.drain_seconds == timedelta(seconds=20)
 
 
 @pytest.mark.parametrize(

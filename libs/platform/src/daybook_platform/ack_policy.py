@@ -1,9 +1,10 @@
-"""What becomes of a delivered message: done, dead, or back to the queue?
+"""Dispositions of delivered messages: acknowledge, dead-letter or requeue.
 
-TaskIQ's receiver acknowledges everything: what it cannot read, what it does not know, what raised.
-So it is decided here, beneath the receiver, and holds whichever receiver runs. A transport puts
-each body to `objection` before TaskIQ sees it; `judged` notes how the handler ended; and when the
-receiver then says `ack`, the transport does what `verdict` says.
+TaskIQ's receiver acknowledges every message, also one that it cannot parse, that names an unknown
+task, or whose handler raised. The broker classes therefore decide below the receiver, with the
+same result under any receiver: they call `reject_reason` before TaskIQ sees a body,
+`record_disposition` notes how the handler ended, and when the receiver calls `ack`, the broker
+applies `get_disposition`.
 """
 
 import asyncio
@@ -20,90 +21,90 @@ from daybook_domain.tasks import Interrupted
 
 log = structlog.stdlib.get_logger(__name__)
 
-_LONGEST_REASON = 500
-_LONGEST_BODY_BYTES = 1000
+_MAX_REASON_LENGTH = 500
+_MAX_LOGGED_BODY_BYTES = 1000
 
 
 class AckAction(StrEnum):
-    """What becomes of a message?"""
+    """What the broker does with a delivered message."""
 
-    DONE = "done"
-    """Its effect is committed: acknowledge it."""
-    DEAD = "dead"
-    """Trying again will not help: keep it, with the reason, where a person can look at it."""
-    BACK = "back"
-    """It was not finished: another worker shall have it."""
+    ACK = "ack"
+    """Acknowledge: the effect is committed."""
+    DEAD_LETTER = "dead_letter"
+    """Reject to the dead-letter queue, with the reason: a retry would fail again."""
+    REQUEUE = "requeue"
+    """Return to the queue for another worker: processing did not finish."""
 
 
 @dataclass(frozen=True)
 class Disposition:
-    """The fate of one message, and why."""
+    """The action for one message, and its reason."""
 
-    fate: AckAction
+    action: AckAction
     reason: str = ""
 
 
-# TaskIQ handles each message in an asyncio task of its own, and calls `ack` in that same task:
-# what the handler's wrapper notes here, `ack` can read, and no other message can.
-_verdict: ContextVar[Disposition | None] = ContextVar("verdict", default=None)
+# TaskIQ handles each message in its own asyncio task and calls `ack` in that same task, so the
+# value that the handler's wrapper sets is visible to this message's `ack` and to no other.
+_disposition: ContextVar[Disposition | None] = ContextVar("disposition", default=None)
 
 
 def get_disposition() -> Disposition:
-    """Return what became of the message that is handled in the current asyncio task."""
-    return _verdict.get() or dead_letter("it did not reach its handler")
+    """Return the disposition of the message that the current asyncio task handles."""
+    return _disposition.get() or dead_letter("the handler was never called")
 
 
 def dead_letter(reason: str) -> Disposition:
-    """Return the verdict on a message that cannot be processed."""
-    return Disposition(AckAction.DEAD, reason[:_LONGEST_REASON])
+    """Return the disposition of a message that cannot be processed."""
+    return Disposition(AckAction.DEAD_LETTER, reason[:_MAX_REASON_LENGTH])
 
 
 def record_dead_letter(reason: str) -> None:
-    """Note that the message in hand cannot be processed."""
-    _verdict.set(dead_letter(reason))
+    """Record that the message of the current asyncio task cannot be processed."""
+    _disposition.set(dead_letter(reason))
 
 
 @contextmanager
 def record_disposition() -> Iterator[None]:
-    """Note how the block, which handles one message, ends."""
+    """Record the disposition of one message from how the block that handles it ends."""
     try:
         yield
     except Interrupted:
-        _verdict.set(Disposition(AckAction.BACK, "the worker is leaving"))
+        _disposition.set(Disposition(AckAction.REQUEUE, "the worker is shutting down"))
         raise
     except asyncio.CancelledError:
-        _verdict.set(Disposition(AckAction.BACK, "the handler was cancelled"))
+        _disposition.set(Disposition(AckAction.REQUEUE, "the handler was cancelled"))
         raise
     except BaseException as error:
         record_dead_letter(f"{type(error).__name__}: {error}")
         raise
-    _verdict.set(Disposition(AckAction.DONE))
+    _disposition.set(Disposition(AckAction.ACK))
 
 
 def reject_reason(broker: AsyncBroker, body: bytes) -> str | None:
-    """Return why `body` can never be handled by `broker`; None when it can be tried."""
+    """Return why `broker` can never handle `body`; None when it can be tried."""
     try:
         message = broker.formatter.loads(body)
         message.parse_labels()
-    except Exception as error:  # It is from the network: anything may be wrong with it.
-        return f"malformed: {type(error).__name__}: {error}"[:_LONGEST_REASON]
+    except Exception as error:  # The body is network input: any exception is possible.
+        return f"malformed: {type(error).__name__}: {error}"[:_MAX_REASON_LENGTH]
     if broker.find_task(message.task_name) is None:
-        return f"unknown task {message.task_name!r}"[:_LONGEST_REASON]
+        return f"unknown task {message.task_name!r}"[:_MAX_REASON_LENGTH]
     if forbidden := sorted(_FORBIDDEN_LABELS & message.labels.keys()):
-        return f"label {forbidden[0]!r} is not for the sender to set"
+        return f"label {forbidden[0]!r} must not be set by the sender"
     return None
 
 
 _FORBIDDEN_LABELS = {"ack_type", "timeout"}
-"""With these a message would be acknowledged before its effect, or cut off from outside."""
+"""Labels that would acknowledge a message before its effect, or cancel its handler early."""
 
 
 def log_disposition(disposition: Disposition, body: bytes) -> None:
-    """Log what became of a message, if it is not what its sender hoped for."""
-    if disposition.fate is AckAction.DONE:
+    """Log a disposition other than ACK."""
+    if disposition.action is AckAction.ACK:
         return
-    shown = body[:_LONGEST_BODY_BYTES].decode(errors="replace")
-    if disposition.fate is AckAction.DEAD:
-        log.error("message is dead", reason=disposition.reason, body=shown)
+    shown = body[:_MAX_LOGGED_BODY_BYTES].decode(errors="replace")
+    if disposition.action is AckAction.DEAD_LETTER:
+        log.error("message dead-lettered", reason=disposition.reason, body=shown)
     else:
-        log.info("message went back to the queue", reason=disposition.reason, body=shown)
+        log.info("message requeued", reason=disposition.reason, body=shown)

@@ -1,4 +1,7 @@
-"""How do services without REST say how they are? `/healthz`, `/readyz`, `/metrics` over HTTP."""
+"""HTTP server of `/healthz`, `/readyz` and `/metrics` for services without REST.
+
+docs/adr/0009 says why it is not Starlette on uvicorn.
+"""
 
 import asyncio
 import contextlib
@@ -16,27 +19,27 @@ from daybook_domain.errors import DaybookError
 log = structlog.stdlib.get_logger(__name__)
 
 Check = Callable[[], Awaitable[None]]
-"""Returns when the dependency answers, raises when it does not."""
+"""Returns when the dependency responds, raises when it does not."""
 
-_LARGEST_HEAD_BYTES = 16 * 1024
+_MAX_HEAD_BYTES = 16 * 1024
 _CLIENT_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Response:
     status: HTTPStatus
     body: bytes
     content_type: str = "application/json"
 
 
 class HealthServer:
-    """Answers GET and HEAD, one request a connection.
+    """A server of GET and HEAD, with one request per connection.
 
-    - `/healthz`: 200 as long as the event loop turns; says nothing about dependencies, so that a
-      database that is away does not get the process restarted.
-    - `/readyz`: each of `checks` by name; 200 if all pass within `timeout` seconds, else 503.
-      What `details` gives is told besides, and changes nothing.
-    - `/metrics`: what is in `registry`, for Prometheus.
+    - `/healthz`: 200 while the event loop runs, independently of dependencies, so that an
+      unavailable database does not get the process restarted.
+    - `/readyz`: the result of each of `checks` by name; 200 if all pass within `timeout` seconds,
+      otherwise 503. The body also has what `details` returns, which does not affect the status.
+    - `/metrics`: the metrics in `registry`, for Prometheus.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class HealthServer:
         details: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         self._host = host
-        self._wanted_port = port
+        self._requested_port = port
         self._checks = checks
         self._registry = registry
         self._timeout = timeout
@@ -59,24 +62,25 @@ class HealthServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on, also where port 0 was asked for."""
+        """The port that the server listens on, also if port 0 was requested."""
         if self._server is None:
             raise RuntimeError("the health server has not been started")
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def start(self) -> None:
-        """Start answering; a port that cannot be had ends the process with exit code 2."""
+        """Start listening. Raises `SystemExit(2)` if the port is not available."""
         try:
             self._server = await asyncio.start_server(
-                self._serve, self._host, self._wanted_port, limit=_LARGEST_HEAD_BYTES
+                self._serve, self._host, self._requested_port, limit=_MAX_HEAD_BYTES
             )
         except OSError as error:
-            raise SystemExit(_refuse(self._host, self._wanted_port, error)) from None
-        log.info("health endpoints are up", host=self._host, port=self.port)
+            _log_port_unavailable(self._host, self._requested_port, error)
+            raise SystemExit(2) from None
+        log.info("health server started", host=self._host, port=self.port)
 
     async def stop(self) -> None:
-        """Stop answering; requests under way are cut off."""
+        """Stop listening; requests in progress are aborted."""
         if self._server is None:
             return
         self._server.close()
@@ -92,63 +96,68 @@ class HealthServer:
         await self.stop()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A client that breaks off, talks nonsense or falls asleep is not worth a traceback.
+        # A client that disconnects, sends garbage or is too slow is not worth a traceback.
         with contextlib.suppress(
             OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
         ):
             async with asyncio.timeout(_CLIENT_TIMEOUT_SECONDS + self._timeout):
                 head = await reader.readuntil(b"\r\n\r\n")
                 method, path = _request_line(head)
-                writer.write(_response(method, await self._answer(method, path)))
+                writer.write(_encode(method, await self._respond(method, path)))
                 await writer.drain()
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):
             await asyncio.wait_for(writer.wait_closed(), timeout=1)
 
-    async def _answer(self, method: str, path: str) -> _Answer:
+    async def _respond(self, method: str, path: str) -> _Response:
         if method not in {"GET", "HEAD"}:
-            return _json(HTTPStatus.METHOD_NOT_ALLOWED, {"detail": "only GET and HEAD"})
+            return _json_response(
+                HTTPStatus.METHOD_NOT_ALLOWED, {"detail": "method not allowed; use GET or HEAD"}
+            )
         match path.partition("?")[0]:
             case "/healthz":
-                return _json(HTTPStatus.OK, {"status": "ok"})
+                return _json_response(HTTPStatus.OK, {"status": "ok"})
             case "/readyz":
                 return await self._readiness()
             case "/metrics":
-                return _Answer(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_LATEST)
-        return _json(HTTPStatus.NOT_FOUND, {"detail": "try /healthz, /readyz or /metrics"})
+                return _Response(
+                    HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_LATEST
+                )
+        return _json_response(
+            HTTPStatus.NOT_FOUND, {"detail": "not found; use /healthz, /readyz or /metrics"}
+        )
 
-    async def _readiness(self) -> _Answer:
-        outcomes = await asyncio.gather(*(self._outcome(check) for check in self._checks.values()))
-        ready = all(outcome == "ok" for outcome in outcomes)
-        return _json(
+    async def _readiness(self) -> _Response:
+        results = await asyncio.gather(*(self._run(check) for check in self._checks.values()))
+        ready = all(result == "ok" for result in results)
+        return _json_response(
             HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
             {
                 "status": "ready" if ready else "not ready",
-                "checks": dict(zip(self._checks, outcomes, strict=True)),
+                "checks": dict(zip(self._checks, results, strict=True)),
                 **self._details(),
             },
         )
 
-    async def _outcome(self, check: Check) -> str:
+    async def _run(self, check: Check) -> str:
         try:
             async with asyncio.timeout(self._timeout):
                 await check()
         except TimeoutError:
-            return f"no answer within {self._timeout:g} s"
+            return f"no response within {self._timeout:g} s"
         except DaybookError as error:
             return error.detail
         except Exception as error:
-            # Only the kind: the text of a foreign error may hold an address or a password.
+            # Only the type: the text of a library's error may contain an address or a password.
             return type(error).__name__
         return "ok"
 
 
-def _refuse(host: str, port: int, error: OSError) -> int:
+def _log_port_unavailable(host: str, port: int, error: OSError) -> None:
     log.error(
         f"DAYBOOK_HEALTH_PORT: cannot listen on {host}:{port}; expected a free port (0 takes any)",
         reason=error.strerror or str(error),
     )
-    return 2
 
 
 def _request_line(head: bytes) -> tuple[str, str]:
@@ -156,16 +165,16 @@ def _request_line(head: bytes) -> tuple[str, str]:
     return method, rest.partition(" ")[0]
 
 
-def _json(status: HTTPStatus, content: Mapping[str, object]) -> _Answer:
-    return _Answer(status, json.dumps(content).encode())
+def _json_response(status: HTTPStatus, content: Mapping[str, object]) -> _Response:
+    return _Response(status, json.dumps(content).encode())
 
 
-def _response(method: str, answer: _Answer) -> bytes:
+def _encode(method: str, response: _Response) -> bytes:
     head = (
-        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
-        f"Content-Type: {answer.content_type}\r\n"
-        f"Content-Length: {len(answer.body)}\r\n"
+        f"HTTP/1.1 {response.status.value} {response.status.phrase}\r\n"
+        f"Content-Type: {response.content_type}\r\n"
+        f"Content-Length: {len(response.body)}\r\n"
         "Cache-Control: no-store\r\n"
         "Connection: close\r\n\r\n"
     ).encode()
-    return head if method == "HEAD" else head + answer.body
+    return head if method == "HEAD" else head + response.body

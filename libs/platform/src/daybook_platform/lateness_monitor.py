@@ -1,4 +1,4 @@
-"""Who tells when a report is late? Each service that looks: by gauge, by log, to whoever asks."""
+"""Detection of late reports, for gauges, the log and readiness details."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,11 +14,15 @@ from daybook_platform.postgres.engine import Sessions
 
 log = structlog.stdlib.get_logger(__name__)
 
-LOOK_EVERY_SECONDS = 30.0
+CHECK_INTERVAL_SECONDS = 30.0
 
 
 class LatenessMonitor:
-    """Knows which reports were late when it last looked."""
+    """The late reports as of the latest check.
+
+    Every service that monitors runs its own: a late report is noticed even if every scheduler is
+    down.
+    """
 
     def __init__(
         self,
@@ -32,46 +36,44 @@ class LatenessMonitor:
         self._timezone = timezone
         self._late_after = late_after
         self._late: Sequence[LateDay] = ()
-        self._days = Gauge(
+        self._count_gauge = Gauge(
             "daybook_late_days",
             "Days whose report is not sealed DAYBOOK_LATE_AFTER seconds after it was due.",
             registry=registry,
         )
-        self._seconds = Gauge(
+        self._age_gauge = Gauge(
             "daybook_late_seconds",
-            "For how long the oldest of them has been due; 0 when none is late.",
+            "Seconds since the oldest late report was due; 0 when none is late.",
             registry=registry,
         )
 
     @property
     def late(self) -> Sequence[LateDay]:
-        """The days that were late at the last look, oldest first."""
+        """The days that were late at the latest check, oldest first."""
         return self._late
 
-    async def look(self) -> None:
-        """Look, set the gauges, and tell the log what has changed."""
+    async def check(self) -> None:
+        """Query the late days, set the gauges and log what changed."""
         async with self._sessions() as session:
             now = await clock.now(session)
             late = await list_late_days(
                 session, timezone=self._timezone, late_after=self._late_after, now=now
             )
-        self._days.set(len(late))
-        self._seconds.set((now - late[0].due_at).total_seconds() if late else 0)
-        before, self._late = set(self._late), late
+        self._count_gauge.set(len(late))
+        self._age_gauge.set((now - late[0].due_at).total_seconds() if late else 0)
+        previous, self._late = set(self._late), late
         for day in late:
-            if day not in before:
-                log.error(
-                    "a report is late", report_date=str(day.report_date), due_at=str(day.due_at)
-                )
-        for day in before.difference(late):
-            log.info("a report is not late any more", report_date=str(day.report_date))
+            if day not in previous:
+                log.error("report late", report_date=str(day.report_date), due_at=str(day.due_at))
+        for day in previous.difference(late):
+            log.info("report no longer late", report_date=str(day.report_date))
 
     async def run(self) -> None:
-        """Look again and again, for ever; a database that is away is looked at later."""
+        """Check periodically until cancelled; a failed check is repeated at the next interval."""
         while True:
             try:
-                await self.look()
+                await self.check()
             except Exception as error:
                 if not is_outage(error):
-                    log.warning("cannot look for late reports", reason=repr(error)[:200])
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
+                    log.warning("lateness check failed", reason=repr(error)[:200])
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)

@@ -1,4 +1,4 @@
-"""What does the log look like? One renderer for our events and for those of the libraries."""
+"""Log configuration: one format for our events and for those of libraries."""
 
 import logging
 import sys
@@ -10,10 +10,10 @@ LogFormat = Literal["console", "json"]
 
 
 def configure(*, log_format: LogFormat, level: str) -> None:
-    """Send every record of the process to standard error, one line each, in `log_format`.
+    """Write every record of the process to standard error, one line each, in `log_format`.
 
     Records of the standard library (TaskIQ, aio-pika, SQLAlchemy) pass through the same
-    processors as ours, so a reader of the log need not know who wrote a line.
+    processors as ours and have the same fields.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -32,7 +32,7 @@ def configure(*, log_format: LogFormat, level: str) -> None:
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        # A logger that was used before this call must not keep its old settings.
+        # A logger that was used before this call must pick up the new configuration.
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -48,13 +48,13 @@ def configure(*, log_format: LogFormat, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name, floor in _FLOORS.items():
-        logging.getLogger(name).setLevel(max(logging.getLevelNamesMapping()[level], floor))
+    for name, minimum in _MIN_LEVELS.items():
+        logging.getLogger(name).setLevel(max(logging.getLevelNamesMapping()[level], minimum))
 
 
-_FLOORS = {
-    # They tell each message at INFO and each frame at DEBUG. What goes wrong in aiormq comes to us
-    # as an exception, and is logged where it is dealt with.
+_MIN_LEVELS = {
+    # They log each message at INFO and each frame at DEBUG. Errors in aiormq also reach us as
+    # exceptions, and are logged where they are handled.
     "aio_pika": logging.WARNING,
     "aiormq": logging.CRITICAL,
     "taskiq": logging.WARNING,
@@ -63,7 +63,7 @@ _FLOORS = {
 
 
 def _renderers(log_format: LogFormat) -> list[Any]:
-    # Neither shows local variables, as structlog would: they may hold passwords, or a day's orders.
+    # No local variables, which structlog shows by default: they may contain passwords or orders.
     if log_format == "console":
         return [
             structlog.dev.ConsoleRenderer(

@@ -1,6 +1,6 @@
-"""Which settings do services compose?
+"""Fragments of the services' settings, and their validation.
 
-Each service has one frozen class, built once in its `main.py` from the fragments here.
+Each service composes one frozen class from these fragments, and builds it once in its `main.py`.
 """
 
 import sys
@@ -14,6 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "DAYBOOK_"
 
+_MAX_SECONDS = 1e9
+_EXPECTED_SECONDS = "expected a number of seconds, such as 60 or 0.5"
+
 
 def _url(*schemes: str, example: str, optional: bool = False) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
@@ -21,29 +24,29 @@ def _url(*schemes: str, example: str, optional: bool = False) -> AfterValidator:
         if optional and not url:
             return value
         scheme, separator, rest = url.partition("://")
-        if not separator or not rest or scheme not in schemes or not _is_readable(url):
+        if not separator or not rest or scheme not in schemes or not _is_valid(url):
             raise ValueError(f"expected {example}")
         return value
 
     return AfterValidator(check)
 
 
-def _is_readable(url: str) -> bool:
+def _is_valid(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        # The port is read when it is asked for; a word in its place, too.
+        # `urlsplit` parses the port on access, and raises then if it is not a number.
         if parts.port == 0:
             return False
     except ValueError:
         return False
     if not parts.scheme.startswith("redis"):
         return True
-    # redis-py would use database 0 in place of a path that is no number.
+    # redis-py would use database 0 for a path that is not a number.
     database = parse_qs(parts.query).get("db") or [parts.path.strip("/") or "0"]
     return all(number.isascii() and number.isdigit() for number in database)
 
 
-def _zone(value: str) -> str:
+def _require_zone(value: str) -> str:
     if value not in available_timezones():
         raise ValueError("expected an IANA time zone such as UTC or Europe/Berlin")
     return value
@@ -72,28 +75,49 @@ RedisUrl = Annotated[
     SecretStr,
     _url("redis", "rediss", example="redis://host:6379/0, or nothing for none", optional=True),
 ]
-Zone = Annotated[str, AfterValidator(_zone)]
+TimeZoneName = Annotated[str, AfterValidator(_require_zone)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-def _seconds(value: object) -> object:
+def _parse_seconds(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
         seconds = float(value)
     except ValueError:
-        seconds = 0
-    if not 0 < seconds < 1e9:
-        raise ValueError("expected a number of seconds, such as 60 or 0.5")
+        seconds = -1
+    if not 0 <= seconds < _MAX_SECONDS:
+        raise ValueError(_EXPECTED_SECONDS)
     return timedelta(seconds=seconds)
 
 
-Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
-"""A positive time, in seconds; Pydantic alone would take `00:01:00` or `PT60S`, but not `60`."""
+def _require_positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError(f"{_EXPECTED_SECONDS}; more than 0")
+    return value
+
+
+def seconds_between(minimum: int, maximum: int) -> AfterValidator:
+    """Return the constraint of a `DurationSeconds` with both limits included."""
+
+    def check(value: timedelta) -> timedelta:
+        # Pydantic's own constraints would name the limit as `datetime.timedelta(seconds=10)`.
+        if not timedelta(seconds=minimum) <= value <= timedelta(seconds=maximum):
+            raise ValueError(f"expected a number of seconds from {minimum} to {maximum}")
+        return value
+
+    return AfterValidator(check)
+
+
+DurationSeconds = Annotated[timedelta, BeforeValidator(_parse_seconds)]
+"""A duration, written as seconds; Pydantic alone accepts `00:01:00` and `PT60S`, but not `60`."""
+
+POSITIVE = AfterValidator(_require_positive)
+"""Constraint of a `DurationSeconds` that must be longer than 0."""
 
 
 class Settings(BaseSettings):
-    """The base of all fragments: frozen, from `DAYBOOK_*` and, in development, `.env`."""
+    """Base of all fragments: frozen, from `DAYBOOK_*` and, in development, `.env`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
@@ -101,63 +125,69 @@ class Settings(BaseSettings):
 
 
 class DatabaseSettings(Settings):
-    """Where is Postgres?"""
+    """Connection to Postgres."""
 
     database_url: DatabaseUrl
+    """URL of the database."""
 
 
 class BrokerSettings(Settings):
-    """Where is RabbitMQ?"""
+    """Connection to RabbitMQ."""
 
     broker_url: BrokerUrl
+    """URL of the message broker."""
 
 
 class RedisSettings(Settings):
-    """Where is Redis, if anywhere? Empty: no task results and no copies are kept."""
+    """Connection to Redis."""
 
     redis_url: RedisUrl = SecretStr("")
+    """URL of Redis; empty: without task results and without a cache."""
 
 
 class CalendarSettings(Settings):
-    """What is a business day?"""
+    """Definition of a business day."""
 
-    timezone: Zone = "UTC"
+    timezone: TimeZoneName = "UTC"
+    """IANA name of the time zone whose midnights delimit business days."""
 
 
 class LatenessSettings(Settings):
-    """When is somebody told that a report is not there?"""
+    """Detection of late reports."""
 
-    late_after: Seconds = timedelta(minutes=15)
-    """A day that is not sealed so long after its report was due is late."""
+    late_after: Annotated[DurationSeconds, POSITIVE] = timedelta(minutes=15)
+    """Time after its due time at which a report that is not sealed is late."""
 
 
 class LogSettings(Settings):
-    """What does the log look like?"""
+    """Log output."""
 
     log_format: Literal["console", "json"] = "json"
+    """Format of log lines."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Lowest level that is logged."""
 
 
 class HealthSettings(Settings):
-    """Where does a service without REST answer `/healthz`, `/readyz` and `/metrics`?
-
-    Port 0 takes any free one.
-    """
+    """Address of `/healthz`, `/readyz` and `/metrics` in a service without REST."""
 
     health_host: str = "127.0.0.1"
+    """Address to listen on."""
     health_port: Port = 0
+    """Port to listen on; 0: any free one."""
 
 
 class CacheSettings(RedisSettings):
-    """Are copies of users and products kept in Redis? The same for all services of a system."""
+    """Cache of users and products in Redis; the same for all services of a system."""
 
     cache: Literal["on", "off"] = "on"
-    cache_timeout: Seconds = timedelta(seconds=0.25)
-    """A Redis that does not answer for so long is done without, until it does again."""
+    """Switch of the cache."""
+    cache_timeout: Annotated[DurationSeconds, POSITIVE] = timedelta(seconds=0.25)
+    """Time after which a Redis that does not respond is bypassed until it does."""
 
     @property
     def cache_url(self) -> str:
-        """Where copies are kept; empty: nowhere."""
+        """URL of the cache; empty: no cache."""
         return self.redis_url.get_secret_value() if self.cache == "on" else ""
 
 
@@ -165,21 +195,21 @@ S = TypeVar("S", bound=Settings)
 
 
 def load(settings: type[S]) -> S:
-    """Return the settings that the environment gives.
+    """Return the settings from the environment.
 
-    What is missing or wrong ends the process with exit code 2, naming each variable and what
-    was expected; values are not shown, for they may be secrets.
+    If a variable is missing or invalid, exit with code 2 after writing each variable's name and
+    what was expected to standard error; values are not shown, since they may be secrets.
     """
     try:
         return settings()
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
             name = PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
-            sys.stderr.write(f"{name}: {_expected(problem['type'], problem['msg'])}\n")
+            sys.stderr.write(f"{name}: {_describe(problem['type'], problem['msg'])}\n")
         raise SystemExit(2) from None
 
 
-def _expected(kind: str, message: str) -> str:
+def _describe(kind: str, message: str) -> str:
     if kind == "missing":
         return "is not set, and has no default"
     return message.removeprefix("Value error, ")

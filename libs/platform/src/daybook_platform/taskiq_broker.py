@@ -1,4 +1,4 @@
-"""Contracts in, RabbitMQ out: how are tasks sent, and bound to their handlers?"""
+"""Task queue on TaskIQ: creating the broker, sending tasks, registering handlers."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -28,13 +28,13 @@ def create_broker(
     redis_url: str = "",
     prefetch: int = 2,
     timeout: timedelta = timedelta(seconds=5),
-    keep_results: timedelta = timedelta(hours=1),
+    result_retention: timedelta = timedelta(hours=1),
 ) -> Broker:
-    """Return the broker at `url`: `amqp(s)://…`, or `redis(s)://…` where there is no RabbitMQ.
+    """Return the broker at `url`: `amqp(s)://…`, or `redis(s)://…` for one without RabbitMQ.
 
-    It starts, and lives, without its server. A worker takes at most `prefetch` messages at once;
-    a send takes at most `timeout`. With a `redis_url`, TaskIQ's results are kept there for
-    `keep_results`. `application` is the name under which the server lists the connections.
+    It starts and runs without its server. A worker has at most `prefetch` unacknowledged messages;
+    a send takes at most `timeout`. With a `redis_url`, TaskIQ's results are stored there for
+    `result_retention`. `application` is the connection name that the server lists.
     """
     broker: Broker
     if url.startswith(("redis://", "rediss://")):
@@ -46,47 +46,47 @@ def create_broker(
             url, prefetch=prefetch, application=application, timeout=timeout.total_seconds()
         )
     if redis_url:
-        broker.with_result_backend(FailOpenResultBackend(redis_url, keep=keep_results))
+        broker.with_result_backend(FailOpenResultBackend(redis_url, retention=result_retention))
     return broker
 
 
 class TaskIQQueue:
-    """The `TaskQueue` that sends through a TaskIQ broker."""
+    """A `TaskQueue` on a TaskIQ broker."""
 
     def __init__(self, broker: AsyncBroker) -> None:
         self._broker = broker
 
     async def send(self, task: Task[P], payload: P) -> None:
-        """Send one task; see `TaskQueue`."""
-        # The labels are written to, so each kicker gets its own.
+        """Send one task. Raises `Unavailable`; see `TaskQueue`."""
+        # TaskIQ mutates the labels, so each kicker gets its own dict.
         kicker: AsyncKicker[Any, Any] = AsyncKicker(task.name, self._broker, labels={})
         try:
             await kicker.kiq(payload.model_dump(mode="json"))
         except SendTaskError as error:
             if isinstance(error.__cause__, Unavailable):
-                # With its own cause: `from error` would make the two each other's, a chain without
-                # an end for whoever follows it, and the reason would be gone.
+                # With its own cause: `from error` would make each the cause of the other, an
+                # endless chain without the original reason.
                 raise error.__cause__ from error.__cause__.__cause__
             raise
 
 
 def register(broker: AsyncBroker, task: Task[P], handler: Callable[[P], Awaitable[None]]) -> None:
-    """Bind the one handler of `task`.
+    """Register the only handler of `task`.
 
-    The message is acknowledged after the handler has returned, and ends as a dead letter when it
-    raises or the payload breaks its contract.
+    A message is acknowledged after the handler returned, and dead-lettered when the handler raised
+    or the payload is invalid. Raises `ValueError` for a second handler.
     """
     if task.name in broker.local_task_registry:
-        raise ValueError(f"task {task.name} has a handler already")
+        raise ValueError(f"task {task.name} already has a handler")
 
     async def run(payload: dict[str, Any]) -> None:
-        # TaskIQ logs and carries on when an argument does not fit its annotation,
-        # so the contract is checked here, where a bad message fails loudly.
+        # TaskIQ only logs an argument that does not match its annotation, so the payload is
+        # validated here, where an invalid one fails the message.
         try:
             with record_disposition():
                 await handler(task.payload.model_validate(payload))
         except Interrupted as error:
-            # TaskIQ would log any other exception as a failure, and keep it as the result.
+            # TaskIQ would log any other exception as a failure and store it as the result.
             raise NoResultError from error
 
     broker.register_task(run, task_name=task.name)

@@ -1,11 +1,11 @@
-"""How does a loop pause, and go on at once when there is news?"""
+"""Interruptible wait for loops."""
 
 import asyncio
 from contextlib import suppress
 
 
 async def wait(seconds: float, *, unless: asyncio.Event) -> bool:
-    """Wait for so many seconds at most; tell whether the event has come."""
+    """Wait up to `seconds`, or until `unless` is set; return whether it is set."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await unless.wait()

@@ -57,7 +57,7 @@ def create_lifespan(
             url, application="daybook-api reports", size=settings.stream_limit
         )
         caching = invalidation.cache_lifespan(
-            sessions, settings.cache_url, registry=registry, patience=settings.cache_timeout
+            sessions, settings.cache_url, registry=registry, timeout=settings.cache_timeout
         )
         async with stream_pool, caching as cache, _listening(engine, events):
             app.state.daybook = AppState(
@@ -93,7 +93,7 @@ async def _listening(engine: AsyncEngine, events: EventHub) -> AsyncIterator[Non
         events.publish_reset()
 
     task = asyncio.create_task(
-        listen(engine, EVENTS_CHANNEL, on_news=events.publish, on_begin=on_listen)
+        listen(engine, EVENTS_CHANNEL, on_notify=events.publish, on_listen=on_listen)
     )
     try:
         yield

@@ -6,13 +6,14 @@ from typing import Annotated
 from pydantic import Field
 
 from daybook_platform.settings import (
+    POSITIVE,
     CacheSettings,
     CalendarSettings,
     DatabaseSettings,
+    DurationSeconds,
     LatenessSettings,
     LogSettings,
     Port,
-    Seconds,
 )
 
 
@@ -21,11 +22,11 @@ class ApiSettings(DatabaseSettings, CacheSettings, CalendarSettings, LatenessSet
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
-    query_timeout: Seconds = timedelta(seconds=30)
+    query_timeout: Annotated[DurationSeconds, POSITIVE] = timedelta(seconds=30)
     """Maximum time of one database statement of a request."""
-    idempotency_retention: Seconds = timedelta(days=1)
+    idempotency_retention: Annotated[DurationSeconds, POSITIVE] = timedelta(days=1)
     """Time for which an `Idempotency-Key` and its response are stored."""
-    stream_timeout: Seconds = timedelta(seconds=60)
+    stream_timeout: Annotated[DurationSeconds, POSITIVE] = timedelta(seconds=60)
     """Maximum time a report stream may stall; a stalled one keeps a snapshot open."""
     stream_limit: Annotated[int, Field(ge=1, le=1000)] = 16
     """Maximum number of concurrent report streams; each uses a connection to Postgres."""

@@ -100,7 +100,7 @@ class SchedulerLoop:
             self._wake_dispatch()
             self._backfill_step.wake.set()
 
-        await listen(self._engine, RUNS_CHANNEL, on_news=wake, on_begin=wake)
+        await listen(self._engine, RUNS_CHANNEL, on_notify=wake, on_listen=wake)
 
     def _wake_dispatch(self) -> None:
         for step in self._dispatch_steps:

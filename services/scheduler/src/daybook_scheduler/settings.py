@@ -1,5 +1,6 @@
 """Settings of the scheduler."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
@@ -12,10 +13,12 @@ from daybook_platform.settings import (
     BrokerSettings,
     CalendarSettings,
     DatabaseSettings,
+    DurationSeconds,
     HealthSettings,
     LatenessSettings,
     LogSettings,
     RedisSettings,
+    seconds_between,
 )
 
 
@@ -57,7 +60,11 @@ class SchedulerSettings(
     """Number of latest days that are rebuilt every hour to include late orders; 0: none."""
     ledger_days: Annotated[int, Field(ge=0, le=36_500), AfterValidator(_validate_ledger_days)] = 400
     """Retention time in days of ended runs, which include the outcomes of fires; 0: unlimited."""
-    dispatch_lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 30
+    dispatch_lease_seconds: Annotated[DurationSeconds, seconds_between(10, 3600)] = timedelta(
+        seconds=30
+    )
     """Maximum time to dispatch a run, after which it is dispatched again by any scheduler."""
-    queue_lease_seconds: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] = 300
+    queue_lease_seconds: Annotated[DurationSeconds, seconds_between(10, 86_400)] = timedelta(
+        minutes=5
+    )
     """Maximum time a dispatched run waits for a worker, after which it is dispatched again."""

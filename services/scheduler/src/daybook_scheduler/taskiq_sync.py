@@ -45,7 +45,7 @@ class TaskiqSync:
             result = await self._sync()
             if result is not None and result.fired:
                 # After the commit: the fires are recorded, even if Redis fails now.
-                await self._source.forget(result.fired)
+                await self._source.delete(result.fired)
         except Unavailable as error:
             self._redis_outage.report(error.__cause__ or error)
 
@@ -55,11 +55,11 @@ class TaskiqSync:
                 return None
             # Redis is read under the lock, although that keeps the transaction open: what another
             # scheduler has written must not be undone by what this one has read before.
-            snapshot = await self._source.look()
+            snapshot = await self._source.read()
             result = await taskiq_sync.sync(
                 session,
                 snapshot.entries,
-                redis_epoch=snapshot.memory,
+                redis_epoch=snapshot.generation,
                 timezone=self._timezone,
                 now=await clock.now(session),
             )

@@ -61,7 +61,7 @@ class IntakeProcessor:
         """Start no more batches; the active one is finished."""
         self._stopping.set()
         if self._consumer is not None:
-            self._consumer.end()
+            self._consumer.stop()
 
     async def ping(self) -> None:
         """Return when messages are being consumed; raises `Unavailable`."""
@@ -97,14 +97,14 @@ class IntakeProcessor:
             log.error("cannot consume: unexpected error; retrying", exc_info=error)
 
     async def _consume_until_closed(self) -> None:
-        consumer = await IntakeConsumer.begin(
+        consumer = await IntakeConsumer.start(
             self._url,
             application="daybook-worker",
             prefetch=_PREFETCHED_BATCHES * self._max_batch_size,
             timeout=_TIMEOUT_SECONDS,
         )
         self._consumer = consumer
-        log.info("consuming intake queues", consumer=str(consumer.consumer))
+        log.info("consuming intake queues", consumer=str(consumer.id))
         try:
             await self._consume(consumer)
         except Interrupted:
@@ -116,16 +116,16 @@ class IntakeProcessor:
     async def _consume(self, consumer: IntakeConsumer) -> None:
         number = 0
         while not self._stopping.is_set():
-            messages = await consumer.gather(
-                most=self._max_batch_size,
-                linger=self._max_batch_delay,
-                patience=_RECEIVE_TIMEOUT_SECONDS,
+            messages = await consumer.receive_batch(
+                limit=self._max_batch_size,
+                max_delay=self._max_batch_delay,
+                timeout=_RECEIVE_TIMEOUT_SECONDS,
             )
             if not messages:
                 continue
             number += 1
             batch = Batch(
-                consumer=consumer.consumer,
+                consumer=consumer.id,
                 number=number,
                 deliveries=[message.delivery for message in messages],
             )
@@ -146,7 +146,7 @@ class IntakeProcessor:
                         session,
                         batch,
                         patience=self._retry_policy,
-                        ours=lambda: consumer.lives,
+                        ours=lambda: consumer.is_alive,
                     )
                 self._record(batch, results, seconds=time.monotonic() - started)
                 return
@@ -162,7 +162,7 @@ class IntakeProcessor:
             if await wait(seconds, unless=self._stopping):
                 raise Interrupted
             # Meanwhile the deliveries may have been requeued and delivered to another worker.
-            await consumer.require()
+            await consumer.require_alive()
 
     async def _delete_receipt(self, batch: Batch) -> None:
         """Delete the receipt of a batch whose acknowledgement RabbitMQ has confirmed."""

@@ -101,7 +101,7 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
         # The intake changes cached entities; building a report does not.
         settings.cache_url if "intake" in roles else "",
         registry=metrics.registry,
-        patience=settings.cache_timeout,
+        timeout=settings.cache_timeout,
     )
     async with health, caching:
         tasks = [asyncio.create_task(role.run()) for role in active]
@@ -112,7 +112,9 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
             )
             for role in active:
                 role.stop()
-            await shutdown.drain(active, tasks, timeout_seconds=settings.drain_seconds)
+            await shutdown.drain(
+                active, tasks, timeout_seconds=settings.drain_seconds.total_seconds()
+            )
         finally:
             for role in active:
                 await role.close()

@@ -6,13 +6,15 @@ from typing import Annotated
 from pydantic import Field
 
 from daybook_platform.settings import (
+    POSITIVE,
     BrokerSettings,
     CacheSettings,
     CalendarSettings,
     DatabaseSettings,
+    DurationSeconds,
     HealthSettings,
     LogSettings,
-    Seconds,
+    seconds_between,
 )
 
 
@@ -26,21 +28,16 @@ class WorkerSettings(
 
     Backfills use at most one less, unless it is 1.
     """
-    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 60
+    lease_seconds: Annotated[DurationSeconds, seconds_between(1, 3600)] = timedelta(seconds=60)
     """Maximum time without a heartbeat after which a run is reaped."""
-    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 20
+    drain_seconds: Annotated[DurationSeconds, seconds_between(0, 3600)] = timedelta(seconds=20)
     """Maximum time that active builds may take to finish at shutdown, before they are released."""
 
     intake_batch: Annotated[int, Field(ge=1, le=5000)] = 500
     """Maximum number of messages that are committed in one transaction."""
-    intake_linger: Seconds = timedelta(milliseconds=5)
+    intake_linger: Annotated[DurationSeconds, POSITIVE] = timedelta(milliseconds=5)
     """Maximum time a batch waits for more messages."""
-    intake_patience: Seconds = timedelta(minutes=10)
+    intake_patience: Annotated[DurationSeconds, POSITIVE] = timedelta(minutes=10)
     """Maximum time a message is retried while an entity that it refers to is missing."""
-    intake_remember: Seconds = timedelta(days=7)
+    intake_remember: Annotated[DurationSeconds, POSITIVE] = timedelta(days=7)
     """Retention time of message ids for deduplication."""
-
-    @property
-    def lease(self) -> timedelta:
-        """The duration of a lease."""
-        return timedelta(seconds=self.lease_seconds)

@@ -39,7 +39,7 @@ def create_worker_engine(settings: WorkerSettings, *, roles: Sequence[str]) -> A
         pool_size=1 + (2 * settings.concurrency if "reports" in roles else 0) + 3,
         # The row lock of a worker that is suspended within its claim would keep the run from being
         # reaped.
-        idle_timeout=settings.lease,
+        idle_timeout=settings.lease_seconds,
     )
 
 
@@ -74,7 +74,7 @@ def wire_reports(
     builder = ReportBuilder(
         engine,
         timezone=settings.timezone,
-        lease=settings.lease,
+        lease=settings.lease_seconds,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         metrics=metrics,
         concurrency=settings.concurrency,

@@ -55,7 +55,7 @@ async def test_a_day_that_is_not_sealed_in_time_is_late_everywhere(
     assert not listed[str(sealed)]["late"]
     assert not any(listed[str(TODAY - n * DAY)]["late"] for n in (0, 4, 5, 8))
     (line,) = [line for line in logged if line.get("report_date") == str(late)]
-    assert (line["event"], line["log_level"]) == ("a report is late", "error")
+    assert (line["event"], line["log_level"]) == ("report late", "error")
 
 
 @pytest.mark.usefixtures("daily_schedule")
@@ -71,7 +71,7 @@ async def test_a_report_that_is_sealed_after_its_due_time_is_no_longer_late(
 
     assert str(late) in before
     assert str(late) not in after
-    assert "a report is not late any more" in [line["event"] for line in logged]
+    assert "report no longer late" in [line["event"] for line in logged]
 
 
 async def test_without_orders_or_a_schedule_nothing_is_late(

@@ -1,14 +1,14 @@
-"""How are copies kept in Redis without one outliving the change of its row?
+"""Cache-aside reads from Redis in which no entry outlives the change of its row.
 
-A reader who finds no copy leaves a token, reads the database, and puts its copy only where its
-token still is. A transaction that changes a row puts a mark in the place of copy and token *before*
-it commits, and removes the mark after. So a copy read before the commit has no place to go, and a
-process that dies between commit and removal leaves a mark, under which everybody reads the database
-until it lapses.
+A reader that misses stores a token, reads the database, and stores its entry only if its token is
+still there. A transaction that changes a row replaces the entry or token with a mark *before* it
+commits, and deletes the mark afterwards. So an entry that was read before the commit cannot be
+stored after it, and a process that dies between commit and deletion leaves a mark, under which all
+readers use the database until it expires.
 
-Where a mark could not be put, all copies are made void when Redis is back: each belongs to an
-epoch, and there is a new one whenever a process reaches Redis after not having reached it.
-ADR 6 says what remains.
+If a mark could not be stored, all entries are invalidated once Redis is available again: each
+belongs to an epoch, and a process begins a new epoch whenever it connects after a failure.
+docs/adr/0006 names the remaining risk.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,38 +25,38 @@ from daybook_platform.cache.codec import COMMITTING, FETCHING, decode, encode
 from daybook_platform.cache.connection import CacheConnection, CacheUnavailable
 
 ENTRY_TTL = {EntityKind.USER: timedelta(hours=1), EntityKind.PRODUCT: timedelta(minutes=10)}
-"""For how long a copy is kept at most."""
+"""Time to live of an entry."""
 
 FETCH_TOKEN_TTL = timedelta(seconds=10)
-"""A reader who takes longer keeps no copy."""
+"""Time to live of a fetch token; a reader that takes longer stores no entry."""
 COMMIT_MARK_TTL = timedelta(minutes=1)
-"""Longer than a commit takes; for so long nothing is kept of what a dead process has changed."""
+"""Time to live of a commit mark: longer than any commit takes."""
 
 _EPOCH = "daybook:epoch"
 
-_FETCHING = """
-local held = redis.pcall('GET', KEYS[1])
-if type(held) == 'string' and (held:sub(1, 1) == '!' or held:sub(1, 1) == '?') then
+_BEGIN_FETCH = """
+local value = redis.pcall('GET', KEYS[1])
+if type(value) == 'string' and (value:sub(1, 1) == '!' or value:sub(1, 1) == '?') then
   return false
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SET', KEYS[2], ARGV[3], 'NX')
 return redis.call('GET', KEYS[2])
 """
-_KEEP = """
+_END_FETCH = """
 if redis.pcall('GET', KEYS[1]) == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
 """
-_COMMITTING = """
+_BEGIN_COMMIT = """
 for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end
 """
-# Another's mark stays: its transaction has yet to commit. Anything else goes, also where our mark
-# has lapsed before we had committed, and somebody has kept a copy since.
-_COMMITTED = """
+# The mark of another transaction stays: it has not committed yet. Anything else is deleted, also
+# an entry that was stored after our mark had expired and before we committed.
+_END_COMMIT = """
 for _, key in ipairs(KEYS) do
-  local held = redis.pcall('GET', key)
-  if held == ARGV[1] or type(held) ~= 'string' or held:sub(1, 1) ~= '!' then
+  local value = redis.pcall('GET', key)
+  if value == ARGV[1] or type(value) ~= 'string' or value:sub(1, 1) ~= '!' then
     redis.call('DEL', key)
   end
 end
@@ -65,95 +65,100 @@ end
 
 @dataclass(frozen=True, slots=True)
 class CacheCommit:
-    """A commit that the cache has been told of, and what it changes."""
+    """A commit in progress: the keys of what it changes, and the mark under them."""
 
     keys: Sequence[str]
     mark: bytes
 
 
 class Cache:
-    """Copies of single users and products; without Redis, everything is read from the database."""
+    """A cache of single users and products; without Redis, every read goes to the database."""
 
-    def __init__(self, url: str, *, registry: CollectorRegistry, patience: timedelta) -> None:
-        """Say where Redis is, and how long it may take to answer before it is done without."""
-        self._link = CacheConnection(
-            url, registry=registry, patience=patience, welcome=_begin_epoch
+    def __init__(self, url: str, *, registry: CollectorRegistry, timeout: timedelta) -> None:
+        """Set the URL, and the time after which a Redis that does not respond is bypassed."""
+        self._connection = CacheConnection(
+            url, registry=registry, timeout=timeout, on_connect=_begin_epoch
         )
         self._reads = Counter(
             "daybook_cache_reads",
-            "Reads by kind and outcome: hit, miss, away (the cache was not to be had).",
+            "Reads by kind and outcome: hit, miss, away (the cache was unavailable).",
             ["kind", "outcome"],
             registry=registry,
         )
 
     async def __aenter__(self) -> Self:
-        """Use Redis from now on, or as soon as it answers."""
-        await self._link.open()
+        """Connect now, or as soon as Redis responds."""
+        await self._connection.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop using it."""
-        await self._link.close()
+        """Disconnect."""
+        await self._connection.close()
 
     async def read(
-        self, thing: EntityKey, fetch: Callable[[], Awaitable[bytes]], *, shape: bytes
+        self, entity: EntityKey, fetch: Callable[[], Awaitable[bytes]], *, shape: bytes
     ) -> bytes:
-        """Return the copy of `thing`, or what `fetch` reads from the database, and keep that.
+        """Return the entry of `entity`; on a miss, return and store the result of `fetch`.
 
-        `shape` names the form of what `fetch` gives: copies in another are not taken for it.
+        `shape` identifies the format of that result: entries of another shape are misses.
         """
-        key = _key(thing)
+        key = _key(entity)
         try:
-            copy, fetching = await self._look(key, shape=shape)
+            entry, fetching = await self._get_or_begin_fetch(key, shape=shape)
         except CacheUnavailable:
-            self._reads.labels(thing.kind, "away").inc()
+            self._reads.labels(entity.kind, "away").inc()
             return await fetch()
-        self._reads.labels(thing.kind, "miss" if copy is None else "hit").inc()
-        if copy is not None:
-            return copy
+        self._reads.labels(entity.kind, "miss" if entry is None else "hit").inc()
+        if entry is not None:
+            return entry
         body = await fetch()
         if fetching is not None:
             token, epoch = fetching
             value = encode(body, key=key, epoch=epoch, shape=shape)
-            await self._run(_KEEP, [key], token, value, _milliseconds(ENTRY_TTL[thing.kind]))
+            ttl = _milliseconds(ENTRY_TTL[entity.kind])
+            await self._try_execute(_END_FETCH, [key], token, value, ttl)
         return body
 
-    async def committing(self, things: Sequence[EntityKey]) -> CacheCommit:
-        """Let nobody find or keep copies of `things`; to be called before the commit."""
-        keys = [_key(thing) for thing in things]
+    async def begin_commit(self, entities: Sequence[EntityKey]) -> CacheCommit:
+        """Invalidate `entities` and block new entries; call this before the commit."""
+        keys = [_key(entity) for entity in entities]
         commit = CacheCommit(keys=keys, mark=COMMITTING + uuid4().hex.encode())
-        await self._run(_COMMITTING, commit.keys, commit.mark, _milliseconds(COMMIT_MARK_TTL))
+        ttl = _milliseconds(COMMIT_MARK_TTL)
+        await self._try_execute(_BEGIN_COMMIT, commit.keys, commit.mark, ttl)
         return commit
 
-    async def committed(self, commit: CacheCommit) -> None:
-        """Let copies be kept again; to be called after the commit, or when it has failed."""
-        if not await self._run(_COMMITTED, commit.keys, commit.mark):
-            self._link.owe()
+    async def end_commit(self, commit: CacheCommit) -> None:
+        """Permit new entries; call this after the commit, also after one that failed."""
+        if not await self._try_execute(_END_COMMIT, commit.keys, commit.mark):
+            self._connection.require_new_epoch()
 
-    async def _look(
+    async def _get_or_begin_fetch(
         self, key: str, *, shape: bytes
     ) -> tuple[bytes | None, tuple[bytes, bytes] | None]:
-        """Return the copy, if there is one, and else token and epoch of who may keep one."""
-        epoch, value = await self._link.ask(lambda redis: _look(redis, key))
-        copy = decode(value, key=key, epoch=epoch, shape=shape)
-        if copy is not None:
-            return copy, None
+        """Return the entry and None; on a miss None and (token, epoch), or None if not to store."""
+        epoch, value = await self._connection.execute(lambda redis: _get_epoch_and(redis, key))
+        entry = decode(value, key=key, epoch=epoch, shape=shape)
+        if entry is not None:
+            return entry, None
         token = FETCHING + uuid4().hex.encode()
         arguments = (token, _milliseconds(FETCH_TOKEN_TTL), uuid4().hex)
         keys = [key, _EPOCH]
-        epoch = await self._link.ask(lambda redis: _eval(redis, _FETCHING, keys, *arguments))
+        epoch = await self._connection.execute(
+            lambda redis: _eval(redis, _BEGIN_FETCH, keys, *arguments)
+        )
         return None, None if epoch is None else (token, epoch)
 
-    async def _run(self, script: str, keys: Sequence[str], *arguments: bytes | int) -> bool:
+    async def _try_execute(self, script: str, keys: Sequence[str], *arguments: bytes | int) -> bool:
+        """Run `script`; return False when the cache is unavailable."""
         try:
-            await self._link.ask(lambda redis: _eval(redis, script, keys, *arguments))
+            await self._connection.execute(lambda redis: _eval(redis, script, keys, *arguments))
         except CacheUnavailable:
             return False
         return True
 
 
-async def _look(redis: Redis, key: str) -> Any:
-    # Unlike GET, it finds nothing where somebody has put a list.
+async def _get_epoch_and(redis: Redis, key: str) -> Any:
+    # MGET, because unlike GET it returns nil for a key of another type instead of failing.
     return await redis.mget(_EPOCH, key)
 
 
@@ -164,13 +169,13 @@ async def _begin_epoch(redis: Redis) -> None:
 async def _eval(
     redis: Redis, script: str, keys: Sequence[str], *arguments: bytes | int | str
 ) -> Any:
-    # By its text: a digest would have to be made known to each server anew.
+    # EVAL, because EVALSHA needs the script to be loaded again into every restarted server.
     return await redis.eval(script, len(keys), *keys, *arguments)
 
 
-def _key(thing: EntityKey) -> str:
-    return f"daybook:{thing.kind}:{thing.id}"
+def _key(entity: EntityKey) -> str:
+    return f"daybook:{entity.kind}:{entity.id}"
 
 
-def _milliseconds(time: timedelta) -> int:
-    return int(time.total_seconds() * 1000)
+def _milliseconds(duration: timedelta) -> int:
+    return int(duration.total_seconds() * 1000)

@@ -1,10 +1,10 @@
-"""What is written under a key, and how is it told from garbage?
+"""Encoding of cache values, with checks against stale, foreign and corrupt ones.
 
-A key holds one of three things, told apart by the first byte:
+A key has one of three kinds of values, distinguished by the first byte:
 
-    =EPOCH SHAPE SUM BODY   a copy of what the database holds
-    ?TOKEN                  a reader is fetching, and may put its copy here
-    !TOKEN                  a transaction is committing: no copies for now
+    =EPOCH SHAPE CHECKSUM BODY   an entry: the entity as read from the database
+    ?TOKEN                       a reader is fetching, and may store its entry here
+    !TOKEN                       a transaction is committing: no entry may be stored
 """
 
 import zlib
@@ -13,21 +13,21 @@ ENTRY, FETCHING, COMMITTING = b"=", b"?", b"!"
 
 
 def encode(body: bytes, *, key: str, epoch: bytes, shape: bytes) -> bytes:
-    """Return `body` as it is kept, of use under this key and in this epoch and shape alone."""
-    return b"%s%s %s %08x %s" % (ENTRY, epoch, shape, _sum(key, body), body)
+    """Return the value for `body`, valid only under this key, epoch and shape."""
+    return b"%s%s %s %08x %s" % (ENTRY, epoch, shape, _checksum(key, body), body)
 
 
 def decode(value: bytes | None, *, key: str, epoch: bytes | None, shape: bytes) -> bytes | None:
-    """Return the body in `value`; None when it holds none, or none for this reader."""
+    """Return the body in `value`; None when it is not a valid entry for these arguments."""
     if value is None or epoch is None:
         return None
     head = b"%s%s %s " % (ENTRY, epoch, shape)
     if not value.startswith(head):
         return None
-    claimed, _, body = value[len(head) :].partition(b" ")
-    return body if claimed == b"%08x" % _sum(key, body) else None
+    checksum, _, body = value[len(head) :].partition(b" ")
+    return body if checksum == b"%08x" % _checksum(key, body) else None
 
 
-def _sum(key: str, body: bytes) -> int:
-    # With the key: a copy that somebody moved is not taken for another's.
+def _checksum(key: str, body: bytes) -> int:
+    # Includes the key, so that an entry that was renamed to another key is invalid there.
     return zlib.crc32(body, zlib.crc32(key.encode()))

@@ -1,4 +1,4 @@
-"""Can Redis be had at this moment? A server that is away costs few, and little."""
+"""Redis connection with a circuit breaker, so that an outage delays few requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,21 +17,21 @@ log = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
-PAUSE_SECONDS = 1.0
-_MOST_CONNECTIONS = 256
+RECONNECT_SECONDS = 1.0
+_MAX_CONNECTIONS = 256
 _FAILURES = (RedisError, OSError, TimeoutError)
 
 
 class CacheUnavailable(Exception):
-    """Redis cannot be had now."""
+    """Redis is unavailable."""
 
 
 class CacheConnection:
-    """A Redis that is asked for as long as it answers within `patience`.
+    """A Redis client that is used only while Redis responds within `timeout`.
 
-    The first failure closes the link for all; from then on one attempt a second is made beside the
-    requests, until `welcome` succeeds. So it begins, too: whatever Redis has kept from a time that
-    this process has not watched, `welcome` makes void.
+    The first failure disconnects it for all callers; from then on a background task tries to
+    reconnect once a second until `on_connect` succeeds. It starts disconnected, too: `on_connect`
+    invalidates whatever Redis has stored in a time that this process did not observe.
     """
 
     def __init__(
@@ -39,108 +39,108 @@ class CacheConnection:
         url: str,
         *,
         registry: CollectorRegistry,
-        patience: timedelta,
-        welcome: Callable[[Redis], Awaitable[object]],
+        timeout: timedelta,
+        on_connect: Callable[[Redis], Awaitable[object]],
     ) -> None:
         self._redis: Redis = Redis.from_url(
             url,
             retry=Retry(NoBackoff(), 0),
-            max_connections=_MOST_CONNECTIONS,
-            redis_connect_func=self._meet,
+            max_connections=_MAX_CONNECTIONS,
+            redis_connect_func=self._check_server,
         )
-        self._welcome = welcome
-        self._patience_seconds = patience.total_seconds()
-        self._up = self._owing = False
-        self._told: bool | None = None
-        self._server: bytes | None = None
-        self._returning: asyncio.Task[None] | None = None
+        self._on_connect = on_connect
+        self._timeout_seconds = timeout.total_seconds()
+        self._connected = self._needs_new_epoch = False
+        self._logged: bool | None = None
+        self._server_run_id: bytes | None = None
+        self._reconnecting: asyncio.Task[None] | None = None
         self._failures = Counter(
             "daybook_cache_errors", "Attempts to reach the cache that failed.", registry=registry
         )
         self._gauge = Gauge("daybook_cache_up", "1 while the cache is in use.", registry=registry)
 
     async def open(self) -> None:
-        """Use Redis from now on, or as soon as it answers."""
-        if not await self._attempt():
-            self._returning = asyncio.create_task(self._return())
+        """Connect now, or as soon as Redis responds."""
+        if not await self._try_connect():
+            self._reconnecting = asyncio.create_task(self._reconnect())
 
     async def close(self) -> None:
-        """Stop using it."""
-        self._up = False
-        if self._returning is not None:
-            self._returning.cancel()
+        """Disconnect and stop reconnecting."""
+        self._connected = False
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
             with suppress(asyncio.CancelledError):
-                await self._returning
+                await self._reconnecting
         await self._redis.aclose()
 
-    async def ask(self, command: Callable[[Redis], Awaitable[T]]) -> T:
-        """Return what Redis answers; raises `Away`, and then at once until it is back."""
-        if not self._up:
+    async def execute(self, command: Callable[[Redis], Awaitable[T]]) -> T:
+        """Return the result of `command`. Raises `CacheUnavailable`; does not wait to reconnect."""
+        if not self._connected:
             raise CacheUnavailable
         try:
-            async with asyncio.timeout(self._patience_seconds):
+            async with asyncio.timeout(self._timeout_seconds):
                 return await command(self._redis)
         except _FAILURES as error:
-            self._lose(error)
+            self._disconnect(error)
             raise CacheUnavailable from error
 
-    def owe(self) -> None:
-        """Say that Redis has missed something: it has to be welcomed once more after this."""
-        self._owing = True
+    def require_new_epoch(self) -> None:
+        """Record that Redis missed an invalidation: `on_connect` must run once more after this."""
+        self._needs_new_epoch = True
 
-    def _lose(self, error: Exception) -> None:
+    def _disconnect(self, error: Exception) -> None:
         self._failures.inc()
-        if not self._up:
+        if not self._connected:
             return
-        self._up = False
-        self._tell(up=False, reason=error)
-        self._returning = asyncio.create_task(self._return())
+        self._connected = False
+        self._report(connected=False, reason=error)
+        self._reconnecting = asyncio.create_task(self._reconnect())
 
-    async def _return(self) -> None:
+    async def _reconnect(self) -> None:
         with suppress(*_FAILURES):
-            # What is still under way there would be answered by a server of before.
+            # Replies to commands in flight could come from the server as it was before the failure.
             await self._redis.connection_pool.disconnect(inuse_connections=True)
         while True:
-            await asyncio.sleep(PAUSE_SECONDS)
-            if await self._attempt():
+            await asyncio.sleep(RECONNECT_SECONDS)
+            if await self._try_connect():
                 return
 
-    async def _attempt(self) -> bool:
-        self._owing = False
+    async def _try_connect(self) -> bool:
+        self._needs_new_epoch = False
         try:
-            async with asyncio.timeout(self._patience_seconds):
-                await self._welcome(self._redis)
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._on_connect(self._redis)
         except _FAILURES as error:
             self._failures.inc()
-            self._tell(up=False, reason=error)
+            self._report(connected=False, reason=error)
             return False
-        if self._owing:
-            # Somebody found the link closed while Redis was being welcomed.
+        if self._needs_new_epoch:
+            # A commit found this disconnected while `on_connect` ran.
             return False
-        self._up = True
-        self._tell(up=True)
+        self._connected = True
+        self._report(connected=True)
         return True
 
-    def _tell(self, *, up: bool, reason: Exception | None = None) -> None:
-        self._gauge.set(up)
-        if self._told is up:
+    def _report(self, *, connected: bool, reason: Exception | None = None) -> None:
+        self._gauge.set(connected)
+        if self._logged is connected:
             return
-        self._told = up
-        if up:
-            log.info("the cache is in use")
+        self._logged = connected
+        if connected:
+            log.info("cache connected")
         else:
-            log.warning("the cache is away; doing without it", reason=repr(reason)[:200])
+            log.warning("cache unavailable; reading the database", reason=repr(reason)[:200])
 
-    async def _meet(self, connection: Any) -> None:
-        """Notice a server that was replaced or restarted between two commands.
+    async def _check_server(self, connection: Any) -> None:
+        """Refuse a server that was replaced or restarted between two commands.
 
-        It may hold what its predecessor had been told to forget, and redis-py connects anew
-        without a word.
+        It may have restored entries whose invalidation only its predecessor received, and redis-py
+        reconnects without notice.
         """
         await connection.on_connect()
         await connection.send_command("INFO", "server")
-        told: bytes = await connection.read_response()
-        server = told.partition(b"run_id:")[2].split(b"\r\n")[0]
-        if self._up and server != self._server:
-            raise ConnectionError("Redis is another one than before")
-        self._server = server
+        info: bytes = await connection.read_response()
+        run_id = info.partition(b"run_id:")[2].split(b"\r\n")[0]
+        if self._connected and run_id != self._server_run_id:
+            raise ConnectionError("the Redis server was restarted or replaced")
+        self._server_run_id = run_id

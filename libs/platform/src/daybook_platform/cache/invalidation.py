@@ -1,4 +1,4 @@
-"""Who tells the cache of a commit? The session does, whatever code commits it."""
+"""Cache invalidation by the commits of SQLAlchemy sessions, whichever code commits them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,42 +19,45 @@ _COMMIT = "daybook.cache.commit"
 
 @asynccontextmanager
 async def cache_lifespan(
-    sessions: Sessions, url: str, *, registry: CollectorRegistry, patience: timedelta
+    sessions: Sessions, url: str, *, registry: CollectorRegistry, timeout: timedelta
 ) -> AsyncIterator[Cache | None]:
-    """Keep copies at `url` that commits of `sessions` make void; nowhere, where it is empty."""
+    """Yield the cache at `url`, invalidated by the commits of `sessions`; None for an empty `url`.
+
+    See `Cache` for `timeout`.
+    """
     if not url:
         yield None
         return
-    async with Cache(url, registry=registry, patience=patience) as cache:
+    async with Cache(url, registry=registry, timeout=timeout) as cache:
         invalidate_on_commit(cache, sessions)
         yield cache
 
 
 def invalidate_on_commit(cache: Cache, sessions: Sessions) -> None:
-    """Have every commit of `sessions` tell `cache` what it changes, before and after.
+    """Have every commit of `sessions` invalidate in `cache` the entities that it changes.
 
-    What that is, the domain has noted while it wrote (changes.py). An AsyncSession runs the events
-    of its session where they can wait for other coroutines.
+    The domain marks them while it writes (`daybook_domain.cache_invalidation`). An AsyncSession
+    runs the events of its sync session where they can await.
     """
 
-    class TellingSession(Session):
-        """A session that tells."""
+    class InvalidatingSession(Session):
+        """A session with its own event listeners, for this cache only."""
 
-    def before(session: Session) -> None:
+    def before_commit(session: Session) -> None:
         if session.in_nested_transaction():
             return
-        if things := list(cache_invalidation.pop_changed(session)):
-            session.info[_COMMIT] = await_only(cache.committing(things))
+        if entities := list(cache_invalidation.pop_changed(session)):
+            session.info[_COMMIT] = await_only(cache.begin_commit(entities))
 
-    def after(session: Session, transaction: SessionTransaction) -> None:
-        # However it ended: a commit that fails may have failed only seemingly.
+    def after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
+        # Whatever the result: a commit that reported a failure may have succeeded on the server.
         if transaction.parent is not None:
             return
         cache_invalidation.pop_changed(session)
         commit: CacheCommit | None = session.info.pop(_COMMIT, None)
         if commit is not None:
-            await_only(cache.committed(commit))
+            await_only(cache.end_commit(commit))
 
-    event.listen(TellingSession, "before_commit", before)
-    event.listen(TellingSession, "after_transaction_end", after)
-    sessions.configure(sync_session_class=TellingSession)
+    event.listen(InvalidatingSession, "before_commit", before_commit)
+    event.listen(InvalidatingSession, "after_transaction_end", after_transaction_end)
+    sessions.configure(sync_session_class=InvalidatingSession)

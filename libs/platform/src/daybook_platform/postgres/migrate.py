@@ -1,4 +1,4 @@
-"""How does a database get the schema? One release step runs this; no service ever does."""
+"""Schema migrations. One release step runs them; services never do."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,17 +19,17 @@ _MIGRATIONS = Path(migrations.__file__).parent
 
 
 async def upgrade(url: str, *, revision: str = "head") -> None:
-    """Bring the database at `url` up to `revision`; a second caller waits for the first."""
+    """Upgrade the database at `url` to `revision`; concurrent callers run one after the other."""
     await _run(url, lambda config: command.upgrade(config, revision))
 
 
 async def downgrade(url: str, *, revision: str) -> None:
-    """Bring the database at `url` down to `revision` (`base`: nothing of ours left)."""
+    """Downgrade the database at `url` to `revision` (`base`: drop everything of Daybook)."""
     await _run(url, lambda config: command.downgrade(config, revision))
 
 
 async def check(url: str) -> None:
-    """Raise when the tables of the code and of the database at `url` differ."""
+    """Raise when the schemas of the code and of the database at `url` differ."""
     await _run(url, command.check)
 
 
@@ -50,6 +50,6 @@ async def _run_locked(engine: AsyncEngine, step: Step) -> None:
 
     async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION})
-        # A migration that waits for a table makes everybody behind it wait: better to fail.
+        # A migration that waits for a table lock blocks every later query on it: better to fail.
         await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
         await connection.run_sync(run)

@@ -1,6 +1,6 @@
-"""How does a service hear at once of what another has committed? LISTEN, on one connection.
+"""Subscription to Postgres notifications (LISTEN), on one dedicated connection.
 
-Only a short cut: what is told while nobody listens is lost, so whoever listens also looks.
+Notifications only reduce latency: those sent while disconnected are lost, so subscribers also poll.
 """
 
 import asyncio
@@ -9,46 +9,46 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-AGAIN_SECONDS = 1.0
-LOOK_SECONDS = 30.0
-ANSWER_SECONDS = 10.0
+RECONNECT_SECONDS = 1.0
+PING_INTERVAL_SECONDS = 30.0
+PING_TIMEOUT_SECONDS = 10.0
 
 OnNotify = Callable[[str], None]
 OnListen = Callable[[], None]
 
 
 async def listen(
-    engine: AsyncEngine, channel: str, *, on_news: OnNotify, on_begin: OnListen
+    engine: AsyncEngine, channel: str, *, on_notify: OnNotify, on_listen: OnListen
 ) -> None:
-    """Call `on_news` with whatever is told on `channel`, for ever, on a connection of its own.
+    """Call `on_notify` with the payload of each notification on `channel`, until cancelled.
 
-    `on_begin` is called whenever a connection begins to listen: what was told before was not heard.
+    `on_listen` is called whenever a connection starts to listen: earlier notifications may be lost.
     """
     while True:
         try:
             async with engine.connect() as connection:
                 try:
-                    await _listen_on(connection, channel, on_news, on_begin)
+                    await _listen_on(connection, channel, on_notify, on_listen)
                 finally:
-                    # It still listens, so it must not go back to the pool.
+                    # It still listens, so it must not return to the pool.
                     await connection.invalidate()
-        except Exception:  # Whatever it is, those who look meet it too, and log it.
+        except Exception:  # The subscribers' polling meets the same error, and logs it.
             pass
-        await asyncio.sleep(AGAIN_SECONDS)
+        await asyncio.sleep(RECONNECT_SECONDS)
 
 
 async def _listen_on(
-    connection: AsyncConnection, channel: str, on_news: OnNotify, on_begin: OnListen
+    connection: AsyncConnection, channel: str, on_notify: OnNotify, on_listen: OnListen
 ) -> None:
     lost = asyncio.Event()
     driver: Any = (await connection.get_raw_connection()).driver_connection
     driver.add_termination_listener(lambda *_: lost.set())
-    await driver.add_listener(channel, lambda *told: on_news(told[-1]))
-    on_begin()
+    await driver.add_listener(channel, lambda *arguments: on_notify(arguments[-1]))
+    on_listen()
     while not lost.is_set():
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
+            async with asyncio.timeout(PING_INTERVAL_SECONDS):
                 await lost.wait()
         except TimeoutError:
-            # A peer that vanished without a word ends no connection; asking does.
-            await driver.execute("SELECT 1", timeout=ANSWER_SECONDS)
+            # A peer that vanished silently ends no connection; a query without a reply does.
+            await driver.execute("SELECT 1", timeout=PING_TIMEOUT_SECONDS)

@@ -1,8 +1,8 @@
-"""How do messages that are sent in the same moment travel to RabbitMQ together?
+"""Publishing of several messages in one write.
 
-aiormq writes each message by itself and waits for the socket before the next, so RabbitMQ wakes up
-for each. The frames here are those that it would write, only in one go, and the confirmations are
-its own. What that saves, and what of aiormq it stands on: docs/adr/0008.
+aiormq writes each message separately and waits for the socket before the next, so RabbitMQ wakes up
+for each. Here the same frames are written in one chunk, and aiormq's own confirmations are used.
+docs/adr/0008 has the measurements, and the attributes of aiormq on which this depends.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ PERSISTENT = 2
 
 @dataclass(frozen=True)
 class OutgoingMessage:
-    """A message that is to outlive its server."""
+    """A persistent message."""
 
     id: str
-    """By it RabbitMQ tells which message it gives back, when no queue takes it."""
+    """The message id, by which aiormq matches a message that RabbitMQ returned as unroutable."""
     headers: Mapping[str, Any]
     body: bytes
 
@@ -34,9 +34,10 @@ class OutgoingMessage:
 async def publish(
     channel: Channel, messages: Sequence[OutgoingMessage], *, exchange: str, routing_key: str
 ) -> Sequence[Confirmation]:
-    """Write `messages`, mandatory, and return the confirmations to come, in the same order.
+    """Publish `messages` as mandatory; return their pending confirmations in the same order.
 
-    Each raises what aiormq raises: the message was returned or refused, or the channel is dead.
+    A confirmation raises aiormq's error if its message was returned or rejected, or the channel
+    closed.
     """
     publish = spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True)
     frames = [
@@ -46,8 +47,8 @@ async def publish(
     ]
     async with channel.lock:
         await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames))
-        # Numbered as RabbitMQ will count them: before anything else can run, let alone be written.
-        return [_expect(channel, message) for message in messages]
+        # Numbered as RabbitMQ counts them: without an await between the write and this.
+        return [_register(channel, message) for message in messages]
 
 
 def _content(message: OutgoingMessage, *, largest: int) -> Iterator[ContentHeader | ContentBody]:
@@ -59,14 +60,14 @@ def _content(message: OutgoingMessage, *, largest: int) -> Iterator[ContentHeade
         yield ContentBody(message.body[start : start + largest])
 
 
-def _expect(channel: Channel, message: OutgoingMessage) -> Confirmation:
+def _register(channel: Channel, message: OutgoingMessage) -> Confirmation:
     channel.delivery_tag += 1
     confirmation: Confirmation = channel.create_future()
     channel.confirmations[channel.delivery_tag] = confirmation
     channel.message_id_delivery_tag[message.id] = channel.delivery_tag
-    confirmation.add_done_callback(partial(_forget, channel, message.id))
+    confirmation.add_done_callback(partial(_discard_id, channel, message.id))
     return confirmation
 
 
-def _forget(channel: Channel, message_id: str, _: Confirmation) -> None:
+def _discard_id(channel: Channel, message_id: str, _: Confirmation) -> None:
     channel.message_id_delivery_tag.pop(message_id, None)

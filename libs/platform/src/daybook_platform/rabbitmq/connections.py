@@ -1,7 +1,7 @@
-"""How is a connection to RabbitMQ opened, waited for, and given up?
+"""RabbitMQ connections with reliable timeouts.
 
-aiormq must not decide how long its callers wait: it swallows some cancellations and raises others
-that nobody asked for. So every wait for RabbitMQ goes through `within`.
+aiormq swallows some cancellations and raises `CancelledError` where nothing was cancelled, so every
+wait for RabbitMQ goes through `within`.
 """
 
 import asyncio
@@ -20,13 +20,16 @@ from daybook_platform.rabbitmq import pamqp_patch
 CLOSE_SECONDS = 1.0
 
 HEARTBEAT_SECONDS = 15
-"""RabbitMQ drops a peer that was silent for two of these."""
+"""Heartbeat interval; RabbitMQ drops a peer that was silent for two of these."""
 
 T = TypeVar("T")
 
 
 async def connect(url: str, *, name: str, timeout: float) -> AbstractConnection:
-    """Return a plain connection, shown to the server as `name`; it does not mend itself."""
+    """Return a connection named `name` that does not reconnect.
+
+    Raises aio-pika's connection errors, or `TimeoutError` after `timeout` seconds.
+    """
     pamqp_patch.apply()
     address = URL(url)
     if "heartbeat" not in address.query:
@@ -35,7 +38,7 @@ async def connect(url: str, *, name: str, timeout: float) -> AbstractConnection:
     try:
         await connection.connect(timeout=timeout)
     except BaseException:
-        # Unclosed, it would close itself when it is collected, when there may be no loop to do so.
+        # Unclosed, it would close itself on garbage collection, perhaps without a running loop.
         close_later(connection)
         raise
     return connection
@@ -46,22 +49,21 @@ async def within(
     work: Coroutine[Any, Any, T],
     *,
     detail: str,
-    undo: Callable[[T], object] | None = None,
+    discard: Callable[[T], object] | None = None,
 ) -> T:
-    """Return the result of `work`; `Unavailable` when its connection dies, or it takes too long.
+    """Return the result of `work`. Raises `Unavailable` on a timeout or a connection error.
 
-    It has a task of its own, since neither a timeout nor the end of the caller may depend on how
-    aiormq takes a cancellation: it swallows some, and raises `CancelledError` where it cancelled
-    nobody but its own waiters. `undo` gets the result for which nobody waits any more.
+    `work` runs in its own task, since neither the timeout nor a cancellation of the caller may
+    depend on how aiormq handles cancellation. A result that arrives too late goes to `discard`.
     """
     task = asyncio.create_task(work)
     try:
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
-            raise Unavailable(detail) from TimeoutError(f"no answer within {seconds:g} s")
+            raise Unavailable(detail) from TimeoutError(f"no response within {seconds:g} s")
     finally:
         if not task.done():
-            _abandon(task, undo)
+            _abandon(task, discard)
     if task.cancelled():
         raise Unavailable(detail) from ConnectionError("the connection was closed")
     error = task.exception()
@@ -70,32 +72,32 @@ async def within(
     return task.result()
 
 
-def _abandon(task: asyncio.Task[T], undo: Callable[[T], object] | None) -> None:
+def _abandon(task: asyncio.Task[T], discard: Callable[[T], object] | None) -> None:
     task.cancel()
-    _abandoned.add(task)
+    _background_tasks.add(task)
 
-    def end(task: asyncio.Task[T]) -> None:
-        _abandoned.discard(task)
-        if not task.cancelled() and task.exception() is None and undo is not None:
-            undo(task.result())
+    def on_done(task: asyncio.Task[T]) -> None:
+        _background_tasks.discard(task)
+        if not task.cancelled() and task.exception() is None and discard is not None:
+            discard(task.result())
 
-    task.add_done_callback(end)
+    task.add_done_callback(on_done)
 
 
-_abandoned: set[asyncio.Task[Any]] = set()
-"""The event loop itself does not keep a task from being collected."""
+_background_tasks: set[asyncio.Task[Any]] = set()
+"""Strong references: the event loop itself does not prevent garbage collection of a task."""
 
 
 async def close(connection: AbstractConnection) -> None:
-    """Close what may be dead already; raises nothing, and returns after a moment."""
+    """Close a connection that may be broken; raises nothing, returns after at most two timeouts."""
     await asyncio.wait({close_later(connection)}, timeout=2 * CLOSE_SECONDS)
 
 
 def close_later(connection: AbstractConnection) -> asyncio.Task[None]:
-    """Close what may be dead already, without waiting for it."""
+    """Start closing a connection that may be broken; return the task."""
     task = asyncio.create_task(_close(connection))
-    _abandoned.add(task)
-    task.add_done_callback(_abandoned.discard)
+    _background_tasks.add(task)
+    task.add_done_callback(_background_tasks.discard)
     return task
 
 
@@ -105,6 +107,6 @@ async def _close(connection: AbstractConnection) -> None:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connection.close()
     finally:
-        # To aio-pika, what was broken off is not closed: it would close it again when it is
-        # collected, where there may be no loop. The second time there is nothing to wait for.
+        # aio-pika does not consider a close that timed out as closed: it would close again on
+        # garbage collection, perhaps without a running loop. The second call returns immediately.
         await connection.close()

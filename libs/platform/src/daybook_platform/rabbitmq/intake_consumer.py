@@ -1,8 +1,4 @@
-"""How do messages come from their producers, and how are they acknowledged?
-
-Topology of the intake, and one consumer of all its queues. Arguments of a queue never change in
-place; docs/intake.md tells how to move messages from a queue that has others.
-"""
+"""Consumer of the intake queues."""
 
 import asyncio
 from collections import deque
@@ -13,15 +9,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import aiormq.abc
-from aio_pika import ExchangeType
-from aio_pika.abc import AbstractChannel, AbstractConnection
-from aio_pika.exceptions import ChannelPreconditionFailed
-from aiormq.abc import FieldTable
+from aio_pika.abc import AbstractConnection
 
 from daybook_domain.errors import Unavailable
 from daybook_domain.intake.messages import Queue
 from daybook_domain.intake.parsing import DEAD_LETTER_QUEUE, Delivery, parse_delivery
-from daybook_platform.rabbitmq import queue_arguments
 from daybook_platform.rabbitmq.connections import (
     HEARTBEAT_SECONDS,
     close,
@@ -29,113 +21,92 @@ from daybook_platform.rabbitmq.connections import (
     connect,
     within,
 )
+from daybook_platform.rabbitmq.topology import declare_intake_queues
 from daybook_platform.wait import wait
 
 SUSPECT_DELIVERY_COUNT = 3
-"""A message that was delivered in vain so often may be what ends the workers."""
+"""Failed deliveries after which a message is suspected to crash the worker."""
 
-_LARGEST_BATCH_BYTES = 8_000_000
-_AT_FIRST = 1
-
-
-class QueueArgumentsMismatch(Unavailable):
-    """A queue exists with other arguments than ours; somebody has to decide."""
-
-    code = "wrong_queue"
+_MAX_BATCH_BYTES = 8_000_000
+_INITIAL_PREFETCH = 1
+_CANNOT_CONSUME = "cannot consume from RabbitMQ"
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """A delivery, and the tag by which it is acknowledged."""
+    """A delivery and its delivery tag."""
 
     tag: int
     delivery: Delivery
     suspected: bool
-
-
-async def declare(channel: AbstractChannel) -> None:
-    """Declare our queues, all durable, and where RabbitMQ puts dead letters."""
-    graveyard = await channel.declare_exchange(DEAD_LETTER_QUEUE, ExchangeType.DIRECT, durable=True)
-    await _declare_queue(channel, DEAD_LETTER_QUEUE, queue_arguments.dead_letter_queue())
-    await (await channel.get_queue(DEAD_LETTER_QUEUE, ensure=False)).bind(
-        graveyard, routing_key=DEAD_LETTER_QUEUE
-    )
-    for queue in Queue:
-        await _declare_queue(
-            channel, queue.value, queue_arguments.work_queue(dead=DEAD_LETTER_QUEUE)
-        )
-
-
-async def _declare_queue(channel: AbstractChannel, name: str, arguments: FieldTable) -> None:
-    try:
-        await channel.declare_queue(name, durable=True, arguments=arguments)
-    except ChannelPreconditionFailed as error:
-        raise QueueArgumentsMismatch(
-            f"queue {name!r} exists with other arguments than ours, and they cannot change in"
-            " place; docs/intake.md tells how to move its messages"
-        ) from error
+    """Whether it may crash the worker, and so is delivered in a batch of its own."""
 
 
 class IntakeConsumer:
-    """Deliveries of all queues over one channel, in their order, until it breaks or is closed.
+    """Consumer of all intake queues on one channel, until that breaks or is closed.
 
-    At first each queue delivers one message. RabbitMQ delivers first what was given back, so that
-    message shows whether workers end with this queue's messages. If so, they come one by one, that
-    none is blamed for another; else the queue is opened wide.
+    It starts with a prefetch of one message per queue. RabbitMQ delivers requeued messages first,
+    so that message shows whether the queue contains one that crashes workers. If it does, messages
+    are processed one by one, so that none is blamed for another; otherwise the prefetch is raised.
     """
 
     def __init__(self, connection: AbstractConnection, *, prefetch: int, timeout: float) -> None:
-        """Name the parts; `begin` starts it."""
-        self.consumer: UUID = uuid4()
+        """Set the parts; use `start` instead."""
+        self.id: UUID = uuid4()
         self._connection = connection
         self._prefetch = prefetch
         self._timeout = timeout
         self._inbox: deque[ReceivedMessage] = deque()
-        self._news = asyncio.Event()
-        self._ended = False
+        self._changed = asyncio.Event()
+        self._stopped = False
         self._broken = False
-        self._tags: dict[str, str] = {}
-        self._narrow: set[str] = set()
-        self._to_widen: set[str] = set()
-        self._settled = 0
-        self._heard_at = 0.0
+        self._consumer_tags: dict[str, str] = {}
+        self._limited_queues: set[str] = set()
+        self._queues_to_raise: set[str] = set()
+        self._acknowledged_tag = 0
+        self._confirmed_alive_at = 0.0
 
     @classmethod
-    async def begin(
+    async def start(
         cls, url: str, *, application: str, prefetch: int, timeout: float
     ) -> "IntakeConsumer":
-        """Connect, declare and consume. Raises `Unavailable`, also as `WrongQueue`."""
-        detail = "RabbitMQ does not deliver"
+        """Connect, declare the queues and consume; each step takes at most `timeout` seconds.
+
+        Raises `Unavailable`, also as `QueueArgumentsMismatch`.
+        """
         name = f"{application} intake"
         connection = await within(
-            timeout, connect(url, name=name, timeout=timeout), detail=detail, undo=close_later
+            timeout,
+            connect(url, name=name, timeout=timeout),
+            detail=_CANNOT_CONSUME,
+            discard=close_later,
         )
-        consumption = cls(connection, prefetch=prefetch, timeout=timeout)
+        consumer = cls(connection, prefetch=prefetch, timeout=timeout)
         try:
-            await within(timeout, consumption._begin(), detail=detail)
+            await within(timeout, consumer._start(), detail=_CANNOT_CONSUME)
         except BaseException:
             close_later(connection)
             raise
-        return consumption
+        return consumer
 
-    async def _begin(self) -> None:
+    async def _start(self) -> None:
         channel = await self._connection.channel(publisher_confirms=False)
-        await declare(channel)
-        channel.close_callbacks.add(lambda *_: self._break())
+        await declare_intake_queues(channel)
+        channel.close_callbacks.add(lambda *_: self._mark_broken())
         self._channel = await channel.get_underlay_channel()
-        # The server ends a consumer when its queue is deleted or its node leaves.
-        self._channel.on_consumer_cancel_callbacks.add(lambda _: self._break())
-        await self._channel.basic_qos(prefetch_count=_AT_FIRST)
+        # The server cancels a consumer when its queue is deleted or its node leaves.
+        self._channel.on_consumer_cancel_callbacks.add(lambda _: self._mark_broken())
+        await self._channel.basic_qos(prefetch_count=_INITIAL_PREFETCH)
         for queue in (*(queue.value for queue in Queue), DEAD_LETTER_QUEUE):
-            self._narrow.add(queue)
-            self._tags[queue] = await self._consume(queue)
-        self._hear()
+            self._limited_queues.add(queue)
+            self._consumer_tags[queue] = await self._consume(queue)
+        self._mark_alive()
 
     async def _consume(self, queue: str) -> str:
-        answer = await self._channel.basic_consume(queue, partial(self._arrive, queue))
-        return str(answer.consumer_tag)
+        reply = await self._channel.basic_consume(queue, partial(self._on_message, queue))
+        return str(reply.consumer_tag)
 
-    async def _arrive(self, queue: str, message: aiormq.abc.DeliveredMessage) -> None:
+    async def _on_message(self, queue: str, message: aiormq.abc.DeliveredMessage) -> None:
         properties = message.header.properties
         headers: Mapping[str, Any] = properties.headers or {}
         count = headers.get("x-delivery-count", 0)
@@ -144,8 +115,8 @@ class IntakeConsumer:
             and isinstance(count, int)
             and count >= SUSPECT_DELIVERY_COUNT
         )
-        if queue in self._narrow and not suspected:
-            self._to_widen.add(queue)
+        if queue in self._limited_queues and not suspected:
+            self._queues_to_raise.add(queue)
         delivery = parse_delivery(
             queue,
             message.body,
@@ -154,99 +125,99 @@ class IntakeConsumer:
             again=bool(message.redelivered),
         )
         self._inbox.append(ReceivedMessage(message.delivery_tag or 0, delivery, suspected))
-        self._hear()
-        self._news.set()
+        self._mark_alive()
+        self._changed.set()
 
-    async def gather(
-        self, *, most: int, linger: float, patience: float
+    async def receive_batch(
+        self, *, limit: int, max_delay: float, timeout: float
     ) -> Sequence[ReceivedMessage]:
-        """Return what has come: at most `most`, waiting `linger` seconds for company.
+        """Return up to `limit` messages, waiting `max_delay` seconds for more after the first.
 
-        Empty when nothing came within `patience` seconds, or `end` was called. Raises
-        `Unavailable` when there will be no more.
+        Returns an empty batch when no message arrived within `timeout` seconds, or after `stop`.
+        Raises `Unavailable` when the channel has closed.
         """
         if not self._inbox:
-            await self._wait(patience)
-        for queue in tuple(self._to_widen):
-            await within(self._timeout, self._widen(queue), detail="RabbitMQ does not deliver")
-        if self._inbox and len(self._inbox) < most and not self._inbox[0].suspected:
-            await asyncio.sleep(linger)
+            await self._wait(timeout)
+        for queue in tuple(self._queues_to_raise):
+            await within(self._timeout, self._raise_prefetch(queue), detail=_CANNOT_CONSUME)
+        if self._inbox and len(self._inbox) < limit and not self._inbox[0].suspected:
+            await asyncio.sleep(max_delay)
         if self._broken:
-            raise Unavailable("the deliveries from RabbitMQ broke off")
-        return [] if self._ended else self._next(most)
+            raise Unavailable("the RabbitMQ channel closed")
+        return [] if self._stopped else self._take_batch(limit)
 
-    def _next(self, most: int) -> Sequence[ReceivedMessage]:
-        taken: list[ReceivedMessage] = []
-        size = 0
-        while self._inbox and len(taken) < most and size < _LARGEST_BATCH_BYTES:
+    def _take_batch(self, limit: int) -> Sequence[ReceivedMessage]:
+        batch: list[ReceivedMessage] = []
+        size_bytes = 0
+        while self._inbox and len(batch) < limit and size_bytes < _MAX_BATCH_BYTES:
             alone = self._inbox[0].suspected
-            if alone and taken:
+            if alone and batch:
                 break
-            taken.append(self._inbox.popleft())
-            size += len(taken[-1].delivery.body)
+            batch.append(self._inbox.popleft())
+            size_bytes += len(batch[-1].delivery.body)
             if alone:
                 break
-        return taken
+        return batch
 
     async def _wait(self, seconds: float) -> None:
-        self._news.clear()
-        if self._ended or self._broken:
+        self._changed.clear()
+        if self._stopped or self._broken:
             return
-        await wait(seconds, unless=self._news)
+        await wait(seconds, unless=self._changed)
 
-    async def _widen(self, queue: str) -> None:
-        self._to_widen.discard(queue)
-        self._narrow.discard(queue)
-        tag = self._tags[queue]
+    async def _raise_prefetch(self, queue: str) -> None:
+        self._queues_to_raise.discard(queue)
+        self._limited_queues.discard(queue)
+        tag = self._consumer_tags[queue]
         await self._channel.basic_qos(prefetch_count=self._prefetch)
-        self._tags[queue] = await self._consume(queue)
+        self._consumer_tags[queue] = await self._consume(queue)
         await self._channel.basic_cancel(tag)
 
-    async def acknowledge(self, arrivals: Sequence[ReceivedMessage]) -> None:
-        """Acknowledge what `gather` returned last, and return when RabbitMQ knows it.
+    async def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
+        """Acknowledge the latest batch, and return when RabbitMQ has processed that.
 
-        Raises `Unavailable` when it may not: then all may come again.
+        Raises `Unavailable` when it may not have: then all messages may be redelivered.
         """
-        await within(self._timeout, self._acknowledge(arrivals), detail="not acknowledged")
+        await within(self._timeout, self._acknowledge(messages), detail="not acknowledged")
 
-    async def _acknowledge(self, arrivals: Sequence[ReceivedMessage]) -> None:
-        first, last = arrivals[0].tag, arrivals[-1].tag
-        if first == self._settled + 1 and last == self._settled + len(arrivals):
+    async def _acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
+        first, last = messages[0].tag, messages[-1].tag
+        if first == self._acknowledged_tag + 1 and last == self._acknowledged_tag + len(messages):
             await self._channel.basic_ack(last, multiple=True, wait=False)
         else:
-            # Something did not arrive that was delivered: it must not be acknowledged with them.
-            for arrival in arrivals:
-                await self._channel.basic_ack(arrival.tag, wait=False)
-        self._settled = last
-        await self._ask()
+            # A delivery in between never reached the inbox: it must not be acknowledged with these.
+            for message in messages:
+                await self._channel.basic_ack(message.tag, wait=False)
+        self._acknowledged_tag = last
+        await self._round_trip()
 
-    async def require(self) -> None:
-        """Return when RabbitMQ has said that the channel lives, now. Raises `Unavailable`."""
-        await within(self._timeout, self._ask(), detail="the channel is gone")
+    async def require_alive(self) -> None:
+        """Return when RabbitMQ has confirmed that the channel is open. Raises `Unavailable`."""
+        await within(self._timeout, self._round_trip(), detail="the RabbitMQ channel closed")
 
-    async def _ask(self) -> None:
-        # Any question will do: RabbitMQ works off a channel's frames in their order.
+    async def _round_trip(self) -> None:
+        # Any synchronous method will do: RabbitMQ processes the frames of a channel in order.
         await self._channel.basic_qos(prefetch_count=self._prefetch)
-        self._hear()
+        self._mark_alive()
 
-    def _hear(self) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+    def _mark_alive(self) -> None:
+        self._confirmed_alive_at = asyncio.get_running_loop().time()
 
     @property
-    def lives(self) -> bool:
-        """Whether RabbitMQ cannot have taken the deliveries for lost, as far as we know."""
-        silence = asyncio.get_running_loop().time() - self._heard_at
+    def is_alive(self) -> bool:
+        """Whether RabbitMQ cannot yet have requeued the deliveries, as far as is known here."""
+        silence = asyncio.get_running_loop().time() - self._confirmed_alive_at
         return not self._broken and silence < HEARTBEAT_SECONDS
 
-    def end(self) -> None:
-        """Let `gather` return no more."""
-        self._ended = True
-        self._news.set()
+    def stop(self) -> None:
+        """Make `receive_batch` return no more messages."""
+        self._stopped = True
+        self._changed.set()
 
-    def _break(self) -> None:
+    def _mark_broken(self) -> None:
         self._broken = True
-        self._news.set()
+        self._changed.set()
 
     async def close(self) -> None:
-        """Give back what was not acknowledged, and hang up."""
+        """Close the connection; RabbitMQ requeues unacknowledged messages."""
         await close(self._connection)

@@ -1,9 +1,9 @@
-"""What may a message's properties hold that pamqp cannot read?
+"""Patch of pamqp that tolerates any message properties.
 
-AMQP 0-9-1 leaves the encoding of its strings open and has 64 bits for a timestamp. pamqp (4.0)
-raises on text that is not UTF-8 and on years after 9999, aiormq then ends the connection, and
-RabbitMQ delivers the message to the next consumer: one odd property would keep all of them from
-working, for ever. This can go when pamqp hands such values out as they are.
+AMQP 0-9-1 does not define the encoding of strings and has 64 bits for a timestamp. pamqp (4.0)
+raises on text that is not UTF-8 and on years after 9999, aiormq then closes the connection, and
+RabbitMQ redelivers the message to the next consumer: one such property would stop all consumers
+permanently. Remove this once pamqp returns such values unparsed.
 """
 
 import struct
@@ -12,14 +12,14 @@ from typing import Any
 
 from pamqp import decode
 
-_SECONDS_END = 0xFFFFFFFF
-"""What is larger counts milliseconds, in pamqp's view and in ours."""
+_MAX_SECONDS = 0xFFFFFFFF
+"""The largest timestamp in seconds; larger ones are milliseconds, as in pamqp."""
 
 
 def apply() -> None:
-    """Have pamqp read whatever a producer may send; doing so again changes nothing."""
-    decode.METHODS.update({"shortstr": _text, "timestamp": _instant, "table": _table})
-    decode.TABLE_MAPPING.update({b"T": _instant, b"F": _table})
+    """Make pamqp decode whatever a producer may send. Idempotent."""
+    decode.METHODS.update({"shortstr": _text, "timestamp": _timestamp, "table": _table})
+    decode.TABLE_MAPPING.update({b"T": _timestamp, b"F": _table})
 
 
 def _text(value: bytes) -> tuple[int, str]:
@@ -27,14 +27,14 @@ def _text(value: bytes) -> tuple[int, str]:
     try:
         return end, value[1:end].decode()
     except UnicodeDecodeError:
-        # Every byte is a character of Latin-1, so different ids stay different.
+        # Latin-1 maps every byte to one character, so different ids stay different.
         return end, value[1:end].decode("latin-1")
 
 
-def _instant(value: bytes) -> tuple[int, Any]:
+def _timestamp(value: bytes) -> tuple[int, Any]:
     (number,) = struct.unpack_from(">Q", value)
     try:
-        seconds = number / 1000 if number > _SECONDS_END else number
+        seconds = number / 1000 if number > _MAX_SECONDS else number
         return 8, datetime.fromtimestamp(seconds, tz=UTC)
     except (ValueError, OverflowError, OSError):
         return 8, str(number)

@@ -1,32 +1,32 @@
-"""With which arguments are queues of RabbitMQ declared?
+"""Arguments of RabbitMQ queues.
 
-Arguments of a queue cannot change in place, so they are all explicit: what a server would assume
-differs between RabbitMQ 3.10 and 4.x.
+Arguments of a queue cannot change in place, so all are explicit: the defaults differ between
+RabbitMQ 3.10 and 4.x.
 """
 
 from aiormq.abc import FieldTable
 
 DELIVERY_LIMIT = 10
-"""A message that takes its worker down with it is dead after this many attempts."""
+"""Maximum deliveries of a message that crashes its worker; RabbitMQ then dead-letters it."""
 
 
-def work_queue(*, dead: str) -> FieldTable:
-    """Return the arguments of a queue whose dead letters go to the exchange and queue `dead`."""
+def work_queue(*, dead_letters: str) -> FieldTable:
+    """Return arguments for a queue that dead-letters to exchange and routing key `dead_letters`."""
     return {
         "x-queue-type": "quorum",
         "x-delivery-limit": DELIVERY_LIMIT,
-        "x-dead-letter-exchange": dead,
-        "x-dead-letter-routing-key": dead,
-        # The default drops a dead letter that its queue could not take just then.
+        "x-dead-letter-exchange": dead_letters,
+        "x-dead-letter-routing-key": dead_letters,
+        # The default drops a dead letter that the target queue does not confirm.
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }
 
 
 def dead_letter_queue() -> FieldTable:
-    """Return the arguments of a queue of dead letters."""
+    """Return the arguments of a dead-letter queue."""
     return {
         "x-queue-type": "quorum",
-        # There is nothing beyond: 4.x would drop a dead letter that was looked at 20 times.
+        # No further dead-letter queue follows: by default 4.x drops a message after 20 returns.
         "x-delivery-limit": 1_000_000,
     }

@@ -1,4 +1,4 @@
-"""What does it mean that Redis does not answer?"""
+"""Translation of Redis failures into `Unavailable`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,10 +10,10 @@ from daybook_domain.errors import Unavailable
 
 
 @asynccontextmanager
-async def raise_unavailable(detail: str, *, within: float | None) -> AsyncIterator[None]:
-    """Raise `Unavailable`, saying `detail`, when Redis fails or takes longer (seconds)."""
+async def raise_unavailable(detail: str, *, timeout: float | None) -> AsyncIterator[None]:
+    """Raise `Unavailable(detail)` when the block fails in Redis or exceeds `timeout` seconds."""
     try:
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(timeout):
             yield
     except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable(detail) from error

@@ -1,4 +1,4 @@
-"""Where do TaskIQ's results go? To Redis, for as long as it is there."""
+"""TaskIQ's Redis result backend, made optional."""
 
 import asyncio
 import time
@@ -13,21 +13,21 @@ from taskiq_redis import RedisAsyncResultBackend
 log = structlog.stdlib.get_logger(__name__)
 
 _TIMEOUT_SECONDS = 1.0
-_SKIP_SECONDS = 10.0
+_PAUSE_SECONDS = 10.0
 
 
 class FailOpenResultBackend(RedisAsyncResultBackend[Any]):
-    """Results that are skipped while Redis is away: nothing of ours is learnt from them.
+    """A result backend that drops results while Redis is unavailable: Daybook reads none of them.
 
-    After a failure none is tried for a while, so that a Redis that swallows packets does not
-    cost every task its timeout.
+    After a failure it pauses, so that a Redis that drops packets does not cost every task its
+    timeout.
     """
 
-    def __init__(self, url: str, *, keep: timedelta) -> None:
+    def __init__(self, url: str, *, retention: timedelta) -> None:
         super().__init__(
             url,
-            result_ex_time=max(1, int(keep.total_seconds())),
-            # The default is pickle, which runs what it reads.
+            result_ex_time=max(1, int(retention.total_seconds())),
+            # The default is pickle, which executes code on load.
             serializer=JSONSerializer(),
             prefix_str="daybook:result",
             max_connection_pool_size=10,
@@ -35,17 +35,17 @@ class FailOpenResultBackend(RedisAsyncResultBackend[Any]):
             socket_connect_timeout=_TIMEOUT_SECONDS,
             socket_timeout=_TIMEOUT_SECONDS,
         )
-        self._skip_until = 0.0
+        self._paused_until = 0.0
 
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
-        """Keep `result`, if that can be had."""
-        if time.monotonic() < self._skip_until:
+        """Store `result` if Redis is available."""
+        if time.monotonic() < self._paused_until:
             return
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 await super().set_result(task_id, result)
-        except Exception as error:  # Whatever it is, it is only a result.
-            self._skip_until = time.monotonic() + _SKIP_SECONDS
+        except Exception as error:  # No failure to store a result may fail the task.
+            self._paused_until = time.monotonic() + _PAUSE_SECONDS
             log.warning(
-                "results are not kept for now", reason=repr(error), pause_seconds=_SKIP_SECONDS
+                "task result not stored; pausing", reason=repr(error), pause_seconds=_PAUSE_SECONDS
             )

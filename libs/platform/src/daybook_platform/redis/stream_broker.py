@@ -1,4 +1,4 @@
-"""How do run messages travel through Redis, where `daybook run` finds no RabbitMQ?"""
+"""TaskIQ broker of run messages on a Redis stream, for `daybook run` without RabbitMQ."""
 
 import asyncio
 import time
@@ -30,11 +30,11 @@ _RECLAIM_EVERY_SECONDS = 5.0
 
 
 class StreamBroker(RedisStreamBroker):
-    """TaskIQ's stream broker, listening in our own way.
+    """TaskIQ's stream broker with its own consumer loop.
 
-    The original dies with its connection, leaves settled entries in the stream for ever, and looks
-    for those of dead workers only when a new one arrives. `stale_after` may be shorter than a task:
-    an entry that is handled a second time finds nothing to claim.
+    The original stops when its connection breaks, never deletes acknowledged entries from the
+    stream, and reclaims the entries of dead workers only when a new one arrives. `stale_after` may
+    be shorter than a task: the second handler of an entry finds no run to claim.
     """
 
     def __init__(self, url: str, *, timeout: float, stale_after: timedelta) -> None:
@@ -42,7 +42,7 @@ class StreamBroker(RedisStreamBroker):
             url,
             queue_name=RUNS,
             consumer_group_name=GROUP,
-            # From the beginning: what was sent before the first worker came counts.
+            # From the beginning of the stream, to include what was sent before any worker started.
             consumer_id="0",
             socket_connect_timeout=timeout,
             socket_timeout=timeout + _BLOCK.total_seconds(),
@@ -55,40 +55,40 @@ class StreamBroker(RedisStreamBroker):
         self._consuming = False
 
     async def startup(self) -> None:
-        """Start without a connection: Redis may come later."""
+        """Start without a connection: Redis may become available later."""
         await AsyncBroker.startup(self)
 
     async def ping(self) -> None:
-        """Return when Redis answers and, in a worker, delivers; raises `Unavailable`."""
+        """Return when Redis responds and, in a worker, delivers. Raises `Unavailable`."""
         if self.is_worker_process and not self._consuming:
             raise Unavailable("not consuming from Redis")
-        async with raise_unavailable("Redis does not answer", within=self._timeout):
+        async with raise_unavailable("Redis does not respond", timeout=self._timeout):
             await self._redis.ping()
 
     async def kick(self, message: BrokerMessage) -> None:
         """Append `message` to the stream. Raises `Unavailable`."""
-        async with raise_unavailable("Redis did not take the message", within=self._timeout):
+        async with raise_unavailable("Redis did not accept the message", timeout=self._timeout):
             await super().kick(message)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """Yield messages for ever, whether Redis is there or comes back later."""
-        pauses = backoff.delays()
+        """Yield messages until cancelled, reconnecting whenever Redis becomes available."""
+        delays = backoff.delays()
         try:
             while True:
                 try:
                     entries = await self._read()
                 except Unavailable as error:
                     self._consuming = self._group_is_known = False
-                    pause = next(pauses)
+                    delay = next(delays)
                     log.warning(
-                        "cannot consume; trying again",
+                        "cannot consume; retrying",
                         reason=repr(error.__cause__),
-                        pause_seconds=round(pause, 1),
+                        delay_seconds=round(delay, 1),
                     )
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(delay)
                     continue
                 self._consuming = True
-                pauses = backoff.delays()
+                delays = backoff.delays()
                 for entry_id, fields in entries:
                     body = bytes(fields.get(b"data", b""))
                     settle = partial(self._settle, entry_id, body)
@@ -100,9 +100,10 @@ class StreamBroker(RedisStreamBroker):
             self._consuming = False
 
     async def _read(self) -> Sequence[StreamEntry]:
-        """Return the next entries, or be cancelled, whatever redis-py makes of a cancellation.
+        """Return the next entries; a cancellation always takes effect.
 
-        It swallows one at some steps, and the receiver, told to finish, would wait for ever.
+        redis-py swallows cancellations at some steps, and a receiver that is asked to finish would
+        then wait forever.
         """
         reading = asyncio.create_task(self._next_entries())
         try:
@@ -111,15 +112,15 @@ class StreamBroker(RedisStreamBroker):
             reading.cancel()
             await asyncio.wait({reading}, timeout=self._timeout)
             if reading.done() and not reading.cancelled():
-                # Entries that it got after all are stale soon, and another worker's.
+                # Entries that were read nevertheless become stale, and another worker claims them.
                 reading.exception()
             raise
         return reading.result()
 
     async def _next_entries(self) -> Sequence[StreamEntry]:
-        # One at a time, so that none lies here unstarted.
-        # Redis blocks for a while by our own wish; the socket has a timeout.
-        async with raise_unavailable("Redis does not deliver", within=None):
+        # One at a time, so that no entry waits in this process while another worker is idle.
+        # No timeout here: XREADGROUP blocks on purpose, and the socket has its own timeout.
+        async with raise_unavailable("cannot consume from Redis", timeout=None):
             if not self._group_is_known:
                 await self._declare_consumer_group()
                 self._group_is_known = True
@@ -138,47 +139,47 @@ class StreamBroker(RedisStreamBroker):
             return _entries(found)
 
     async def _stale_entries(self) -> Sequence[StreamEntry]:
-        """Take over an entry whose worker has not settled it for too long."""
-        answer: Any = await self._redis.xautoclaim(
+        """Claim an entry that another worker has left unacknowledged for `stale_after`."""
+        reply: Any = await self._redis.xautoclaim(
             RUNS,
             GROUP,
             self.consumer_name,
             min_idle_time=int(self._stale_after.total_seconds() * 1000),
             count=1,
         )
-        return list(answer[1])
+        return list(reply[1])
 
     async def _settle(
-        self, entry_id: bytes, body: bytes, verdict: Disposition | None = None
+        self, entry_id: bytes, body: bytes, disposition: Disposition | None = None
     ) -> None:
-        verdict = verdict or ack_policy.get_disposition()
+        disposition = disposition or ack_policy.get_disposition()
         try:
             async with (
-                raise_unavailable("the acknowledgement was not sent", within=self._timeout),
+                raise_unavailable("the acknowledgement was not sent", timeout=self._timeout),
                 self._redis.pipeline() as pipe,
             ):
-                if verdict.fate is AckAction.DEAD:
-                    pipe.xadd(DEAD_LETTERS, {"data": body, "reason": verdict.reason})
-                elif verdict.fate is AckAction.BACK:
+                if disposition.action is AckAction.DEAD_LETTER:
+                    pipe.xadd(DEAD_LETTERS, {"data": body, "reason": disposition.reason})
+                elif disposition.action is AckAction.REQUEUE:
                     pipe.xadd(RUNS, {"data": body})
                 pipe.xack(RUNS, GROUP, entry_id)
                 pipe.xdel(RUNS, entry_id)
                 await pipe.execute()
         except Unavailable:
-            log.info("Redis went before the acknowledgement; the message will come again")
+            log.info("acknowledgement not sent; the message will be redelivered")
             return
-        ack_policy.log_disposition(verdict, body)
+        ack_policy.log_disposition(disposition, body)
 
 
 def _entries(found: Any) -> Sequence[StreamEntry]:
-    """Return the entries in an answer to XREADGROUP: a map in RESP3, a list of pairs in RESP2."""
+    """Return the entries of an XREADGROUP reply: a map in RESP3, a list of pairs in RESP2."""
     streams = found.items() if isinstance(found, Mapping) else found or ()
-    return [entry for _, batch in streams for entry in _flattened(batch)]
+    return [entry for _, batch in streams for entry in _flatten(batch)]
 
 
-def _flattened(batch: Any) -> Iterator[StreamEntry]:
+def _flatten(batch: Any) -> Iterator[StreamEntry]:
     for item in batch:
-        # redis-py wraps the batch once more in RESP3.
+        # In RESP3 redis-py wraps the batch in one more list.
         if isinstance(item, list):
             yield from item
         else:

@@ -82,9 +82,7 @@ class BackfillPreview(BaseModel):
             total=len(decisions),
             verdicts={verdict: verdicts.count(verdict) for verdict in DayAction},
             days=[
-                BackfillPreviewDay(
-                    report_date=day, verdict=decision.action, run_id=decision.run_id
-                )
+                BackfillPreviewDay(report_date=day, verdict=decision.action, run_id=decision.run_id)
                 for day, decision in decisions
             ],
         )

@@ -81,7 +81,7 @@ async def _refresh_late_days(app: AppState) -> None:
     """Refresh the late days; while the database is unavailable the previous ones remain."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            await app.lateness.look()
+            await app.lateness.check()
     except Exception as error:
         if not is_outage(error) and not isinstance(error, ProgrammingError):
             raise

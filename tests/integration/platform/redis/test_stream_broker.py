@@ -1,4 +1,4 @@
-"""Does the embedded broker keep the same promises, where there is no RabbitMQ?"""
+"""The Redis stream broker: delivery, dead letters and outages."""
 
 import asyncio
 import json
@@ -15,14 +15,14 @@ from daybook_domain.tasks import Interrupted
 from daybook_platform.redis.stream_broker import DEAD_LETTERS, GROUP, RUNS, StreamBroker
 from daybook_platform.taskiq_broker import create_broker
 from daybook_worker.receiver import Receiver
-from tests.integration.worker.rabbit import NOTE, Note, Notes, envelope, sending, working
+from tests.integration.platform.notes import NOTE, Note, Notes, envelope, sending, working
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """Return a client, with both streams gone."""
+    """Return a client, with both streams deleted."""
     async with Redis.from_url(redis_url) as redis:
         await redis.delete(RUNS, DEAD_LETTERS)
         yield redis
@@ -33,14 +33,14 @@ async def is_empty(redis: Redis) -> bool:
 
 
 async def dead_letter(redis: Redis) -> dict[bytes, bytes]:
-    async def came() -> Any:
+    async def received() -> Any:
         return await redis.xrange(DEAD_LETTERS)
 
-    ((_, fields),) = await until(came, what="a dead letter")
+    ((_, fields),) = await until(received, what="a dead letter")
     return cast("dict[bytes, bytes]", fields)
 
 
-async def test_what_was_sent_before_any_worker_came_is_handled_and_leaves_nothing_behind(
+async def test_messages_sent_before_any_worker_started_are_handled_and_leave_the_stream_empty(
     redis: Redis, redis_url: str
 ) -> None:
     notes = Notes()
@@ -50,7 +50,7 @@ async def test_what_was_sent_before_any_worker_came_is_handled_and_leaves_nothin
 
     async with working(redis_url, notes):
         await notes.have(*range(20))
-        await until(lambda: is_empty(redis), what="the end of all entries")
+        await until(lambda: is_empty(redis), what="deletion of all entries")
 
 
 @pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["ours", "stock"])
@@ -63,25 +63,25 @@ async def test_what_was_sent_before_any_worker_came_is_handled_and_leaves_nothin
         (json.dumps(envelope(NOTE.name, {"number": -1})).encode(), "ArithmeticError"),
     ],
 )
-async def test_what_cannot_be_processed_is_kept_with_its_reason(
+async def test_a_message_that_cannot_be_processed_is_dead_lettered_with_its_reason(
     redis: Redis, redis_url: str, receiver: type[TaskiqReceiver], body: bytes, reason: str
 ) -> None:
     async with working(redis_url, Notes(), receiver=receiver):
         await redis.xadd(RUNS, {"data": body})
-        letter = await dead_letter(redis)
+        stored = await dead_letter(redis)
         await until(lambda: is_empty(redis))
 
-    assert letter[b"data"] == body
-    assert letter[b"reason"].decode().startswith(reason)
+    assert stored[b"data"] == body
+    assert stored[b"reason"].decode().startswith(reason)
 
 
-async def test_an_entry_without_a_body_is_dead_too(redis: Redis, redis_url: str) -> None:
+async def test_an_entry_without_a_body_is_dead_lettered(redis: Redis, redis_url: str) -> None:
     async with working(redis_url, Notes()):
         await redis.xadd(RUNS, {"colour": "blue"})
         assert (await dead_letter(redis))[b"reason"].startswith(b"malformed")
 
 
-async def test_a_handler_that_gives_up_its_task_leaves_it_for_another_try(
+async def test_the_task_of_an_interrupted_handler_is_delivered_again(
     redis: Redis, redis_url: str
 ) -> None:
     seen: list[int] = []
@@ -114,30 +114,28 @@ async def test_consumption_resumes_after_every_cut(redis: Redis, redis_url: str)
                 await proxy.cut()
 
 
-async def test_a_worker_ends_at_whichever_moment_it_is_told_to(
-    redis: Redis, redis_url: str
-) -> None:
-    async def begin_and_end(*, turns: int) -> bool:
+async def test_a_worker_stops_at_any_point_of_its_start(redis: Redis, redis_url: str) -> None:
+    async def start_and_stop(*, iterations: int) -> bool:
         broker = create_broker(redis_url, application="tests")
         broker.is_worker_process = True
         finish = asyncio.Event()
         listening = asyncio.create_task(Receiver(broker, max_async_tasks=2).listen(finish))
-        for _ in range(turns):
-            # A turn of the event loop: each leaves the worker at another step of redis-py.
+        for _ in range(iterations):
+            # Each iteration of the event loop leaves the worker at another step of redis-py.
             await asyncio.sleep(0)
         finish.set()
         await asyncio.wait({listening}, timeout=20)
         await broker.shutdown()
         return listening.done()
 
-    ended = await asyncio.gather(*(begin_and_end(turns=turns) for turns in range(40)))
+    stopped = await asyncio.gather(
+        *(start_and_stop(iterations=iterations) for iterations in range(40))
+    )
 
-    assert [turns for turns, has_ended in enumerate(ended) if not has_ended] == []
+    assert [iterations for iterations, has_stopped in enumerate(stopped) if not has_stopped] == []
 
 
-async def test_consumption_resumes_after_redis_forgot_everything(
-    redis: Redis, redis_url: str
-) -> None:
+async def test_consumption_resumes_after_redis_lost_its_data(redis: Redis, redis_url: str) -> None:
     notes = Notes()
 
     async with working(redis_url, notes), sending(redis_url) as queue:
@@ -148,7 +146,7 @@ async def test_consumption_resumes_after_redis_forgot_everything(
         await notes.have(1, 2)
 
 
-async def test_the_entry_of_a_dead_worker_is_taken_over_though_nothing_new_comes(
+async def test_the_entry_of_a_dead_worker_is_claimed_without_a_new_message(
     redis: Redis, redis_url: str
 ) -> None:
     await redis.xgroup_create(RUNS, GROUP, id="0", mkstream=True)
@@ -167,7 +165,7 @@ async def test_the_entry_of_a_dead_worker_is_taken_over_though_nothing_new_comes
     await broker.shutdown()
 
 
-async def test_a_publisher_says_at_once_that_redis_is_away() -> None:
+async def test_a_send_fails_immediately_while_redis_is_unreachable() -> None:
     async with sending("redis://127.0.0.1:1/0", timeout=timedelta(minutes=1)) as queue:
         with pytest.raises(Unavailable):
             await asyncio.wait_for(queue.send(NOTE, Note(number=1)), timeout=10)

@@ -1,4 +1,4 @@
-"""Do the health endpoints tell liveness from readiness?"""
+"""The health endpoints: liveness, readiness and metrics."""
 
 import asyncio
 import json
@@ -47,14 +47,14 @@ async def get(url: str) -> httpx.Response:
         return await client.get(url)
 
 
-async def test_the_process_lives_whatever_its_dependencies_do() -> None:
+async def test_liveness_does_not_depend_on_dependencies() -> None:
     async with health(database=fails) as url:
         response = await get(f"{url}/healthz")
 
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
-async def test_it_is_ready_when_every_dependency_answers() -> None:
+async def test_a_service_is_ready_when_every_dependency_responds() -> None:
     async with health(database=passes, broker=passes) as url:
         response = await get(f"{url}/readyz?verbose=1")
 
@@ -63,11 +63,11 @@ async def test_it_is_ready_when_every_dependency_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("check", "outcome"),
-    [(fails, "not consuming"), (hangs, "no answer within 0.05 s"), (breaks, "OSError")],
+    ("check", "result"),
+    [(fails, "not consuming"), (hangs, "no response within 0.05 s"), (breaks, "OSError")],
 )
-async def test_one_missing_dependency_is_named_and_makes_it_not_ready(
-    check: Callable[[], Awaitable[None]], outcome: str
+async def test_a_failing_dependency_is_named_and_the_service_is_not_ready(
+    check: Callable[[], Awaitable[None]], result: str
 ) -> None:
     async with health(database=passes, broker=check) as url:
         response = await get(f"{url}/readyz")
@@ -75,11 +75,11 @@ async def test_one_missing_dependency_is_named_and_makes_it_not_ready(
     assert response.status_code == 503
     assert response.json() == {
         "status": "not ready",
-        "checks": {"database": "ok", "broker": outcome},
+        "checks": {"database": "ok", "broker": result},
     }
 
 
-async def test_metrics_are_those_of_the_registry_it_was_given() -> None:
+async def test_metrics_are_those_of_the_given_registry() -> None:
     registry = CollectorRegistry()
     Counter("daybook_things", "Things.", registry=registry).inc(3)
 
@@ -89,22 +89,22 @@ async def test_metrics_are_those_of_the_registry_it_was_given() -> None:
     assert "daybook_things_total 3.0" in response.text
 
 
-async def test_head_gives_the_head_and_other_methods_are_refused() -> None:
+async def test_head_returns_only_headers_and_other_methods_are_refused() -> None:
     async with health() as url, httpx.AsyncClient() as client:
         head = await client.head(f"{url}/healthz")
         post = await client.post(f"{url}/healthz")
-        lost = await client.get(f"{url}/nowhere")
+        missing = await client.get(f"{url}/nowhere")
 
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(json.dumps({"status": "ok"})))
-    assert (post.status_code, lost.status_code) == (405, 404)
+    assert (post.status_code, missing.status_code) == (405, 404)
 
 
-async def test_a_client_that_talks_nonsense_disturbs_nobody() -> None:
+async def test_a_client_that_sends_garbage_does_not_affect_others() -> None:
     async with health() as url:
-        for nonsense in (b"\x00\xff" * 20_000, b"\r\n\r\n", b"GET"):
+        for garbage in (b"\x00\xff" * 20_000, b"\r\n\r\n", b"GET"):
             reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
-            writer.write(nonsense)
+            writer.write(garbage)
             writer.write_eof()
             await asyncio.wait_for(_drained(reader), timeout=2)
             writer.close()
@@ -117,7 +117,7 @@ async def _drained(reader: asyncio.StreamReader) -> None:
         await reader.read()
 
 
-async def test_a_busy_port_ends_the_process_by_the_name_of_its_setting() -> None:
+async def test_a_port_in_use_exits_with_the_name_of_its_setting() -> None:
     async with health() as url:
         second = HealthServer(
             host="127.0.0.1",

@@ -1,4 +1,4 @@
-"""What is left of a connection to RabbitMQ that did not come about?"""
+"""Closing of RabbitMQ connections that failed or do not respond."""
 
 import gc
 
@@ -7,31 +7,31 @@ import pytest
 
 from daybook_embedded.ports import free_port
 from daybook_platform.rabbitmq.connections import close_later, connect
-from tests.integration.worker.rabbit import Rabbit
+from tests.integration.platform.rabbitmq.rabbit import Rabbit
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 
-async def test_an_attempt_that_failed_is_closed_and_not_left_to_the_collector() -> None:
+async def test_a_failed_connection_attempt_is_closed_before_garbage_collection() -> None:
     url = f"amqp://127.0.0.1:{free_port()}/"
     with pytest.raises(ConnectionError) as failure:
         await connect(url, name="tests", timeout=5)
 
-    (attempt,) = [
+    (connection,) = [
         found
         for found in gc.get_objects()
         if isinstance(found, aio_pika.Connection) and str(found.url).startswith(url)
     ]
 
     async def closed() -> bool:
-        return attempt.is_closed
+        return connection.is_closed
 
-    await until(closed, seconds=5, what="the end of the attempt")
-    # Until here its traceback keeps the connection from being collected.
+    await until(closed, seconds=5, what="closing of the failed connection")
+    # The traceback is referenced until here, so the connection was not garbage-collected.
     assert failure.value.__traceback__ is not None
 
 
-async def test_a_connection_whose_end_is_never_confirmed_is_closed_nevertheless(
+async def test_a_connection_is_closed_even_if_the_server_never_confirms(
     rabbit: Rabbit,
 ) -> None:
     async with Proxy(rabbit.url) as proxy:
@@ -42,4 +42,4 @@ async def test_a_connection_whose_end_is_never_confirmed_is_closed_nevertheless(
 
         proxy.swallow()
         close_later(connection)
-        await until(closed, seconds=5, what="its end, without an answer")
+        await until(closed, seconds=5, what="closing without a response")

@@ -1,4 +1,4 @@
-"""Do our events and those of libraries come out alike?"""
+"""Log lines of our events and of libraries."""
 
 import json
 import logging
@@ -11,8 +11,8 @@ from daybook_platform import logging_setup
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Put the process's logging back, for the tests that follow."""
+def restore_logging() -> Iterator[None]:
+    """Restore the process's logging configuration after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -25,13 +25,13 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_json_lines_have_the_same_fields_whoever_wrote_them(
+def test_json_lines_of_ours_and_of_libraries_have_the_same_fields(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logging_setup.configure(log_format="json", level="INFO")
 
     structlog.stdlib.get_logger("daybook_domain.x").info("run claimed", run_id="r1")
-    logging.getLogger("sqlalchemy.pool").warning("%s is away", "the server")
+    logging.getLogger("sqlalchemy.pool").warning("%s is unavailable", "the server")
 
     ours, theirs = lines(capsys)
     assert ours.keys() - {"run_id"} == theirs.keys() == {"message", "level", "logger", "timestamp"}
@@ -40,13 +40,13 @@ def test_json_lines_have_the_same_fields_whoever_wrote_them(
         "r1",
         "daybook_domain.x",
     )
-    assert theirs["message"] == "the server is away"
+    assert theirs["message"] == "the server is unavailable"
 
 
-def test_an_exception_stays_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_is_logged_as_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     logging_setup.configure(log_format="json", level="INFO")
 
-    _break(password="hunter2")
+    _fail(password="hunter2")
 
     (line,) = lines(capsys)
     assert line["level"] == "error"
@@ -54,32 +54,32 @@ def test_an_exception_stays_one_json_line(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_an_exception_does_not_tell_what_variables_held(
+def test_a_logged_exception_does_not_contain_local_variables(
     capsys: pytest.CaptureFixture[str], log_format: logging_setup.LogFormat
 ) -> None:
     logging_setup.configure(log_format=log_format, level="INFO")
 
-    _break(password="hunter2")
+    _fail(password="hunter2")
 
     written = capsys.readouterr().err
     assert "ValueError" in written
     assert "hunter2" not in written
 
 
-def _break(*, password: str) -> None:
+def _fail(*, password: str) -> None:
     try:
         raise ValueError(f"two\nlines, and {len(password)} characters")
     except ValueError:
-        structlog.stdlib.get_logger("daybook").exception("broke")
+        structlog.stdlib.get_logger("daybook").exception("failed")
 
 
-def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_below_the_level_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     logging_setup.configure(log_format="console", level="WARNING")
 
     structlog.stdlib.get_logger("daybook").info("hidden")
-    structlog.stdlib.get_logger("daybook").warning("shown", why="because")
+    structlog.stdlib.get_logger("daybook").warning("shown", reason="test")
     logging.getLogger("aio_pika").info("hidden")
 
     assert [
-        ("shown" in line, "why=because" in line) for line in capsys.readouterr().err.splitlines()
+        ("shown" in line, "reason=test" in line) for line in capsys.readouterr().err.splitlines()
     ] == [(True, True)]
