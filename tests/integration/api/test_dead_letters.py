@@ -120,7 +120,7 @@ async def test_a_redrive_that_fails_again_is_kept_with_the_new_reason(
 
     letter = await detail(api, 1)
     assert (letter["state"], letter["attempts"]) == ("kept", 2)
-    assert letter["reason"] == "items/0/product_id: there is no product 77"
+    assert letter["reason"] == "items/0/product_id: product 77 does not exist"
     assert letter["actions"][-1]["action"] == "refused"
 
 

@@ -69,7 +69,7 @@ class DeadLetterRetrier:
         if not ids:
             return False
         async with self._sessions.begin() as session:
-            settled = await service.retry_dead_letters(session, ids, patience=self._patience)
+            settled = await service.retry_dead_letters(session, ids, retry_policy=self._patience)
         outcomes = Counter(each.outcome for each in settled)
         log.info("dead letters tried again", **{str(key): n for key, n in outcomes.items()})
         return True

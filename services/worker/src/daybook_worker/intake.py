@@ -137,8 +137,8 @@ class IntakeProcessor:
                     settled = await service.consume_batch(
                         session,
                         batch,
-                        patience=self._patience,
-                        ours=lambda: consumption.lives,
+                        retry_policy=self._patience,
+                        still_valid=lambda: consumption.lives,
                     )
                 self._count(batch, settled, seconds=time.monotonic() - began)
                 return

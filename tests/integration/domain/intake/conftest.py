@@ -35,12 +35,12 @@ def take(sessions: Sessions, shop: None) -> Take:
         *deliveries: Delivery,
         consumer: UUID | None = None,
         number: int = 1,
-        patience: RetryPolicy = AT_ONCE,
+        retry_policy: RetryPolicy = AT_ONCE,
     ) -> list[MessageOutcome] | None:
         batch = Batch(consumer or uuid4(), number, deliveries)
         async with sessions.begin() as session:
             settled = await service.consume_batch(
-                session, batch, patience=patience, ours=lambda: True
+                session, batch, retry_policy=retry_policy, still_valid=lambda: True
             )
         return None if settled is None else _outcomes(settled)
 

@@ -126,7 +126,7 @@ async def test_a_plain_message_that_comes_again_counts_as_often_as_it_was_not_co
     take: Take, engine: AsyncEngine
 ) -> None:
     fresh = parse_delivery("order", order())
-    again = parse_delivery("order", order(), again=True)
+    again = parse_delivery("order", order(), redelivered=True)
     await take(fresh, fresh)  # Its acknowledgement is never proven: the worker was killed.
 
     assert await take(again, again, again) == [DUPLICATE, DUPLICATE, APPLIED]
@@ -140,7 +140,7 @@ async def test_a_dead_letter_that_comes_again_is_not_written_twice(
 ) -> None:
     await take(parse_delivery("order", b"nonsense"))
 
-    assert await take(parse_delivery("order", b"nonsense", again=True)) == [DUPLICATE]
+    assert await take(parse_delivery("order", b"nonsense", redelivered=True)) == [DUPLICATE]
     assert len((await books(engine)).letters["kept"]) == 1
 
 
@@ -153,8 +153,8 @@ async def test_a_proven_batch_leaves_nothing_behind(
     async with sessions.begin() as session:
         await deduplication.delete_receipt(session, consumer, number=1)
 
-    assert await take(parse_delivery("order", order(), again=True)) == [APPLIED]
-    assert await take(parse_delivery("order", order(quantity=2), again=True)) == [DUPLICATE]
+    assert await take(parse_delivery("order", order(), redelivered=True)) == [APPLIED]
+    assert await take(parse_delivery("order", order(quantity=2), redelivered=True)) == [DUPLICATE]
 
 
 async def test_a_batch_whose_commit_was_not_answered_is_not_committed_twice(
@@ -172,8 +172,8 @@ async def test_what_comes_again_waits_for_whoever_may_be_committing_it(
 ) -> None:
     batch = Batch(uuid4(), 1, [parse_delivery("order", order())])
     async with sessions.begin() as session:
-        await service.consume_batch(session, batch, patience=AT_ONCE, ours=lambda: True)
-        second = asyncio.create_task(take(parse_delivery("order", order(), again=True)))
+        await service.consume_batch(session, batch, retry_policy=AT_ONCE, still_valid=lambda: True)
+        second = asyncio.create_task(take(parse_delivery("order", order(), redelivered=True)))
         await somebody_waits(engine)
 
     assert await second == [DUPLICATE]
@@ -187,7 +187,9 @@ async def test_a_worker_that_may_have_lost_its_deliveries_commits_nothing(
 
     with pytest.raises(DeliveriesLost):
         async with sessions.begin() as session:
-            await service.consume_batch(session, batch, patience=AT_ONCE, ours=lambda: False)
+            await service.consume_batch(
+                session, batch, retry_policy=AT_ONCE, still_valid=lambda: False
+            )
 
     assert (await books(engine)).orders == 0
 

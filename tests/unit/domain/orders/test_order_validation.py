@@ -33,12 +33,12 @@ from daybook_domain.validation import MAX_INTEGER
 PRICE = Decimal("3.50")
 
 
-def known(*, left: int = 10, earlier: dict[str, ExistingOrder] | None = None) -> ReferenceData:
+def known(*, left: int = 10, existing: dict[str, ExistingOrder] | None = None) -> ReferenceData:
     return ReferenceData(
         users={1, 2},
         addresses={1: 1, 2: 2},
         products={1: LockedProduct(PRICE, left), 2: LockedProduct(Decimal("0.01"), MAX_INTEGER)},
-        earlier=earlier or {},
+        existing=existing or {},
     )
 
 
@@ -79,7 +79,7 @@ def test_a_refusal_names_its_field(refused: NewOrder, kind: type[DaybookError], 
 def test_a_shortage_tells_product_wanted_and_left() -> None:
     outcome = only(order((1, 6), (1, 5)))
     assert isinstance(outcome, OutOfStock)
-    assert outcome.detail == "11 of product 1 are wanted, 10 are left"
+    assert outcome.detail == "11 of product 1 requested, 10 in stock"
 
 
 def test_an_order_is_all_or_nothing_and_refusals_take_nothing() -> None:
@@ -106,9 +106,9 @@ def test_an_order_that_comes_again_is_the_first_one() -> None:
 
 def test_an_order_that_exists_is_known_whatever_has_changed_since() -> None:
     again = order((9, 3), user=7, at=8, key="a")
-    earlier = ExistingOrder(order_id=5, total_price=Decimal(1), digest=again.digest())
-    outcomes = validate_orders([again, order((1, 1), key="a")], known(earlier={"a": earlier}))
-    assert outcomes[0] == earlier
+    stored = ExistingOrder(order_id=5, total_price=Decimal(1), digest=again.digest())
+    outcomes = validate_orders([again, order((1, 1), key="a")], known(existing={"a": stored}))
+    assert outcomes[0] == stored
     assert isinstance(outcomes[1], ExternalIdTaken)
 
 
@@ -152,12 +152,12 @@ def test_no_more_is_allotted_than_is_left_and_no_refused_order_would_have_fitted
 def test_delivering_a_batch_again_allots_nothing(orders: list[NewOrder]) -> None:
     with_keys = [one for one in orders if one.external_id is not None]
     outcomes = validate_orders(with_keys, known())
-    earlier = {
+    stored = {
         outcome.order.external_id or "": ExistingOrder(n, outcome.total_price, outcome.digest)
         for n, outcome in enumerate(outcomes)
         if isinstance(outcome, AcceptedOrder)
     }
-    again = validate_orders(with_keys, known(left=0, earlier=earlier))
+    again = validate_orders(with_keys, known(left=0, existing=stored))
     for before, after in zip(outcomes, again, strict=True):
         if isinstance(before, AcceptedOrder | DuplicateInBatch):
             assert isinstance(after, ExistingOrder)

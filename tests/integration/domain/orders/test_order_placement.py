@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.errors import DaybookError
 from daybook_domain.orders.errors import ExternalIdTaken, OutOfStock, UnknownReference
-from daybook_domain.orders.order_placement import NewItem, NewOrder, PlacedOrder, place_orders
+from daybook_domain.orders.order_placement import PlacedOrder, place_orders
+from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_platform.postgres.engine import Sessions
 from tests.support.locks import somebody_waits
 from tests.support.shop import open_shop, set_stock, stock_left

@@ -61,7 +61,7 @@ async def test_an_arrival_wakes_those_that_wait_for_it(
     await take(
         parse_delivery("order", order(product=2)),
         parse_delivery("order", order(product=3)),
-        patience=PATIENT,
+        retry_policy=PATIENT,
     )
     assert await retry() == []
 
@@ -74,7 +74,7 @@ async def test_an_arrival_wakes_those_that_wait_for_it(
 async def test_what_never_comes_is_given_up_with_the_reason(
     take: Take, retry: Retry, engine: AsyncEngine
 ) -> None:
-    await take(parse_delivery("order", order(product=99)), patience=IMPATIENT)
+    await take(parse_delivery("order", order(product=99)), retry_policy=IMPATIENT)
 
     assert await retry() == [MessageOutcome.KEPT]
     assert (await books(engine)).letters == {"kept": [("order", "unknown_reference")]}
@@ -87,7 +87,7 @@ async def test_updates_of_one_order_keep_their_order_while_they_wait(
     paid, shipped = (
         parse_delivery("order_update", order_update(1, status=name)) for name in ("paid", "shipped")
     )
-    assert await take(paid, shipped, patience=PATIENT) == [MessageOutcome.WAITING] * 2
+    assert await take(paid, shipped, retry_policy=PATIENT) == [MessageOutcome.WAITING] * 2
     await take(parse_delivery("order", order()))
     delivered = parse_delivery("order_update", order_update(1, status="delivered"))
 
