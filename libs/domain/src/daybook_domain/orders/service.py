@@ -114,7 +114,7 @@ def _require_transition(before: OrderStatus, after: OrderStatus) -> None:
     allowed = " or ".join(TRANSITIONS[before])
     raise StatusConflict(
         f"a {before} order cannot become {after}; "
-        + (f"it can become {allowed}" if allowed else "its status is final"),
+        + (f"it can become {allowed}" if allowed else "it has a final status"),
         field="status",
     )
 
