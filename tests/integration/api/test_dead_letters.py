@@ -58,7 +58,7 @@ async def test_letters_are_listed_newest_first_page_by_page(
         ({"state": "kept", "reason_code": "out_of_stock"}, [4, 1]),
         ({"state": "waiting"}, []),
         ({"text": "50%"}, [3]),
-        ({"text": "LEFT"}, [4, 1]),
+        ({"text": "IN STOCK"}, [4, 1]),
         ({"text": "no_such"}, []),
     ],
 )
