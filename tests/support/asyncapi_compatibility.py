@@ -1,7 +1,7 @@
-"""May producers go on sending what they send, after the contract has changed? Pure.
+"""Backward compatibility of AsyncAPI documents. Pure.
 
-Compares two AsyncAPI documents as those see it who send: whatever the old one allows, the new one
-must allow. What is not understood counts as a break, so that a person looks at it.
+A new document is compatible if it accepts every message that the old one accepts. Unknown schema
+keywords count as breaking, so that a person reviews them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,31 +9,33 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 
-_REMARKS = {"title", "description", "examples", "default", "format", "$defs"}
-"""Words about a schema, which allow and forbid nothing."""
+_ANNOTATIONS = {"title", "description", "examples", "default", "format", "$defs"}
+"""Keywords that do not restrict the valid values."""
 
-_FLOORS = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
-_CEILINGS = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
+_LOWER_BOUNDS = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
+_UPPER_BOUNDS = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
 
 
 def list_breaking_changes(old: Schema, new: Schema) -> list[str]:
-    """Return what of `old` is not allowed by `new` any more; empty: nothing."""
+    """Return what `old` accepts and `new` does not; empty if they are compatible."""
     found: list[str] = []
     for queue, channel in old["channels"].items():
         successor = new["channels"].get(queue)
         if successor is None:
-            found.append(f"queue {queue} is gone")
+            found.append(f"queue {queue} was removed")
             continue
         for name in ("address", "bindings"):
             if channel.get(name) != successor.get(name):
                 found.append(f"queue {queue}: {name} changed")
         before, after = (each["components"]["messages"][queue]["payload"] for each in (old, new))
-        found.extend(_narrowed(_Side(old, before), _Side(new, after), queue))
+        found.extend(
+            _list_restrictions(_ResolvedSchema(old, before), _ResolvedSchema(new, after), queue)
+        )
     return found
 
 
-class _Side:
-    """A schema, and the document that its references lead into."""
+class _ResolvedSchema:
+    """A schema without top-level references, and the document that contains it."""
 
     def __init__(self, document: Schema, schema: Schema) -> None:
         while "$ref" in schema:
@@ -44,20 +46,20 @@ class _Side:
         self.document = document
         self.schema = schema
 
-    def at(self, schema: Schema) -> "_Side":
-        return _Side(self.document, schema)
+    def resolve(self, schema: Schema) -> "_ResolvedSchema":
+        return _ResolvedSchema(self.document, schema)
 
     @property
-    def choices(self) -> "list[_Side]":
-        """What it may be, one of these."""
-        return [self.at(choice) for choice in self.schema.get("anyOf", [self.schema])]
+    def choices(self) -> "list[_ResolvedSchema]":
+        """The alternatives of `anyOf`, or the schema itself."""
+        return [self.resolve(choice) for choice in self.schema.get("anyOf", [self.schema])]
 
 
-def _narrowed(old: _Side, new: _Side, where: str) -> Iterator[str]:
-    """Yield what `old` allows at `where` and `new` does not."""
+def _list_restrictions(old: _ResolvedSchema, new: _ResolvedSchema, where: str) -> Iterator[str]:
+    """Yield what `old` accepts at path `where` and `new` does not."""
     if len(old.choices) > 1 or len(new.choices) > 1:
         for choice in old.choices:
-            reasons = [list(_narrowed(choice, other, where)) for other in new.choices]
+            reasons = [list(_list_restrictions(choice, other, where)) for other in new.choices]
             if all(reasons):
                 yield min(reasons, key=len)[0]
         return
@@ -67,14 +69,16 @@ def _narrowed(old: _Side, new: _Side, where: str) -> Iterator[str]:
     ):
         yield f"{where}: {after.get('type', 'nothing')} instead of {before.get('type', 'anything')}"
         return
-    yield from _limits(before, after, where)
-    yield from _fields(old, new, where)
+    yield from _list_limit_changes(before, after, where)
+    yield from _list_field_changes(old, new, where)
     if "items" in after:
-        yield from _narrowed(old.at(before.get("items", {})), new.at(after["items"]), f"{where}/*")
+        yield from _list_restrictions(
+            old.resolve(before.get("items", {})), new.resolve(after["items"]), f"{where}/*"
+        )
 
 
-def _limits(before: Schema, after: Schema, where: str) -> Iterator[str]:
-    handled = _REMARKS | {
+def _list_limit_changes(before: Schema, after: Schema, where: str) -> Iterator[str]:
+    handled = _ANNOTATIONS | {
         "type",
         "properties",
         "required",
@@ -84,9 +88,9 @@ def _limits(before: Schema, after: Schema, where: str) -> Iterator[str]:
     }
     for name in sorted(after.keys() - handled):
         limit, former = after[name], before.get(name)
-        if name in _FLOORS:
+        if name in _LOWER_BOUNDS:
             looser = former is not None and limit <= former
-        elif name in _CEILINGS:
+        elif name in _UPPER_BOUNDS:
             looser = former is not None and limit >= former
         elif name == "enum":
             looser = former is not None and set(former) <= set(limit)
@@ -96,16 +100,18 @@ def _limits(before: Schema, after: Schema, where: str) -> Iterator[str]:
             yield f"{where}: {name} {former} became {limit}"
 
 
-def _fields(old: _Side, new: _Side, where: str) -> Iterator[str]:
+def _list_field_changes(old: _ResolvedSchema, new: _ResolvedSchema, where: str) -> Iterator[str]:
     before, after = old.schema, new.schema
     for name in sorted(set(after.get("required", ())) - set(before.get("required", ()))):
-        yield f"{where}/{name}: is required now"
+        yield f"{where}/{name}: became required"
     closed = after.get("additionalProperties") is False
     if closed and before.get("additionalProperties", True) is not False:
-        yield f"{where}: unknown fields are refused now"
+        yield f"{where}: unknown fields are rejected now"
     for name, schema in before.get("properties", {}).items():
         successor = after.get("properties", {}).get(name)
         if successor is not None:
-            yield from _narrowed(old.at(schema), new.at(successor), f"{where}/{name}")
+            yield from _list_restrictions(
+                old.resolve(schema), new.resolve(successor), f"{where}/{name}"
+            )
         elif closed:
-            yield f"{where}/{name}: is gone"
+            yield f"{where}/{name}: was removed"

@@ -20,7 +20,7 @@ async def take(
     """Take a batch in, as a consumer that was never seen before."""
     async with sessions.begin() as session:
         settled = await service.consume_batch(
-            session, Batch(uuid4(), 1, deliveries), patience=patience, ours=lambda: True
+            session, Batch(uuid4(), 1, deliveries), retry_policy=patience, still_valid=lambda: True
         )
     assert settled is not None
     return [each.outcome for each in settled]
@@ -33,5 +33,5 @@ async def retry(sessions: Sessions, *, patience: RetryPolicy = AT_ONCE) -> Seque
     async with sessions.begin() as session:
         return [
             each.outcome
-            for each in await service.retry_dead_letters(session, ids, patience=patience)
+            for each in await service.retry_dead_letters(session, ids, retry_policy=patience)
         ]

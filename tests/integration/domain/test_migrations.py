@@ -1,4 +1,4 @@
-"""The schema comes and goes as a whole, and one caller at a time brings it."""
+"""Upgrades and downgrades of the schema, and their mutual exclusion."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from daybook_platform.postgres.engine import create_engine
 from tests.support.databases import fresh_database
 from tests.support.locks import somebody_waits
 
-EVERYTHING = text(
+ALL_OBJECTS = text(
     "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
     " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
     " UNION ALL SELECT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"
@@ -24,7 +24,7 @@ EVERYTHING = text(
 
 @pytest.fixture
 async def empty(postgres_server_url: str) -> AsyncIterator[str]:
-    """Return the URL of a database without anything."""
+    """Return the URL of an empty database."""
     async with fresh_database(
         postgres_server_url, name=f"daybook_test_{os.getpid()}_migrations"
     ) as url:
@@ -41,10 +41,10 @@ async def empty_engine(empty: str) -> AsyncIterator[AsyncEngine]:
 
 async def contents(engine: AsyncEngine) -> list[str]:
     async with engine.connect() as connection:
-        return list((await connection.scalars(EVERYTHING)).all())
+        return list((await connection.scalars(ALL_OBJECTS)).all())
 
 
-async def test_up_down_and_up_again_leave_the_same_schema(
+async def test_a_downgrade_and_second_upgrade_give_the_same_schema(
     empty: str, empty_engine: AsyncEngine
 ) -> None:
     await migrate.upgrade(empty)
@@ -61,7 +61,7 @@ async def test_up_down_and_up_again_leave_the_same_schema(
 
 
 @pytest.mark.parametrize(("step", "before"), [("0002", "0001"), ("0003", "0002")])
-async def test_each_step_can_be_taken_back_by_itself(
+async def test_each_migration_can_be_downgraded(
     empty: str, empty_engine: AsyncEngine, step: str, before: str
 ) -> None:
     await migrate.upgrade(empty, revision=before)
@@ -72,7 +72,7 @@ async def test_each_step_can_be_taken_back_by_itself(
     assert await contents(empty_engine) == first
 
 
-async def test_of_several_primary_addresses_the_newest_stays(
+async def test_the_newest_of_several_primary_addresses_stays_primary(
     empty: str, empty_engine: AsyncEngine
 ) -> None:
     await migrate.upgrade(empty, revision="0002")
@@ -90,7 +90,7 @@ async def test_of_several_primary_addresses_the_newest_stays(
         assert [tuple(row) for row in await connection.execute(primary)] == [(1, 5), (2, 4)]
 
 
-async def test_a_difference_between_code_and_database_is_found(
+async def test_a_difference_between_models_and_database_is_reported(
     empty: str, empty_engine: AsyncEngine
 ) -> None:
     await migrate.upgrade(empty)
@@ -101,7 +101,9 @@ async def test_a_difference_between_code_and_database_is_found(
         await migrate.check(empty)
 
 
-async def test_two_at_once_wait_for_each_other(empty: str, empty_engine: AsyncEngine) -> None:
+async def test_concurrent_upgrades_wait_for_each_other(
+    empty: str, empty_engine: AsyncEngine
+) -> None:
     async with empty_engine.begin() as connection:
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({advisory_locks.MIGRATION})"))
         upgrades = [asyncio.create_task(migrate.upgrade(empty)) for _ in range(2)]
@@ -111,7 +113,7 @@ async def test_two_at_once_wait_for_each_other(empty: str, empty_engine: AsyncEn
     await migrate.check(empty)
 
 
-async def test_again_is_no_work(empty: str, empty_engine: AsyncEngine) -> None:
+async def test_a_second_upgrade_changes_nothing(empty: str, empty_engine: AsyncEngine) -> None:
     await migrate.upgrade(empty)
     before = await contents(empty_engine)
 

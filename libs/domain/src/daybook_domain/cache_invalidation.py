@@ -1,7 +1,7 @@
-"""Which users and products has a transaction changed? Whoever writes one notes it.
+"""Registry of the users and products that a transaction changes, for cache invalidation.
 
-The notes are for copies outside the database: cache/commits.py reads them at each commit. What is
-only added needs no note, for there is no copy of what was not there.
+Services mark what they change or delete; daybook_platform/cache/invalidation.py collects the marks
+at each commit. Inserted rows need no mark, because no cache entry of them can exist.
 """
 
 from collections.abc import Iterable
@@ -11,30 +11,30 @@ from typing import NamedTuple
 from sqlalchemy.orm import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-_NOTES = "daybook.changes"
+_CHANGED_KEYS = "daybook.changes"
 
 
 class EntityKind(StrEnum):
-    """What copies may be kept of."""
+    """The kinds of rows that are cached."""
 
     USER = "user"
     PRODUCT = "product"
 
 
 class EntityKey(NamedTuple):
-    """One user or product."""
+    """The key of one user or product."""
 
     kind: EntityKind
     id: int
 
 
 def mark_changed(session: AsyncSession, kind: EntityKind, *ids: int) -> None:
-    """Note that the transaction changes or deletes these; a note too many does no harm."""
-    noted: set[EntityKey] = session.info.setdefault(_NOTES, set())
-    noted.update(EntityKey(kind, each) for each in ids)
+    """Mark rows as changed or deleted by the transaction; an unneeded mark is harmless."""
+    changed: set[EntityKey] = session.info.setdefault(_CHANGED_KEYS, set())
+    changed.update(EntityKey(kind, each) for each in ids)
 
 
 def pop_changed(session: Session) -> Iterable[EntityKey]:
-    """Return what was noted, and begin anew."""
-    noted: set[EntityKey] = session.info.pop(_NOTES, set())
-    return noted
+    """Return the marked keys and clear the marks."""
+    changed: set[EntityKey] = session.info.pop(_CHANGED_KEYS, set())
+    return changed

@@ -10,16 +10,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 _OUTAGE_STATES = (
     "08",  # connection exception
     "25006",  # read-only transaction: a standby, before clients have followed the failover
-    "25P03",  # idle in transaction for too long
-    "28",  # invalid authorization: a password in rotation
+    "25P03",  # idle in transaction timeout
+    "28",  # invalid authorization: a password is being rotated
     "3D",  # the database does not exist yet
     "40",  # rolled back: serialization failure, deadlock
     "53",  # insufficient resources
     "55P03",  # lock not available
-    "57",  # operator intervention: shutdown, crash, cancelled
-    "58",  # system error, such as an error of the disk
+    "57",  # operator intervention: shutdown, crash, query cancelled
+    "58",  # system error, such as a disk error
 )
-"""SQLSTATEs by their beginning."""
+"""Prefixes of SQLSTATEs."""
 
 _LOCK_CONFLICT_STATES = ("40", "55P03")
 _MISSING_SCHEMA_STATES = {
@@ -36,9 +36,9 @@ _ERRNOS = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOW
 def is_outage(error: BaseException) -> bool:
     """Return whether `error` means that Postgres is temporarily unavailable.
 
-    True for connections that break or cannot be opened, for a server that starts, stops or is
-    full, and for work that it aborted in favour of other work. A later retry may succeed; every
-    other error is a bug.
+    True for connections that break or cannot be opened, for a server that is starting, stopping or
+    out of resources, and for deadlocks, serialization failures and lock timeouts. A later retry may
+    succeed; every other error is a bug.
     """
     if isinstance(error, DBAPIError):
         # SQLAlchemy wraps its own wrapper of the asyncpg error.
@@ -50,7 +50,7 @@ def is_outage(error: BaseException) -> bool:
         # Raised by asyncpg for a connection that the server closed between two statements.
         return "another operation" in str(error)
     if isinstance(error, asyncpg.InterfaceError):
-        # asyncpg has one class for a closed connection and for arguments that do not fit.
+        # asyncpg raises one class for closed connections and for wrong arguments.
         return "clos" in str(error) or "connection" in str(error)
     # A missing file is an OSError too.
     return isinstance(error, _CONNECTION_ERRORS) or (
@@ -59,7 +59,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_lock_conflict(error: BaseException) -> bool:
-    """Return whether another transaction was in the way: a deadlock, a lock timeout."""
+    """Return whether `error` is a deadlock, a serialization failure or a lock timeout."""
     return get_sqlstate(error).startswith(_LOCK_CONFLICT_STATES)
 
 
@@ -69,7 +69,7 @@ def is_schema_missing(error: BaseException) -> bool:
 
 
 def get_sqlstate(error: BaseException) -> str:
-    """Return the SQLSTATE of `error`; empty for an error that is not from the server."""
+    """Return the SQLSTATE of `error`; empty for an error that the server did not send."""
     origin = error.orig if isinstance(error, DBAPIError) else error
     return str(getattr(origin, "sqlstate", None) or "")
 

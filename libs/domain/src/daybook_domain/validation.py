@@ -1,6 +1,6 @@
-"""Which kinds of values do bodies and messages share, whoever sends them?
+"""Field types that request bodies and messages share.
 
-Limits that belong to one feature live in its own `fields.py`; here is what these are made of.
+Limits that belong to one feature are in its own `validation` module.
 """
 
 from typing import Annotated, Any
@@ -11,22 +11,22 @@ MAX_ID = 2**63 - 1
 MAX_INTEGER = 2**31 - 1
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID, strict=True)]
-"""The key of something; strict, for `true` and `"7"` are no numbers in JSON."""
+"""A primary key; strict, because `true` and `"7"` are not numbers in JSON."""
 
 
-def _storable(value: str) -> str:
+def _reject_nul(value: str) -> str:
     if "\0" in value:
         raise ValueError("contains a NUL character (U+0000), which cannot be stored")
     return value
 
 
-Storable = AfterValidator(_storable)
-"""Postgres can store any character but NUL."""
+Storable = AfterValidator(_reject_nul)
+"""Rejects NUL, the one character that Postgres cannot store."""
 
 
 def unset_field() -> Any:
-    """Return the field of a partial body that may be left out, but not be null.
+    """Return a field of a partial body that may be absent but not null.
 
-    What was left out is told by `model_dump(exclude_unset=True)`.
+    `model_dump(exclude_unset=True)` leaves absent fields out.
     """
     return Field(default_factory=lambda: None)

@@ -73,7 +73,9 @@ class DeadLetterRetrier:
         if not ids:
             return False
         async with self._sessions.begin() as session:
-            results = await service.retry_dead_letters(session, ids, patience=self._retry_policy)
+            results = await service.retry_dead_letters(
+                session, ids, retry_policy=self._retry_policy
+            )
         outcomes = Counter(each.outcome for each in results)
         log.info("dead letters retried", **{str(key): n for key, n in outcomes.items()})
         return True

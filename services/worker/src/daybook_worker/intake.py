@@ -145,8 +145,8 @@ class IntakeProcessor:
                     results = await service.consume_batch(
                         session,
                         batch,
-                        patience=self._retry_policy,
-                        ours=lambda: consumer.is_alive,
+                        retry_policy=self._retry_policy,
+                        still_valid=lambda: consumer.is_alive,
                     )
                 self._record(batch, results, seconds=time.monotonic() - started)
                 return

@@ -60,7 +60,7 @@ async def test_dead_letters_are_paginated_newest_first(
         ({"state": "kept", "reason_code": "out_of_stock"}, [4, 1]),
         ({"state": "waiting"}, []),
         ({"text": "50%"}, [3]),
-        ({"text": "LEFT"}, [4, 1]),
+        ({"text": "IN STOCK"}, [4, 1]),
         ({"text": "no_such"}, []),
     ],
 )
@@ -122,7 +122,7 @@ async def test_a_redrive_that_fails_again_is_kept_with_the_new_reason(
 
     letter = await get_detail(api, 1)
     assert (letter["state"], letter["attempts"]) == ("kept", 2)
-    assert letter["reason"] == "items/0/product_id: there is no product 77"
+    assert letter["reason"] == "items/0/product_id: product 77 does not exist"
     assert letter["actions"][-1]["action"] == "refused"
 
 

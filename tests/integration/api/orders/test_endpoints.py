@@ -47,7 +47,7 @@ async def test_fifty_concurrent_orders_sell_the_last_ten_pieces_once(
     assert (statuses.count(201), statuses.count(409)) == (10, 40)
     for answer in answers:
         if answer.status_code == 409:
-            assert answer.json()["detail"] == "1 of product 1 are wanted, 0 are left"
+            assert answer.json()["detail"] == "1 of product 1 requested, 0 in stock"
             assert answer.json()["errors"][0]["pointer"] == "#/items/0/quantity"
     assert await left(api) == 0
     assert (await api.get("/orders")).json()["total"] == 10

@@ -1,4 +1,4 @@
-"""What do the tests of the intake share? A shop, and a way to hand batches in."""
+"""Fixtures of the intake tests: a shop, and functions that consume batches and retry."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -23,36 +23,36 @@ Retry = Callable[..., Coroutine[Any, Any, Sequence[MessageOutcome]]]
 
 @pytest.fixture
 async def shop(engine: AsyncEngine) -> None:
-    """Begin with user 1, address 1 and product 1, of which there are 1,000."""
+    """Create user 1, address 1 and product 1 with a stock of 1000."""
     await open_shop(engine)
 
 
 @pytest.fixture
 def take(sessions: Sessions, shop: None) -> Take:
-    """Return a way to commit a batch as a consumer, a new one each time unless it is named."""
+    """Return a function that commits a batch, by default as a new consumer."""
 
     async def take(
         *deliveries: Delivery,
         consumer: UUID | None = None,
         number: int = 1,
-        patience: RetryPolicy = AT_ONCE,
+        retry_policy: RetryPolicy = AT_ONCE,
     ) -> list[MessageOutcome] | None:
         batch = Batch(consumer or uuid4(), number, deliveries)
         async with sessions.begin() as session:
-            settled = await service.consume_batch(
-                session, batch, patience=patience, ours=lambda: True
+            results = await service.consume_batch(
+                session, batch, retry_policy=retry_policy, still_valid=lambda: True
             )
-        return None if settled is None else _outcomes(settled)
+        return None if results is None else _outcomes(results)
 
     return take
 
 
 @pytest.fixture
 def retry(sessions: Sessions) -> Retry:
-    """Return a way to try all letters again that are due."""
+    """Return a function that retries all due dead letters."""
 
     return partial(letters.retry, sessions)
 
 
-def _outcomes(settled: Sequence[MessageResult]) -> list[MessageOutcome]:
-    return [each.outcome for each in settled]
+def _outcomes(results: Sequence[MessageResult]) -> list[MessageOutcome]:
+    return [each.outcome for each in results]

@@ -1,4 +1,4 @@
-"""Does each message of a batch get the outcome that it deserves, whatever the others are?"""
+"""Outcomes of the messages of a batch, deduplication and concurrent batches."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def test_a_batch_of_all_kinds_takes_effect_in_the_order_of_kinds(
     assert (found.sold, found.stock) == ({2: 3}, {1: 1000, 2: 2})
 
 
-async def test_what_breaks_a_rule_is_kept_and_costs_no_other_its_place(
+async def test_an_invalid_message_is_kept_and_does_not_affect_the_others(
     take: Take, engine: AsyncEngine
 ) -> None:
     async with engine.begin() as connection:
@@ -66,7 +66,7 @@ async def test_what_breaks_a_rule_is_kept_and_costs_no_other_its_place(
     ]
 
 
-async def test_every_letter_has_the_body_the_headers_and_a_reason(
+async def test_a_dead_letter_has_the_body_the_headers_and_a_reason(
     take: Take, engine: AsyncEngine
 ) -> None:
     body = b"\x00\xff not JSON"
@@ -83,7 +83,7 @@ async def test_every_letter_has_the_body_the_headers_and_a_reason(
     assert letter.first_failed_at == letter.last_failed_at
 
 
-async def test_one_order_of_many_deliveries_exists_once(take: Take, engine: AsyncEngine) -> None:
+async def test_an_order_with_an_external_id_is_placed_once(take: Take, engine: AsyncEngine) -> None:
     again = parse_delivery("order", order(external_id="a", quantity=2))
 
     assert await take(again, parse_delivery("order", order()), again) == [
@@ -99,7 +99,7 @@ async def test_one_order_of_many_deliveries_exists_once(take: Take, engine: Asyn
     assert (found.sold, found.letters) == ({1: 3}, {"kept": [("order", "external_id_taken")]})
 
 
-async def test_a_message_id_counts_once_in_its_queue(take: Take, engine: AsyncEngine) -> None:
+async def test_a_message_id_is_applied_once_per_queue(take: Take, engine: AsyncEngine) -> None:
     first = parse_delivery("product", product(), message_id="7")
 
     assert await take(first, first) == [APPLIED, DUPLICATE]
@@ -112,7 +112,7 @@ async def test_a_message_id_counts_once_in_its_queue(take: Take, engine: AsyncEn
     assert found.letters == {"kept": [("product", "message_id_reused")]}
 
 
-async def test_two_plain_messages_of_one_body_are_both_meant(
+async def test_two_messages_without_id_and_with_the_same_body_are_both_applied(
     take: Take, engine: AsyncEngine
 ) -> None:
     assert (
@@ -122,29 +122,27 @@ async def test_two_plain_messages_of_one_body_are_both_meant(
     assert (await books(engine)).orders == 2
 
 
-async def test_a_plain_message_that_comes_again_counts_as_often_as_it_was_not_committed(
+async def test_a_redelivered_message_without_id_is_applied_unless_it_was_committed(
     take: Take, engine: AsyncEngine
 ) -> None:
     fresh = parse_delivery("order", order())
-    again = parse_delivery("order", order(), again=True)
-    await take(fresh, fresh)  # Its acknowledgement is never proven: the worker was killed.
+    again = parse_delivery("order", order(), redelivered=True)
+    await take(fresh, fresh)  # Its acknowledgement is never confirmed: the worker was killed.
 
     assert await take(again, again, again) == [DUPLICATE, DUPLICATE, APPLIED]
-    # That consumer's acknowledgements are not proven either, so all three may come once more.
+    # That acknowledgement is not confirmed either, so all three may be redelivered again.
     assert await take(again, again, again, again) == [DUPLICATE] * 3 + [APPLIED]
     assert (await books(engine)).orders == 4
 
 
-async def test_a_dead_letter_that_comes_again_is_not_written_twice(
-    take: Take, engine: AsyncEngine
-) -> None:
+async def test_a_redelivered_dead_letter_is_stored_once(take: Take, engine: AsyncEngine) -> None:
     await take(parse_delivery("order", b"nonsense"))
 
-    assert await take(parse_delivery("order", b"nonsense", again=True)) == [DUPLICATE]
+    assert await take(parse_delivery("order", b"nonsense", redelivered=True)) == [DUPLICATE]
     assert len((await books(engine)).letters["kept"]) == 1
 
 
-async def test_a_proven_batch_leaves_nothing_behind(
+async def test_a_deleted_receipt_no_longer_deduplicates(
     take: Take, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     consumer = uuid4()
@@ -153,11 +151,11 @@ async def test_a_proven_batch_leaves_nothing_behind(
     async with sessions.begin() as session:
         await deduplication.delete_receipt(session, consumer, number=1)
 
-    assert await take(parse_delivery("order", order(), again=True)) == [APPLIED]
-    assert await take(parse_delivery("order", order(quantity=2), again=True)) == [DUPLICATE]
+    assert await take(parse_delivery("order", order(), redelivered=True)) == [APPLIED]
+    assert await take(parse_delivery("order", order(quantity=2), redelivered=True)) == [DUPLICATE]
 
 
-async def test_a_batch_whose_commit_was_not_answered_is_not_committed_twice(
+async def test_a_batch_whose_commit_was_interrupted_is_not_committed_twice(
     take: Take, engine: AsyncEngine
 ) -> None:
     consumer = uuid4()
@@ -167,35 +165,37 @@ async def test_a_batch_whose_commit_was_not_answered_is_not_committed_twice(
     assert (await books(engine)).orders == 1
 
 
-async def test_what_comes_again_waits_for_whoever_may_be_committing_it(
+async def test_a_redelivered_message_waits_for_concurrent_batches(
     take: Take, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     batch = Batch(uuid4(), 1, [parse_delivery("order", order())])
     async with sessions.begin() as session:
-        await service.consume_batch(session, batch, patience=AT_ONCE, ours=lambda: True)
-        second = asyncio.create_task(take(parse_delivery("order", order(), again=True)))
+        await service.consume_batch(session, batch, retry_policy=AT_ONCE, still_valid=lambda: True)
+        second = asyncio.create_task(take(parse_delivery("order", order(), redelivered=True)))
         await somebody_waits(engine)
 
     assert await second == [DUPLICATE]
     assert (await books(engine)).orders == 1
 
 
-async def test_a_worker_that_may_have_lost_its_deliveries_commits_nothing(
+async def test_a_worker_whose_deliveries_may_be_lost_commits_nothing(
     sessions: Sessions, shop: None, engine: AsyncEngine
 ) -> None:
     batch = Batch(uuid4(), 1, [parse_delivery("order", order())])
 
     with pytest.raises(DeliveriesLost):
         async with sessions.begin() as session:
-            await service.consume_batch(session, batch, patience=AT_ONCE, ours=lambda: False)
+            await service.consume_batch(
+                session, batch, retry_policy=AT_ONCE, still_valid=lambda: False
+            )
 
     assert (await books(engine)).orders == 0
 
 
-async def test_a_failure_that_nobody_has_foreseen_costs_only_its_message(
+async def test_an_unexpected_error_affects_only_its_message(
     take: Take, engine: AsyncEngine
 ) -> None:
-    async with _refusing(engine, "products", "NEW.name = 'cursed'"):
+    async with _rejecting_inserts(engine, "products", "NEW.name = 'cursed'"):
         outcomes = await take(
             *[parse_delivery("product", product(name=f"p{n}")) for n in range(7)],
             parse_delivery("product", product(name="cursed")),
@@ -208,15 +208,19 @@ async def test_a_failure_that_nobody_has_foreseen_costs_only_its_message(
     assert (len(found.stock), found.orders) == (8, 5)
 
 
-async def test_an_outage_is_nobodys_fault(take: Take, engine: AsyncEngine) -> None:
-    async with _refusing(engine, "products", "true", sqlstate="57P01"):
+async def test_an_outage_is_raised_and_stores_no_dead_letter(
+    take: Take, engine: AsyncEngine
+) -> None:
+    async with _rejecting_inserts(engine, "products", "true", sqlstate="57P01"):
         with pytest.raises(DBAPIError):
             await take(parse_delivery("product", product()))
 
     assert (await books(engine)).letters == {}
 
 
-async def test_what_rabbitmq_gave_up_is_written_down_once(take: Take, engine: AsyncEngine) -> None:
+async def test_a_message_dead_lettered_by_rabbitmq_is_stored_once(
+    take: Take, engine: AsyncEngine
+) -> None:
     death = {"queue": "order", "reason": "delivery_limit", "count": 1, "time": None}
     letter = parse_delivery(DEAD_LETTER_QUEUE, order(), headers={"x-death": [death]})
 
@@ -225,7 +229,7 @@ async def test_what_rabbitmq_gave_up_is_written_down_once(take: Take, engine: As
     assert (await books(engine)).letters == {"kept": [("order", "delivery_limit")]}
 
 
-async def test_what_was_committed_before_rabbitmq_gave_it_up_is_no_letter(
+async def test_a_committed_message_dead_lettered_by_rabbitmq_is_a_duplicate(
     take: Take, engine: AsyncEngine
 ) -> None:
     death = {"queue": "order", "reason": "delivery_limit", "count": 1, "time": None}
@@ -241,7 +245,7 @@ async def test_what_was_committed_before_rabbitmq_gave_it_up_is_no_letter(
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-death": []}, {"x-death": "?"}, {"x-death": [{}]}])
-async def test_a_stranger_in_the_queue_of_the_dead_is_a_letter(
+async def test_a_message_published_to_the_dead_letter_queue_is_kept(
     take: Take, engine: AsyncEngine, headers: dict[str, object]
 ) -> None:
     assert await take(parse_delivery(DEAD_LETTER_QUEUE, b"?", headers=headers)) == [KEPT]
@@ -267,10 +271,10 @@ async def test_concurrent_batches_of_the_same_ids_and_products_lose_nothing(
 
 
 @asynccontextmanager
-async def _refusing(
+async def _rejecting_inserts(
     engine: AsyncEngine, table: str, condition: str, *, sqlstate: str = "XX001"
 ) -> AsyncIterator[None]:
-    """Let Postgres refuse new rows that fulfil a condition, as no code of ours expects."""
+    """Make Postgres reject inserts that match a condition, with an unexpected error."""
     async with engine.begin() as connection:
         await connection.execute(
             text(

@@ -1,4 +1,4 @@
-"""What may become of an order, and of its stock, also when several people are at it at once."""
+"""Changes and deletion of orders: status, items, stock and reports."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ ALLOWED = {
 
 @pytest.fixture(autouse=True)
 async def shop(engine: AsyncEngine) -> None:
-    """Begin with ada and bob, an address each, a thousand teas (1), five pots (2)."""
+    """Create users ada and bob with addresses, 1000 teas (1) and 5 pots (2)."""
     await open_shop(engine)
     async with engine.begin() as connection:
         for statement in (
@@ -105,7 +105,7 @@ async def reported(engine: AsyncEngine, sessions: Sessions, order_id: int) -> da
 
 @pytest.mark.parametrize("before", PATHS)
 @pytest.mark.parametrize("after", PATHS)
-async def test_an_order_goes_only_where_it_may(
+async def test_an_order_changes_status_only_by_allowed_transitions(
     engine: AsyncEngine, sessions: Sessions, before: OrderStatus, after: OrderStatus
 ) -> None:
     order_id = await ordered(sessions, status=before)
@@ -119,7 +119,7 @@ async def test_an_order_goes_only_where_it_may(
     assert await stock_left(engine) == (1000 if cancelled else 995)
 
 
-async def test_what_is_so_already_changes_nothing(sessions: Sessions) -> None:
+async def test_a_change_to_the_same_values_changes_nothing(sessions: Sessions) -> None:
     order_id = await ordered(sessions, (1, 2), (1, 3))
     async with sessions() as session:
         before = await queries.get_order(session, order_id)
@@ -134,7 +134,7 @@ async def test_what_is_so_already_changes_nothing(sessions: Sessions) -> None:
     assert len(await items(sessions, order_id)) == 2
 
 
-async def test_cancelling_from_many_sides_gives_the_stock_back_once(
+async def test_concurrent_cancellations_return_the_stock_once(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     order_id = await ordered(sessions, (1, 5), (2, 5))
@@ -145,7 +145,7 @@ async def test_cancelling_from_many_sides_gives_the_stock_back_once(
     assert (await stock_left(engine, 1), await stock_left(engine, 2)) == (1000, 5)
 
 
-async def test_an_order_that_is_cancelled_and_deleted_at_once_gives_its_stock_back_once(
+async def test_concurrent_cancellation_and_deletion_return_the_stock_once(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     order_id = await ordered(sessions)
@@ -160,7 +160,7 @@ async def test_an_order_that_is_cancelled_and_deleted_at_once_gives_its_stock_ba
     assert await stock_left(engine) == 1000
 
 
-async def test_new_items_are_taken_at_the_prices_of_the_moment_and_old_ones_given_back(
+async def test_new_items_have_current_prices_and_old_ones_return_to_stock(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     order_id = await ordered(sessions, (1, 5))
@@ -176,12 +176,12 @@ async def test_new_items_are_taken_at_the_prices_of_the_moment_and_old_ones_give
     assert (await stock_left(engine, 1), await stock_left(engine, 2)) == (998, 0)
 
 
-async def test_the_pieces_of_the_order_itself_count_as_left(
+async def test_the_old_items_of_the_order_count_as_available_stock(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     order_id = await ordered(sessions, (2, 4))
     await change(sessions, order_id, {"items": (NewItem(2, 5),)})
-    with pytest.raises(OutOfStock, match="6 of product 2 are wanted, 5 are left") as refusal:
+    with pytest.raises(OutOfStock, match="6 of product 2 requested, 5 in stock") as refusal:
         await change(sessions, order_id, {"items": (NewItem(1, 1), NewItem(2, 6))})
 
     assert refusal.value.field == "items/1/quantity"
@@ -189,7 +189,7 @@ async def test_the_pieces_of_the_order_itself_count_as_left(
     assert await stock_left(engine, 2) == 0
 
 
-async def test_items_that_are_replaced_and_cancelled_at_once_take_nothing(
+async def test_items_replaced_by_a_cancellation_take_no_stock(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     order_id = await ordered(sessions, (1, 5))
@@ -200,19 +200,21 @@ async def test_items_that_are_replaced_and_cancelled_at_once_take_nothing(
 
 
 @pytest.mark.parametrize("status", [PAID, SHIPPED, DELIVERED, CANCELLED])
-async def test_only_a_pending_order_gets_other_items(
+async def test_only_a_pending_order_can_change_items(
     engine: AsyncEngine, sessions: Sessions, status: OrderStatus
 ) -> None:
     order_id = await ordered(sessions, status=status)
     before = await stock_left(engine)
-    with pytest.raises(StatusConflict, match=f"a {status} order keeps its items") as refusal:
+    with pytest.raises(
+        StatusConflict, match=f"the items of a {status} order cannot be changed"
+    ) as refusal:
         await change(sessions, order_id, {"items": (NewItem(1, 1),)})
     assert refusal.value.field == "items"
     assert await stock_left(engine) == before
 
 
 @pytest.mark.parametrize("status", PATHS)
-async def test_only_an_order_that_is_not_sent_gets_another_address(
+async def test_only_an_unshipped_order_can_change_its_address(
     sessions: Sessions, status: OrderStatus
 ) -> None:
     order_id = await ordered(sessions, status=status)
@@ -234,7 +236,7 @@ async def test_only_an_order_that_is_not_sent_gets_another_address(
         ({"items": (NewItem(1, MAX_INTEGER),) * 2}, TotalTooLarge, "items"),
     ],
 )
-async def test_a_refused_change_changes_nothing(
+async def test_a_rejected_change_changes_nothing(
     engine: AsyncEngine,
     sessions: Sessions,
     changes: OrderChanges,
@@ -252,7 +254,7 @@ async def test_a_refused_change_changes_nothing(
     assert await stock_left(engine) == 995
 
 
-async def test_stock_that_would_grow_too_large_is_not_put_back(
+async def test_stock_above_the_maximum_is_not_returned(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     order_id = await ordered(sessions)
@@ -266,7 +268,7 @@ async def test_stock_that_would_grow_too_large_is_not_put_back(
 
 
 @pytest.mark.parametrize("status", PATHS)
-async def test_a_deleted_order_gives_back_what_is_still_in_the_house(
+async def test_a_deleted_order_returns_its_stock_unless_shipped(
     engine: AsyncEngine, sessions: Sessions, status: OrderStatus
 ) -> None:
     order_id = await ordered(sessions, status=status)
@@ -291,7 +293,7 @@ async def test_a_reported_order_is_not_deleted_but_may_be_cancelled(
     assert await everything(sessions) == []
 
 
-async def test_changed_items_of_a_reported_order_become_a_revision(
+async def test_changed_items_of_a_reported_order_lead_to_a_new_revision(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     order_id = await ordered(sessions)
@@ -310,14 +312,14 @@ async def test_changed_items_of_a_reported_order_become_a_revision(
     assert await sums(engine, day) == {order_id: 7}
 
 
-async def test_changed_items_of_an_order_without_a_report_ask_for_none(sessions: Sessions) -> None:
+async def test_changed_items_of_an_unreported_order_request_no_rebuild(sessions: Sessions) -> None:
     order_id = await ordered(sessions)
     await change(sessions, order_id, {"items": (NewItem(1, 7),)})
 
     assert await everything(sessions) == []
 
 
-async def test_a_change_waits_for_a_build_under_way_and_has_it_repeated(
+async def test_a_change_waits_for_a_running_build_and_requests_another(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     order_id = await ordered(sessions)

@@ -1,4 +1,4 @@
-"""Is a bad message told from a good one, with a reason that helps, and without harm?"""
+"""Parsing of messages: accepted bodies, and the errors of malformed and invalid ones."""
 
 import pytest
 
@@ -53,51 +53,53 @@ INVALID: dict[str, tuple[Queue, bytes, str]] = {
 
 
 @pytest.mark.parametrize(("queue", "message", "hint"), MALFORMED.values(), ids=MALFORMED)
-def test_what_cannot_be_read_is_malformed(queue: Queue, message: bytes, hint: str) -> None:
-    _is_refused(queue, message, code="malformed", hint=hint)
+def test_an_unparsable_body_is_malformed(queue: Queue, message: bytes, hint: str) -> None:
+    _assert_rejected(queue, message, code="malformed", hint=hint)
 
 
 @pytest.mark.parametrize(("queue", "message", "hint"), INVALID.values(), ids=INVALID)
-def test_what_breaks_the_contract_is_invalid(queue: Queue, message: bytes, hint: str) -> None:
-    _is_refused(queue, message, code="invalid_message", hint=hint)
+def test_a_body_that_violates_the_schema_is_invalid(
+    queue: Queue, message: bytes, hint: str
+) -> None:
+    _assert_rejected(queue, message, code="invalid_message", hint=hint)
 
 
-def _is_refused(queue: Queue, message: bytes, *, code: str, hint: str) -> None:
-    refusal = parse_message(queue, message)
+def _assert_rejected(queue: Queue, message: bytes, *, code: str, hint: str) -> None:
+    error = parse_message(queue, message)
 
-    assert isinstance(refusal, DaybookError)
-    assert refusal.code == code
-    assert hint in refusal.detail
-    assert len(refusal.detail) < 1000
+    assert isinstance(error, DaybookError)
+    assert error.code == code
+    assert hint in error.detail
+    assert len(error.detail) < 1000
 
 
-def test_a_reason_does_not_grow_with_the_number_of_mistakes() -> None:
+def test_the_length_of_the_error_is_limited() -> None:
     items = [{"product_id": 0, "quantity": 0}] * 1000
 
-    refusal = parse_message(
+    error = parse_message(
         Queue.ORDER, body({"user_id": 1, "delivery_address_id": 1, "items": items})
     )
 
-    assert isinstance(refusal, DaybookError)
-    assert refusal.detail.endswith(" more")
-    assert len(refusal.detail) < 1000
+    assert isinstance(error, DaybookError)
+    assert error.detail.endswith(" more")
+    assert len(error.detail) < 1000
 
 
-def test_money_is_exact() -> None:
+def test_a_price_is_parsed_exactly() -> None:
     message = parse_message(Queue.PRODUCT, b'{"name": " tea ", "price": 9999999999.99}')
 
     assert isinstance(message, ProductMessage)
     assert (message.name, str(message.price)) == ("tea", "9999999999.99")
 
 
-def test_what_is_left_out_is_told_from_null() -> None:
+def test_an_absent_field_differs_from_null() -> None:
     message = parse_message(Queue.PRODUCT_UPDATE, product_update(1, description=None))
 
     assert isinstance(message, ProductUpdateMessage)
     assert message.product_data.model_fields_set == {"description"}
 
 
-def test_a_plain_order_is_read() -> None:
+def test_a_minimal_order_is_parsed() -> None:
     message = parse_message(Queue.ORDER, order(quantity=3))
 
     assert isinstance(message, OrderMessage)

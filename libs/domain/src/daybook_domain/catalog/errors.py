@@ -1,33 +1,33 @@
-"""What can be refused about users, addresses and products?"""
+"""Errors of users, addresses and products."""
 
 from daybook_domain.errors import Conflict, NotFound
 
 
 class UserNotFound(NotFound):
-    """There is no such user."""
+    """The user does not exist."""
 
     code = "user_not_found"
 
 
 class AddressNotFound(NotFound):
-    """The user has no such address."""
+    """The user has no address with this id."""
 
     code = "address_not_found"
 
 
 class ProductNotFound(NotFound):
-    """There is no such product."""
+    """The product does not exist."""
 
     code = "product_not_found"
 
 
 class AlreadyTaken(Conflict):
-    """Another user has this name or email; `field` says which."""
+    """Another user has this username or email; `field` names which."""
 
     code = "taken"
 
 
 class StillReferenced(Conflict):
-    """Orders refer to it, so it cannot be deleted."""
+    """Orders refer to the row, so it cannot be deleted."""
 
     code = "in_use"

@@ -1,4 +1,4 @@
-"""What is stored of users, their addresses and products?"""
+"""Tables of users, addresses and products."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -10,7 +10,7 @@ from daybook_domain.types import Table, created_at, identity, money, reference, 
 
 
 class User(Table, table=True):
-    """Somebody who orders."""
+    """A customer."""
 
     __tablename__ = "users"
     __table_args__ = (Index("ix_users_created_at", "created_at", "id"),)
@@ -24,7 +24,7 @@ class User(Table, table=True):
 
 
 class Address(Table, table=True):
-    """A place that a user has things delivered to."""
+    """A delivery address of a user; at most one of a user is primary."""
 
     __tablename__ = "addresses"
     __table_args__ = (
@@ -45,7 +45,7 @@ class Address(Table, table=True):
 
 
 class Product(Table, table=True):
-    """A thing that can be ordered."""
+    """A product that can be ordered, with its price and stock."""
 
     __tablename__ = "products"
     __table_args__ = (

@@ -1,4 +1,8 @@
-"""What can be asked about users, addresses and products? Reads; decides nothing."""
+"""Queries on users, addresses and products.
+
+`get_..._for_update` locks a row against changes and deletion; new rows may still refer to it.
+`get_..._for_delete` also blocks new references. Both locks last until the transaction ends.
+"""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -16,41 +20,64 @@ T = TypeVar("T", User, Address, Product)
 
 async def get_user(session: AsyncSession, user_id: int) -> User:
     """Return a user, or raise `UserNotFound`."""
-    user = await session.get(User, user_id)
-    if user is None:
-        raise UserNotFound(f"There is no user {user_id}.")
-    return user
+    return _require_user(await session.get(User, user_id), user_id)
+
+
+async def get_user_for_update(session: AsyncSession, user_id: int) -> User:
+    """Return and lock a user (FOR NO KEY UPDATE), or raise `UserNotFound`."""
+    return _require_user(await _find_for_update(session, User, user_id), user_id)
+
+
+async def get_user_for_delete(session: AsyncSession, user_id: int) -> User:
+    """Return and lock a user (FOR UPDATE), or raise `UserNotFound`."""
+    return _require_user(await _find_for_delete(session, User, user_id), user_id)
 
 
 async def get_address(session: AsyncSession, address_id: int, *, user_id: int) -> Address:
     """Return an address of a user, or raise `AddressNotFound`."""
     address = await session.get(Address, address_id)
-    if address is None or address.user_id != user_id:
-        raise AddressNotFound(f"User {user_id} has no address {address_id}.")
-    return address
+    return _require_address(address, address_id, user_id=user_id)
+
+
+async def get_address_for_update(
+    session: AsyncSession, address_id: int, *, user_id: int
+) -> Address:
+    """Return and lock an address of a user (FOR NO KEY UPDATE), or raise `AddressNotFound`."""
+    address = await _find_for_update(session, Address, address_id)
+    return _require_address(address, address_id, user_id=user_id)
 
 
 async def get_product(session: AsyncSession, product_id: int) -> Product:
     """Return a product, or raise `ProductNotFound`."""
-    product = await session.get(Product, product_id)
-    if product is None:
-        raise ProductNotFound(f"There is no product {product_id}.")
-    return product
+    return _require_product(await session.get(Product, product_id), product_id)
+
+
+async def get_product_for_update(session: AsyncSession, product_id: int) -> Product:
+    """Return and lock a product (FOR NO KEY UPDATE), or raise `ProductNotFound`."""
+    return _require_product(await _find_for_update(session, Product, product_id), product_id)
+
+
+async def get_product_for_delete(session: AsyncSession, product_id: int) -> Product:
+    """Return and lock a product (FOR UPDATE), or raise `ProductNotFound`."""
+    return _require_product(await _find_for_delete(session, Product, product_id), product_id)
 
 
 async def list_users(
     session: AsyncSession, *, limit: int, offset: int
 ) -> tuple[Sequence[User], int]:
-    """Return users, newest first, and how many there are in all."""
-    return await _page(session, User, limit=limit, offset=offset)
+    """Return a page of users, newest first, and the total number of users."""
+    return await _list_page(session, User, limit=limit, offset=offset)
 
 
 async def list_addresses(
     session: AsyncSession, *, user_id: int, limit: int, offset: int
 ) -> tuple[Sequence[Address], int]:
-    """Return addresses of a user, newest first, and how many the user has; or `UserNotFound`."""
+    """Return a page of a user's addresses, newest first, and their total number.
+
+    Raises `UserNotFound`.
+    """
     await get_user(session, user_id)
-    return await _page(
+    return await _list_page(
         session, Address, col(Address.user_id) == user_id, limit=limit, offset=offset
     )
 
@@ -64,31 +91,69 @@ async def list_products(
     limit: int,
     offset: int,
 ) -> tuple[Sequence[Product], int]:
-    """Return products, newest first, and how many there are of them.
+    """Return a page of the matching products, newest first, and their total number.
 
-    `name`: a part of it, in upper or lower case. All names are read for that, 100,000 in about a
-    tenth of a second: the trigrams that could serve it are not to be had on every Postgres.
+    `name` is a case-insensitive substring. The search scans all names, 100,000 in about 0.1 s:
+    a trigram index would need an extension that not every Postgres provides.
     """
-    wanted = []
+    conditions = []
     if name is not None:
-        wanted.append(col(Product.name).icontains(name, autoescape=True))
+        conditions.append(col(Product.name).icontains(name, autoescape=True))
     if min_price is not None:
-        wanted.append(col(Product.price) >= min_price)
+        conditions.append(col(Product.price) >= min_price)
     if max_price is not None:
-        wanted.append(col(Product.price) <= max_price)
-    return await _page(session, Product, *wanted, limit=limit, offset=offset)
+        conditions.append(col(Product.price) <= max_price)
+    return await _list_page(session, Product, *conditions, limit=limit, offset=offset)
 
 
-async def _page(
-    session: AsyncSession, table: type[T], *wanted: ColumnElement[bool], limit: int, offset: int
+def _require_user(user: User | None, user_id: int) -> User:
+    if user is None:
+        raise UserNotFound(f"User {user_id} does not exist.")
+    return user
+
+
+def _require_address(address: Address | None, address_id: int, *, user_id: int) -> Address:
+    if address is None or address.user_id != user_id:
+        raise AddressNotFound(f"User {user_id} has no address {address_id}.")
+    return address
+
+
+def _require_product(product: Product | None, product_id: int) -> Product:
+    if product is None:
+        raise ProductNotFound(f"Product {product_id} does not exist.")
+    return product
+
+
+async def _find_for_update(session: AsyncSession, table: type[T], key: int) -> T | None:
+    statement = (
+        select(table)
+        .where(col(table.id) == key)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    return (await session.exec(statement)).one_or_none()
+
+
+async def _find_for_delete(session: AsyncSession, table: type[T], key: int) -> T | None:
+    statement = (
+        select(table)
+        .where(col(table.id) == key)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return (await session.exec(statement)).one_or_none()
+
+
+async def _list_page(
+    session: AsyncSession, table: type[T], *conditions: ColumnElement[bool], limit: int, offset: int
 ) -> tuple[Sequence[T], int]:
     rows = (
         select(table)
-        .where(*wanted)
-        # Rows of one transaction have one `created_at`.
+        .where(*conditions)
+        # Rows of one transaction have the same `created_at`.
         .order_by(col(table.created_at).desc(), col(table.id).desc())
         .limit(limit)
         .offset(offset)
     )
-    count: Any = select(func.count()).select_from(table).where(*wanted)
+    count: Any = select(func.count()).select_from(table).where(*conditions)
     return (await session.exec(rows)).all(), (await session.exec(count)).one()

@@ -1,16 +1,16 @@
-"""How is stock moved without losing a piece, or meeting a deadlock?
+"""Locks on products, and changes of their stock.
 
-Everything that writes takes its locks in one order, so that no two can wait for each other:
+All writers take their locks in one order, so that they cannot deadlock:
 
-1. a user, then that user's addresses (against their deletion: FOR KEY SHARE)
-2. the row of an order that exists
-3. the dates of the reports that may count it (advisory, shared; see reports/counted.py)
-4. products, all at once, by id: `hold`
-5. the writing, of stock and of orders; it waits only for a transaction that writes an order of
-   the same external id, and such a transaction holds all of the above already
+1. a user, then that user's addresses (FOR KEY SHARE, against their deletion)
+2. the row of an existing order
+3. the dates of the reports that may contain it (advisory, shared; see runs/order_rebuilds.py)
+4. products, in one statement, by id: `get_products_for_update`
+5. writes of stock and orders; they wait only for a transaction that inserts an order with the same
+   external id, and such a transaction already has all of the locks above
 
-A transaction that does several things, as a batch of messages does, keeps to it by taking the
-locks of all of them first: those of the orders, then those of the products.
+A transaction with several operations, such as a batch of messages, follows the same order: it
+first locks all of their orders, then all of their products.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,56 +23,57 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.cache_invalidation import EntityKind, mark_changed
 
-# NO KEY UPDATE lets others insert items that refer to the product, which needs but its key.
+# NO KEY UPDATE, because others may still insert items that refer to the product.
 #
-# Writing that follows checks foreign keys, by plans that a connection makes once and keeps: made
-# while a table is nearly empty they read it from end to end, for each row, until the table is
-# analysed. Seen to take ten times as long for a batch of a thousand orders in a new shop.
-_HOLD = text(
+# Sequential scans are disabled for the rest of the transaction: each connection caches the plans of
+# the foreign key checks, and a plan made while a table is nearly empty scans it for every row until
+# the next ANALYZE. A batch of a thousand orders in a new shop took ten times as long with them.
+_LOCK_PRODUCTS = text(
     """
     SELECT p.id, p.price, p.stock_quantity
     FROM products AS p, set_config('enable_seqscan', 'off', true)
     WHERE p.id = ANY(CAST(:ids AS bigint[])) ORDER BY p.id FOR NO KEY UPDATE OF p
     """
 )
-_MOVE = text(
+_DEDUCT_STOCK = text(
     """
-    UPDATE products AS p SET stock_quantity = p.stock_quantity - taken.pieces, updated_at = now()
-    FROM unnest(CAST(:ids AS bigint[]), CAST(:pieces AS bigint[])) AS taken(id, pieces)
-    WHERE p.id = taken.id AND p.stock_quantity >= taken.pieces
+    UPDATE products AS p
+    SET stock_quantity = p.stock_quantity - deducted.quantity, updated_at = now()
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:quantities AS bigint[])) AS deducted(id, quantity)
+    WHERE p.id = deducted.id AND p.stock_quantity >= deducted.quantity
     """
 )
 
 
 @dataclass(frozen=True, slots=True)
 class LockedProduct:
-    """What a product costs, and how many pieces are left, until the caller's transaction ends."""
+    """Price and stock of a product that is locked until the transaction ends."""
 
     price: Decimal
-    left: int
+    stock: int
 
 
 async def get_products_for_update(
     session: AsyncSession, product_ids: Iterable[int]
 ) -> dict[int, LockedProduct]:
-    """Return the products that exist; nobody else changes them before the transaction ends.
+    """Lock products and return those that exist, by id.
 
-    The rest of the transaction is planned without reading tables from end to end.
+    Disables sequential scans for the rest of the transaction.
     """
-    found = (await session.execute(_HOLD, {"ids": sorted(set(product_ids))})).all()
-    return {row.id: LockedProduct(price=row.price, left=row.stock_quantity) for row in found}
+    rows = (await session.execute(_LOCK_PRODUCTS, {"ids": sorted(set(product_ids))})).all()
+    return {row.id: LockedProduct(price=row.price, stock=row.stock_quantity) for row in rows}
 
 
-async def deduct(session: AsyncSession, pieces: Mapping[int, int]) -> None:
-    """Take so many pieces of each product; a negative number gives them back.
+async def deduct(session: AsyncSession, quantities: Mapping[int, int]) -> None:
+    """Deduct a quantity of each product from its stock; a negative quantity adds to it.
 
-    The products are held, and enough of them is left: the caller has looked.
+    The caller has locked the products and checked that their stock suffices.
     """
-    moved = {product: count for product, count in pieces.items() if count}
-    if not moved:
+    changed = {product: quantity for product, quantity in quantities.items() if quantity}
+    if not changed:
         return
-    mark_changed(session, EntityKind.PRODUCT, *moved)
-    values = {"ids": list(moved), "pieces": list(moved.values())}
-    touched = cast("CursorResult[Any]", await session.execute(_MOVE, values)).rowcount
-    if touched != len(moved):
-        raise AssertionError(f"stock of {sorted(moved)} was moved without being held")
+    mark_changed(session, EntityKind.PRODUCT, *changed)
+    values = {"ids": list(changed), "quantities": list(changed.values())}
+    updated = cast("CursorResult[Any]", await session.execute(_DEDUCT_STOCK, values)).rowcount
+    if updated != len(changed):
+        raise AssertionError(f"products {sorted(changed)} are not locked or out of stock")

@@ -1,9 +1,9 @@
-"""What can be refused about keys of requests?"""
+"""Errors of idempotency keys."""
 
 from daybook_domain.errors import Invalid
 
 
 class KeyReused(Invalid):
-    """The key came with a request of other content before."""
+    """The key was used before, for a request with other content."""
 
     code = "idempotency_key_reused"

@@ -1,4 +1,4 @@
-"""What is stored of requests that may come twice?"""
+"""Table of idempotency keys."""
 
 from datetime import datetime
 
@@ -9,9 +9,9 @@ from daybook_domain.types import Table, created_at
 
 
 class IdempotencyKey(Table, table=True):
-    """A key that a caller gave to a request, and how the request was answered.
+    """The idempotency key of a request, and the response to it.
 
-    Written in the transaction of the request's effect: a row means that there was one.
+    Written in the transaction of the request, so a row means that the request took effect.
     """
 
     __tablename__ = "idempotency_keys"
@@ -21,7 +21,7 @@ class IdempotencyKey(Table, table=True):
     key: str = Field(primary_key=True, max_length=200)
     request_digest: str = Field(max_length=64)
     status: int | None = Field(default=None)
-    """Null only while the transaction that answers is going on."""
+    """The HTTP status; null only inside the transaction that processes the request."""
     location: str | None = Field(default=None, max_length=500)
     body: bytes | None = Field(default=None, sa_type=LargeBinary)
     created_at: datetime = created_at()

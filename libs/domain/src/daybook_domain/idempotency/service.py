@@ -1,7 +1,7 @@
-"""Has this request been answered already? Decided inside the transaction of its effect.
+"""Idempotent requests: claims of keys and stored responses, in the transaction of the request.
 
-The key is claimed before anything else is done, so that a second request of the same key waits for
-the first: for its answer, or for its failure, which leaves no trace.
+The key is claimed first, so that a concurrent request with the same key waits for the first one:
+for its response, or for its rollback, which releases the key.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from daybook_domain.idempotency.errors import KeyReused
 from daybook_domain.idempotency.models import IdempotencyKey
 
 EXPIRED_KEYS_PER_CLAIM = 10
-"""How many expired keys a new one removes: more than one, so that they do not pile up."""
+"""Number of expired keys that each new key deletes; more than one, so that they are used up."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """How a request was answered, for good."""
+    """The response to a request, as stored."""
 
     status: int
     location: str | None
@@ -31,13 +31,14 @@ class StoredResponse:
 async def claim_key(
     session: AsyncSession, *, operation: str, key: str, digest: str, retention: timedelta
 ) -> StoredResponse | None:
-    """Return the answer that the key has got already; None when the caller is to do the work.
+    """Claim a key; return the stored response if the key was used, else None.
 
-    `digest` tells whether the request is the same; raises `KeyReused` when it is not. A key older
-    than `retention` is as good as new.
+    After None the caller processes the request and calls `store_response`. `digest` is the digest
+    of the request; raises `KeyReused` if the key was used with another one. Keys older than
+    `retention` count as unused.
     """
     oldest = func.now() - retention
-    claimed = (
+    claim = (
         insert(IdempotencyKey)
         .values(operation=operation, key=key, request_digest=digest)
         .on_conflict_do_update(
@@ -53,37 +54,36 @@ async def claim_key(
         )
         .returning(text("1"))
     )
-    if (await session.execute(claimed)).one_or_none() is not None:
-        await _forget(session, oldest)
+    if (await session.execute(claim)).one_or_none() is not None:
+        await _delete_expired(session, oldest)
         return None
-    kept = select(IdempotencyKey).where(
+    statement = select(IdempotencyKey).where(
         IdempotencyKey.operation == operation, IdempotencyKey.key == key
     )
-    found = (await session.exec(kept)).one()
-    if found.request_digest != digest:
+    stored = (await session.exec(statement)).one()
+    if stored.request_digest != digest:
         raise KeyReused(
-            f"The Idempotency-Key {key} came with another request before;"
-            " a new request needs a new key."
+            f"The Idempotency-Key {key} was already used for another request;"
+            " send a new request with a new key."
         )
-    assert found.status is not None
-    assert found.body is not None
-    return StoredResponse(status=found.status, location=found.location, body=found.body)
+    assert stored.status is not None
+    assert stored.body is not None
+    return StoredResponse(status=stored.status, location=stored.location, body=stored.body)
 
 
 async def store_response(
-    session: AsyncSession, answer: StoredResponse, *, operation: str, key: str
+    session: AsyncSession, response: StoredResponse, *, operation: str, key: str
 ) -> None:
-    """Store the answer of a request whose key the caller has claimed in this transaction."""
+    """Store the response to a request whose key was claimed in this transaction."""
     await session.execute(
         update(IdempotencyKey)
         .where(col(IdempotencyKey.operation) == operation, col(IdempotencyKey.key) == key)
-        .values(status=answer.status, location=answer.location, body=answer.body)
+        .values(status=response.status, location=response.location, body=response.body)
     )
 
 
-async def _forget(session: AsyncSession, oldest: object) -> None:
+async def _delete_expired(session: AsyncSession, oldest: object) -> None:
     table = IdempotencyKey
-    key = tuple_(col(table.operation), col(table.key))
     expired = (
         select(table.operation, table.key)
         .where(col(table.created_at) < oldest)
@@ -92,5 +92,7 @@ async def _forget(session: AsyncSession, oldest: object) -> None:
         .with_for_update(skip_locked=True)
     )
     await session.execute(
-        delete(table).where(key.in_(expired)).execution_options(synchronize_session=False)
+        delete(table)
+        .where(tuple_(col(table.operation), col(table.key)).in_(expired))
+        .execution_options(synchronize_session=False)
     )

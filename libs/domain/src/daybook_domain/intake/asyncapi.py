@@ -1,4 +1,4 @@
-"""Which document tells producers what to send? AsyncAPI 3.0, made of the very models. Pure."""
+"""AsyncAPI 3.0 document of the intake queues, generated from the message models. Pure."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from pydantic.json_schema import models_json_schema
 from daybook_domain.intake.messages import MAX_BODY_BYTES, MODELS
 
 VERSION = "1.0.0"
-"""Of the contract, not of the software."""
+"""Version of the contract, not of the software."""
 
 _SCHEMAS = "#/components/schemas/"
 
 
 def document() -> dict[str, Any]:
-    """Return the document."""
+    """Return the AsyncAPI document."""
     models, definitions = models_json_schema(
         [(model, "validation") for model in MODELS.values()], ref_template=_SCHEMAS + "{model}"
     )
@@ -24,11 +24,11 @@ def document() -> dict[str, Any]:
             "title": "Daybook intake",
             "version": VERSION,
             "description": (
-                "What producers send to Daybook, on RabbitMQ's default exchange: the routing key"
-                " is the queue's name, the delivery mode 2, the body JSON in UTF-8 of at most"
-                f" {MAX_BODY_BYTES:,} bytes. A message id is not needed; with one, or with an"
-                " external id of an order, a message may be sent again without harm. What cannot"
-                " be processed is kept as a dead letter."
+                "Messages that producers publish to RabbitMQ's default exchange, with the name of"
+                " the queue as the routing key, delivery mode 2, and a JSON body in UTF-8 of at"
+                f" most {MAX_BODY_BYTES:,} bytes. The message id is optional; messages with a"
+                " message id, and orders with an external id, can safely be published again."
+                " Messages that cannot be processed are stored as dead letters."
             ),
         },
         "defaultContentType": "application/json",

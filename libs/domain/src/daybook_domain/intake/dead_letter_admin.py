@@ -1,12 +1,12 @@
-"""What may people decide about a dead letter? Writes, inside the caller's transaction.
+"""Edits, redrives and discards of dead letters by people, in the caller's transaction.
 
 kept ──redrive──▶ waiting ──a worker──▶ redriven
-  ▲ │                └────────────────▶ kept again
+  ▲ │                └────────────────▶ kept
   │ └──discard──▶ discarded
-  └── edit, while it is kept or waits
+  └── edit, in states kept and waiting
 
-A letter is processed by a worker, in one transaction with the change of its state: that is what
-makes redriving exact. A message sent again would be one that may come twice.
+A worker processes a dead letter and changes its state in one transaction, so that a redrive takes
+effect exactly once. Publishing the message again could process it twice.
 """
 
 from collections.abc import Sequence
@@ -32,46 +32,48 @@ from daybook_domain.intake.queries import CLOSED_STATES, DeadLetterFilter
 
 async def edit(
     session: AsyncSession,
-    letter_id: int,
+    dead_letter_id: int,
     *,
     body: bytes,
     version: int | None,
     actor: str,
     note: str | None = None,
 ) -> DeadLetter:
-    """Replace the body of a letter; `version` is the one that was looked at, None: whichever.
+    """Replace the body of a dead letter; `version` is the expected version, None for any.
 
-    Raises `LetterNotFound`, `LetterClosed` and `LetterChanged`.
+    Raises `DeadLetterNotFound`, `DeadLetterClosed` and `DeadLetterChanged`.
     """
-    letter = await _open(session, letter_id)
-    if version is not None and version != letter.version:
+    dead_letter = await _get_unresolved_for_update(session, dead_letter_id)
+    if version is not None and version != dead_letter.version:
         raise DeadLetterChanged(
-            f"Dead letter {letter_id} was edited meanwhile: it has version {letter.version}."
+            f"Dead letter {dead_letter_id} has version {dead_letter.version}, expected {version};"
+            " read it again."
         )
-    before, letter.body = letter.body, body
-    letter.version += 1
-    letter.actor = actor
-    _log(session, letter, DeadLetterActionType.EDIT, actor=actor, note=note, before=before)
+    before, dead_letter.body = dead_letter.body, body
+    dead_letter.version += 1
+    dead_letter.actor = actor
+    _log(session, dead_letter, DeadLetterActionType.EDIT, actor=actor, note=note, before=before)
     await session.flush()
-    return letter
+    return dead_letter
 
 
 async def redrive(
-    session: AsyncSession, letter_id: int, *, actor: str, note: str | None = None
+    session: AsyncSession, dead_letter_id: int, *, actor: str, note: str | None = None
 ) -> DeadLetter:
-    """Have a letter processed again, at once; one that waits already does not wait longer.
+    """Make a dead letter due immediately, also if it is waiting for a later attempt.
 
-    Raises `LetterNotFound` and `LetterClosed`.
+    Raises `DeadLetterNotFound` and `DeadLetterClosed`.
     """
-    letter = await _open(session, letter_id)
+    dead_letter = await _get_unresolved_for_update(session, dead_letter_id)
     now = await clock.now(session)
-    if letter.state is DeadLetterState.KEPT:
-        letter.state, letter.give_up_at, letter.begun = DeadLetterState.WAITING, None, 0
-    letter.available_at = now
-    letter.actor, letter.note = actor, note
-    _log(session, letter, DeadLetterActionType.REDRIVE, actor=actor, note=note)
+    if dead_letter.state is DeadLetterState.KEPT:
+        dead_letter.state, dead_letter.give_up_at = DeadLetterState.WAITING, None
+        dead_letter.begun = 0
+    dead_letter.available_at = now
+    dead_letter.actor, dead_letter.note = actor, note
+    _log(session, dead_letter, DeadLetterActionType.REDRIVE, actor=actor, note=note)
     await session.flush()
-    return letter
+    return dead_letter
 
 
 async def redrive_all(
@@ -83,27 +85,31 @@ async def redrive_all(
     actor: str,
     note: str | None = None,
 ) -> Sequence[int]:
-    """Have the kept letters that are `wanted` processed again, oldest first; return their ids.
+    """Make the matching dead letters in state `kept` due, oldest first; return their ids.
 
-    At most `limit` of them, and at most `rate` a second.
+    `limit` is the maximum number of dead letters, `rate` the maximum number per second.
     """
-    chosen = (
+    selected = (
         select(DeadLetter.id)
-        .where(*_kept(wanted))
+        .where(*_redrivable(wanted))
         .order_by(col(DeadLetter.id))
         .limit(limit)
         .with_for_update()
-        .cte("chosen")
+        .cte("selected")
     )
-    turn = select(chosen.c.id, func.row_number().over(order_by=chosen.c.id).label("n")).cte("turn")
-    pause = 1 / rate if rate else 0.0
+    numbered = select(selected.c.id, func.row_number().over(order_by=selected.c.id).label("n")).cte(
+        "numbered"
+    )
+    interval_seconds = 1 / rate if rate else 0.0
     changed = await session.execute(
         update(DeadLetter)
-        .where(col(DeadLetter.id) == turn.c.id)
+        .where(col(DeadLetter.id) == numbered.c.id)
         .values(
             state=DeadLetterState.WAITING,
             available_at=func.clock_timestamp()
-            + func.make_interval(0, 0, 0, 0, 0, 0, (turn.c.n - 1) * literal(pause, Float)),
+            + func.make_interval(
+                0, 0, 0, 0, 0, 0, (numbered.c.n - 1) * literal(interval_seconds, Float)
+            ),
             give_up_at=None,
             begun=0,
             actor=actor,
@@ -114,67 +120,71 @@ async def redrive_all(
     )
     rows = sorted((row.id, row.body) for row in changed)
     if rows:
-        lines = [
-            _line(letter_id, DeadLetterActionType.REDRIVE, actor=actor, note=note, after=body)
-            for letter_id, body in rows
+        actions = [
+            _action_values(row_id, DeadLetterActionType.REDRIVE, actor=actor, note=note, after=body)
+            for row_id, body in rows
         ]
-        await session.execute(insert(DeadLetterAction), lines)
-    return [letter_id for letter_id, _ in rows]
+        await session.execute(insert(DeadLetterAction), actions)
+    return [row_id for row_id, _ in rows]
 
 
 async def preview_redrive(
     session: AsyncSession, wanted: DeadLetterFilter, *, limit: int
 ) -> Sequence[int]:
-    """Return the ids of the letters that `redrive_all` would choose."""
+    """Return the ids of the dead letters that `redrive_all` would redrive."""
     statement = (
-        select(DeadLetter.id).where(*_kept(wanted)).order_by(col(DeadLetter.id)).limit(limit)
+        select(DeadLetter.id).where(*_redrivable(wanted)).order_by(col(DeadLetter.id)).limit(limit)
     )
-    return [letter_id for letter_id in await session.exec(statement) if letter_id is not None]
+    return [row_id for row_id in await session.exec(statement) if row_id is not None]
 
 
-async def discard(session: AsyncSession, letter_id: int, *, actor: str, note: str) -> DeadLetter:
-    """Decide that a letter is not to be processed, and why.
+async def discard(
+    session: AsyncSession, dead_letter_id: int, *, actor: str, note: str
+) -> DeadLetter:
+    """Close a dead letter without processing it; `note` is the reason.
 
-    Raises `LetterNotFound`, `LetterClosed`, and `Invalid` without a reason.
+    Raises `DeadLetterNotFound`, `DeadLetterClosed`, and `Invalid` if `note` is empty.
     """
     if not note.strip():
-        raise Invalid("is empty; expected why the letter is not to be processed", field="note")
-    letter = await _open(session, letter_id)
-    letter.state = DeadLetterState.DISCARDED
-    letter.available_at = letter.give_up_at = None
-    letter.actor, letter.note = actor, note
-    _log(session, letter, DeadLetterActionType.DISCARD, actor=actor, note=note)
+        raise Invalid("is empty; expected the reason for discarding", field="note")
+    dead_letter = await _get_unresolved_for_update(session, dead_letter_id)
+    dead_letter.state = DeadLetterState.DISCARDED
+    dead_letter.available_at = dead_letter.give_up_at = None
+    dead_letter.actor, dead_letter.note = actor, note
+    _log(session, dead_letter, DeadLetterActionType.DISCARD, actor=actor, note=note)
     await session.flush()
-    return letter
+    return dead_letter
 
 
-def _kept(wanted: DeadLetterFilter) -> list[ColumnElement[bool]]:
+def _redrivable(wanted: DeadLetterFilter) -> list[ColumnElement[bool]]:
     return [col(DeadLetter.state) == DeadLetterState.KEPT, *wanted.conditions()]
 
 
-async def _open(session: AsyncSession, letter_id: int) -> DeadLetter:
-    letter = await queries.get_dead_letter(session, letter_id, to_change=True)
-    if letter.state in CLOSED_STATES:
-        raise DeadLetterClosed(f"Dead letter {letter_id} is {letter.state} already.")
-    return letter
+async def _get_unresolved_for_update(session: AsyncSession, dead_letter_id: int) -> DeadLetter:
+    dead_letter = await queries.get_dead_letter_for_update(session, dead_letter_id)
+    if dead_letter.state in CLOSED_STATES:
+        raise DeadLetterClosed(f"Dead letter {dead_letter_id} is already {dead_letter.state}.")
+    return dead_letter
 
 
 def _log(
     session: AsyncSession,
-    letter: DeadLetter,
+    dead_letter: DeadLetter,
     action: DeadLetterActionType,
     *,
     actor: str,
     note: str | None,
     before: bytes | None = None,
 ) -> None:
-    assert letter.id is not None
-    line = _line(letter.id, action, actor=actor, note=note, before=before, after=letter.body)
-    session.add(DeadLetterAction(**line))
+    assert dead_letter.id is not None
+    values = _action_values(
+        dead_letter.id, action, actor=actor, note=note, before=before, after=dead_letter.body
+    )
+    session.add(DeadLetterAction(**values))
 
 
-def _line(
-    letter_id: int,
+def _action_values(
+    dead_letter_id: int,
     action: DeadLetterActionType,
     *,
     actor: str,
@@ -183,7 +193,7 @@ def _line(
     before: bytes | None = None,
 ) -> dict[str, Any]:
     return {
-        "dead_letter_id": letter_id,
+        "dead_letter_id": dead_letter_id,
         "action": action,
         "actor": actor,
         "note": note,

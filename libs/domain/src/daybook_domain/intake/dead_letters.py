@@ -1,4 +1,4 @@
-"""How are dead letters written, taken up again and settled? For machines; people use mending.py."""
+"""Storage and retries of dead letters by workers; actions of people: dead_letter_admin.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,140 +20,141 @@ from daybook_domain.intake.models import (
 from daybook_domain.intake.parsing import Delivery, to_storable
 
 WORKER_ACTOR = "worker"
-"""Who acts when no person does."""
+"""The actor of actions that no person requested."""
 
 LEASE = timedelta(seconds=30)
-"""A letter that was taken up, and of which nothing was heard since, is tried again after that."""
+"""Time after which a claimed dead letter that was not settled is due again."""
 
 MAX_STARTED_ATTEMPTS = 3
-"""A letter with which so many workers ended in a row is kept."""
+"""Number of consecutive attempts that may end without a result before it is no longer retried."""
 
-_LONGEST_REASON = 2000
-_WHICH_WAIT = text(
+_MAX_REASON_LENGTH = 2000
+_SELECT_WAITING_SUBJECTS = text(
     """
     SELECT DISTINCT queue, subject FROM dead_letters
     WHERE state = 'waiting' AND subject = ANY(CAST(:subjects AS text[]))
     """
 )
-_WAKE = text(
+_MAKE_DUE = text(
     """
     UPDATE dead_letters SET available_at = now()
     WHERE state = 'waiting' AND subject = ANY(CAST(:subjects AS text[])) AND available_at > now()
     """
 )
-# Updates of one subject take turns: of those that wait, only the first is due.
-_TAKE_UP = text(
+# Updates of one subject are applied in order: only the oldest waiting one can be due.
+_CLAIM_DUE = text(
     """
     WITH due AS (
-        SELECT id FROM dead_letters AS letter
+        SELECT id FROM dead_letters AS candidate
         WHERE state = 'waiting' AND available_at <= clock_timestamp()
             AND (begun > 0) = :suspected
             AND NOT (queue LIKE '%\\_update' AND EXISTS (
                 SELECT FROM dead_letters AS earlier
-                WHERE earlier.state = 'waiting' AND earlier.subject = letter.subject
-                    AND earlier.queue = letter.queue AND earlier.id < letter.id
+                WHERE earlier.state = 'waiting' AND earlier.subject = candidate.subject
+                    AND earlier.queue = candidate.queue AND earlier.id < candidate.id
             ))
         ORDER BY available_at, id LIMIT :limit FOR UPDATE SKIP LOCKED
     )
-    UPDATE dead_letters AS letter
+    UPDATE dead_letters AS claimed
     SET begun = begun + 1, available_at = clock_timestamp() + CAST(:lease AS interval)
-    FROM due WHERE letter.id = due.id
-    RETURNING letter.id
+    FROM due WHERE claimed.id = due.id
+    RETURNING claimed.id
     """
 )
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long is waited for what a message refers to?"""
+    """Delays between attempts, with exponential backoff, and the total time of retries."""
 
     first: timedelta = timedelta(seconds=0.25)
-    """Before the second attempt; doubled before each further one."""
+    """Delay before the second attempt; doubled before each further one."""
     longest: timedelta = timedelta(seconds=15)
     total: timedelta = timedelta(minutes=10)
 
-    def pause(self, attempts: int) -> timedelta:
-        """Return how long to wait after so many attempts."""
+    def delay(self, attempts: int) -> timedelta:
+        """Return the delay after this number of attempts."""
         return min(self.first * (1 << min(attempts - 1, 30)), self.longest)
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedDelivery:
-    """A delivery that could not be processed; `subject`: what may still come, if anything."""
+    """A delivery that could not be processed; `subject` is the missing row it waits for, if any."""
 
     delivery: Delivery
-    refusal: DaybookError
+    error: DaybookError
     subject: str | None
 
 
 async def insert(
     session: AsyncSession,
-    refused: Sequence[RejectedDelivery],
+    rejected: Sequence[RejectedDelivery],
     *,
     now: datetime,
-    patience: RetryPolicy,
+    retry_policy: RetryPolicy,
 ) -> None:
-    """Write down what could not be processed; what refers to something to come waits for it."""
-    if not refused:
+    """Store rejected deliveries as dead letters; those with a subject are retried."""
+    if not rejected:
         return
-    # The order of the values is that of the ids, by which updates of one subject take turns.
+    # Ids follow the order of the values; updates of one subject are retried in the order of ids.
     await session.execute(
-        sql_insert(DeadLetter), [_row(each, now=now, patience=patience) for each in refused]
+        sql_insert(DeadLetter),
+        [_row(each, now=now, retry_policy=retry_policy) for each in rejected],
     )
 
 
-def _row(refused: RejectedDelivery, *, now: datetime, patience: RetryPolicy) -> dict[str, Any]:
-    waits = refused.subject is not None
+def _row(rejected: RejectedDelivery, *, now: datetime, retry_policy: RetryPolicy) -> dict[str, Any]:
+    waits = rejected.subject is not None
     return {
-        "queue": refused.delivery.queue,
-        "message_id": refused.delivery.message_id,
-        "body": refused.delivery.body,
-        "headers": to_storable(refused.delivery.headers),
-        "reason_code": refused.refusal.code,
-        "reason": format_reason(refused.refusal),
+        "queue": rejected.delivery.queue,
+        "message_id": rejected.delivery.message_id,
+        "body": rejected.delivery.body,
+        "headers": to_storable(rejected.delivery.headers),
+        "reason_code": rejected.error.code,
+        "reason": format_reason(rejected.error),
         "first_failed_at": now,
         "last_failed_at": now,
         "state": DeadLetterState.WAITING if waits else DeadLetterState.KEPT,
-        "subject": refused.subject,
-        "available_at": now + patience.pause(1) if waits else None,
-        "give_up_at": now + patience.total if waits else None,
+        "subject": rejected.subject,
+        "available_at": now + retry_policy.delay(1) if waits else None,
+        "give_up_at": now + retry_policy.total if waits else None,
     }
 
 
-def format_reason(refusal: DaybookError) -> str:
-    """Return why, as it is stored."""
-    where = f"{refusal.field}: " if refusal.field else ""
-    return f"{where}{refusal.detail}".replace("\0", "\ufffd")[:_LONGEST_REASON]
+def format_reason(error: DaybookError) -> str:
+    """Return the text of `error` as stored in `DeadLetter.reason`."""
+    prefix = f"{error.field}: " if error.field else ""
+    return f"{prefix}{error.detail}".replace("\0", "\ufffd")[:_MAX_REASON_LENGTH]
 
 
 async def list_waiting_subjects(
     session: AsyncSession, subjects: Sequence[str]
 ) -> set[tuple[str, str]]:
-    """Return of which queue letters with which of `subjects` wait."""
-    found = await session.execute(_WHICH_WAIT, {"subjects": subjects})
-    return {(row.queue, row.subject) for row in found}
+    """Return `(queue, subject)` of the waiting dead letters that have one of `subjects`."""
+    rows = await session.execute(_SELECT_WAITING_SUBJECTS, {"subjects": subjects})
+    return {(row.queue, row.subject) for row in rows}
 
 
 async def retry_now(session: AsyncSession, subjects: Sequence[str]) -> None:
-    """Have letters tried again that wait for one of `subjects`, which are there now."""
-    await session.execute(_WAKE, {"subjects": subjects})
+    """Make the dead letters due that wait for one of `subjects`, which exist now."""
+    await session.execute(_MAKE_DUE, {"subjects": subjects})
 
 
 async def claim_due(session: AsyncSession, *, limit: int) -> list[int]:
-    """Return letters that are due; nobody else gets them for a while.
+    """Claim due dead letters for `LEASE` and return their ids.
 
-    The caller commits before it tries them, so that an attempt that ends a worker has left a
-    trace: such a letter comes alone, when there is no other.
+    The caller commits before it processes them, so that an attempt that crashes the worker is
+    counted. Dead letters with such an attempt are claimed last, and one at a time.
     """
-    for suspected, most in ((False, limit), (True, 1)):
-        values = {"suspected": suspected, "limit": most, "lease": LEASE}
-        if ids := list((await session.execute(_TAKE_UP, values)).scalars()):
+    for suspected, max_rows in ((False, limit), (True, 1)):
+        values = {"suspected": suspected, "limit": max_rows, "lease": LEASE}
+        if ids := list((await session.execute(_CLAIM_DUE, values)).scalars()):
             return ids
     return []
 
 
 async def get_waiting_for_update(session: AsyncSession, ids: Sequence[int]) -> Sequence[DeadLetter]:
-    """Return those of the letters that still wait, by id; they stay so until the caller commits."""
+    """Return and lock those of the dead letters that are in state `waiting`, by id."""
     statement = (
         select(DeadLetter)
         .where(col(DeadLetter.id).in_(ids), DeadLetter.state == DeadLetterState.WAITING)
@@ -163,41 +164,43 @@ async def get_waiting_for_update(session: AsyncSession, ids: Sequence[int]) -> S
     return (await session.exec(statement)).all()
 
 
-def mark_processed(session: AsyncSession, letter: DeadLetter, *, note: str) -> None:
-    """Note that a letter was processed after all."""
-    letter.state = DeadLetterState.REDRIVEN
-    letter.available_at = letter.give_up_at = None
-    letter.begun = 0
-    _log(session, letter, DeadLetterActionType.PROCESSED, note=note)
+def mark_processed(session: AsyncSession, dead_letter: DeadLetter, *, note: str) -> None:
+    """Record a successful attempt."""
+    dead_letter.state = DeadLetterState.REDRIVEN
+    dead_letter.available_at = dead_letter.give_up_at = None
+    dead_letter.begun = 0
+    _log(session, dead_letter, DeadLetterActionType.PROCESSED, note=note)
 
 
 def mark_failed(
     session: AsyncSession,
-    letter: DeadLetter,
-    refusal: DaybookError,
+    dead_letter: DeadLetter,
+    error: DaybookError,
     *,
     subject: str | None,
     now: datetime,
-    patience: RetryPolicy,
+    retry_policy: RetryPolicy,
 ) -> None:
-    """Note that a letter could not be processed: it waits on if that can help, or is kept."""
-    letter.attempts += 1
-    letter.begun = 0
-    letter.last_failed_at = now
-    letter.reason_code, letter.reason = refusal.code, format_reason(refusal)
-    if subject is not None and letter.give_up_at is not None and now < letter.give_up_at:
-        letter.subject = subject
-        letter.available_at = now + patience.pause(letter.attempts)
+    """Record a failed attempt: schedule the next one if `subject` is missing, else keep it."""
+    dead_letter.attempts += 1
+    dead_letter.begun = 0
+    dead_letter.last_failed_at = now
+    dead_letter.reason_code, dead_letter.reason = error.code, format_reason(error)
+    if subject is not None and dead_letter.give_up_at is not None and now < dead_letter.give_up_at:
+        dead_letter.subject = subject
+        dead_letter.available_at = now + retry_policy.delay(dead_letter.attempts)
         return
-    letter.state = DeadLetterState.KEPT
-    letter.available_at = letter.give_up_at = None
-    _log(session, letter, DeadLetterActionType.REFUSED, note=letter.reason)
+    dead_letter.state = DeadLetterState.KEPT
+    dead_letter.available_at = dead_letter.give_up_at = None
+    _log(session, dead_letter, DeadLetterActionType.REFUSED, note=dead_letter.reason)
 
 
 def _log(
-    session: AsyncSession, letter: DeadLetter, action: DeadLetterActionType, *, note: str
+    session: AsyncSession, dead_letter: DeadLetter, action: DeadLetterActionType, *, note: str
 ) -> None:
-    assert letter.id is not None
+    assert dead_letter.id is not None
     session.add(
-        DeadLetterAction(dead_letter_id=letter.id, action=action, actor=WORKER_ACTOR, note=note)
+        DeadLetterAction(
+            dead_letter_id=dead_letter.id, action=action, actor=WORKER_ACTOR, note=note
+        )
     )

@@ -1,13 +1,13 @@
-"""Was this message taken in before?
+"""Deduplication of messages: message ids, and receipts of committed batches.
 
-RabbitMQ delivers a message again when it does not know that it was acknowledged. Messages with an
-id are told by that. Plain ones have none, and two of the same body may both be meant; so a batch
-leaves a *receipt* with the digests of its plain messages, in its own transaction, and takes it
-back once RabbitMQ has proven that it knows of the acknowledgements. A plain message that comes
-*again* and that a receipt names was committed: it uses up that entry of the receipt.
+RabbitMQ redelivers a message unless it received the acknowledgement. Messages with a message id are
+recognised by it. Others have none, and two with the same body may both be intended; so each batch
+inserts a *receipt* with the digests of these messages, in its own transaction, and deletes it once
+RabbitMQ has confirmed the acknowledgements. A redelivered message whose digest is in a receipt was
+committed before; it removes that digest from the receipt.
 
-A receipt also tells whether a batch was committed when the connection broke during the COMMIT, and
-whoever looks for receipts first waits for all batches under way, also those of workers that were
+A receipt also tells whether a batch was committed when the connection broke during COMMIT. A batch
+that looks up receipts first waits for all concurrent batches, including those of workers that were
 killed or paused in the middle: see docs/adr/0005.
 """
 
@@ -22,43 +22,46 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.advisory_locks import INTAKE_BATCH
 
-_LONGEST_SILENCE_MILLISECONDS = 30_000
-"""A batch whose worker falls silent in the middle of it is rolled back after so long."""
+_IDLE_TIMEOUT_MILLISECONDS = 30_000
+"""Time after which Postgres rolls back a batch whose worker stopped responding."""
 
-_BEGIN = """
-    SELECT set_config('idle_in_transaction_session_timeout', :silence, true), {lock}(:turn, 0)
+_BEGIN_BATCH = """
+    SELECT set_config('idle_in_transaction_session_timeout', :idle_timeout, true),
+        {lock}(:lock_class, 0)
 """
-_RECORD = text(
+_INSERT_RECEIPT = text(
     """
     INSERT INTO intake_receipts (consumer, number, digests)
     VALUES (:consumer, :number, CAST(:digests AS bytea[]))
     ON CONFLICT DO NOTHING RETURNING number
     """
 )
-_FORGET = text("DELETE FROM intake_receipts WHERE consumer = :consumer AND number = :number")
-_FIND_RECEIPTS = text(
+_DELETE_RECEIPT = text(
+    "DELETE FROM intake_receipts WHERE consumer = :consumer AND number = :number"
+)
+_SELECT_RECEIPTS = text(
     """
     SELECT consumer, number, digests FROM intake_receipts
     WHERE consumer <> :consumer AND digests && CAST(:digests AS bytea[])
     ORDER BY consumer, number FOR UPDATE
     """
 )
-_USE_UP = text(
+_UPDATE_RECEIPT = text(
     "UPDATE intake_receipts SET digests = CAST(:digests AS bytea[])"
     " WHERE consumer = :consumer AND number = :number"
 )
-# In the order of the key, so that two batches with the same ids do not wait crosswise.
-_REMEMBER = text(
+# Inserted in the order of the primary key, so that batches that share ids do not deadlock.
+_INSERT_MESSAGE_IDS = text(
     """
     INSERT INTO intake_messages (queue, message_id, digest)
     SELECT queue, message_id, digest FROM unnest(
         CAST(:queues AS text[]), CAST(:message_ids AS text[]), CAST(:digests AS bytea[])
-    ) AS given(queue, message_id, digest)
+    ) AS input(queue, message_id, digest)
     ORDER BY queue, message_id
     ON CONFLICT DO NOTHING RETURNING queue, message_id
     """
 )
-_RECALL = text(
+_SELECT_MESSAGE_IDS = text(
     """
     SELECT queue, message_id, digest FROM intake_messages
     WHERE (queue, message_id) IN (
@@ -66,7 +69,7 @@ _RECALL = text(
     )
     """
 )
-_EXPIRE_MESSAGES = text(
+_DELETE_EXPIRED_MESSAGE_IDS = text(
     """
     DELETE FROM intake_messages WHERE (queue, message_id) IN (
         SELECT queue, message_id FROM intake_messages
@@ -75,7 +78,7 @@ _EXPIRE_MESSAGES = text(
     ) RETURNING 1
     """
 )
-_EXPIRE_RECEIPTS = text(
+_DELETE_EXPIRED_RECEIPTS = text(
     "DELETE FROM intake_receipts WHERE created_at < now() - CAST(:age AS interval)"
 )
 
@@ -84,63 +87,61 @@ MessageKey = tuple[str, str]
 
 
 def digest(queue: str, body: bytes) -> bytes:
-    """Return what tells one content of a queue from another."""
+    """Return a digest that identifies a body within its queue."""
     return blake2b(body, digest_size=16, key=queue.encode()[:64]).digest()
 
 
-async def begin_batch(session: AsyncSession, *, alone: bool) -> None:
-    """Begin a batch; `alone`: after all others that are under way have ended."""
-    lock = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
+async def begin_batch(session: AsyncSession, *, exclusive: bool) -> None:
+    """Begin a batch; an `exclusive` one waits for all concurrent batches to end."""
+    lock = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
     await session.execute(
-        text(_BEGIN.format(lock=lock)),
-        {"silence": str(_LONGEST_SILENCE_MILLISECONDS), "turn": INTAKE_BATCH},
+        text(_BEGIN_BATCH.format(lock=lock)),
+        {"idle_timeout": str(_IDLE_TIMEOUT_MILLISECONDS), "lock_class": INTAKE_BATCH},
     )
 
 
 async def record_receipt(
     session: AsyncSession, consumer: UUID, *, number: int, digests: Sequence[bytes]
 ) -> bool:
-    """Leave the receipt of a batch.
-
-    False, and nothing is changed: this very batch was committed before.
-    """
-    recorded = await session.execute(
-        _RECORD, {"consumer": consumer, "number": number, "digests": digests}
+    """Insert the receipt of a batch; return False if this batch was already committed."""
+    inserted = await session.execute(
+        _INSERT_RECEIPT, {"consumer": consumer, "number": number, "digests": digests}
     )
-    return recorded.scalar_one_or_none() is not None
+    return inserted.scalar_one_or_none() is not None
 
 
 async def delete_receipt(session: AsyncSession, consumer: UUID, *, number: int) -> None:
-    """Take back the receipt of a batch of which RabbitMQ has proven that it knows.
+    """Delete the receipt of a batch whose acknowledgement RabbitMQ has confirmed.
 
-    At once and on its own: until then a plain message of the same body that is delivered again
-    for another reason is taken for one of that batch. Losing this in a crash of Postgres costs no
-    more than that, so nobody waits for the disk.
+    Called immediately, in a transaction of its own: until then, a redelivered message with the same
+    body from another batch is mistaken for one of this batch. If a crash of Postgres loses the
+    delete, the same can happen until the receipt expires, so the commit is asynchronous.
     """
     await session.execute(text("SET LOCAL synchronous_commit = off"))
-    await session.execute(_FORGET, {"consumer": consumer, "number": number})
+    await session.execute(_DELETE_RECEIPT, {"consumer": consumer, "number": number})
 
 
 async def consume_receipts(
     session: AsyncSession, consumer: UUID, digests: Sequence[bytes]
 ) -> Counter[bytes]:
-    """Return how many messages of each of `digests` other consumers had committed.
+    """Return how many messages of each of `digests` other consumers have committed.
 
-    As many entries of their receipts are used up.
+    Removes as many digests from their receipts.
     """
     wanted, found = Counter(digests), Counter[bytes]()
     receipts = await session.execute(
-        _FIND_RECEIPTS, {"consumer": consumer, "digests": list(wanted)}
+        _SELECT_RECEIPTS, {"consumer": consumer, "digests": list(wanted)}
     )
     for receipt in receipts.all():
-        kept = []
-        for entry in receipt.digests:
-            if found[entry] < wanted[entry]:
-                found[entry] += 1
+        remaining = []
+        for each in receipt.digests:
+            if found[each] < wanted[each]:
+                found[each] += 1
             else:
-                kept.append(entry)
+                remaining.append(each)
         await session.execute(
-            _USE_UP, {"consumer": receipt.consumer, "number": receipt.number, "digests": kept}
+            _UPDATE_RECEIPT,
+            {"consumer": receipt.consumer, "number": receipt.number, "digests": remaining},
         )
     return found
 
@@ -148,27 +149,29 @@ async def consume_receipts(
 async def record_message_ids(
     session: AsyncSession, digests: Mapping[MessageKey, bytes]
 ) -> Mapping[MessageKey, bytes]:
-    """Remember messages by their ids; return those that were known, with their first digests."""
+    """Insert message ids; return those that existed, with the digests of the first messages."""
     keys = list(digests)
     values = {"queues": [key[0] for key in keys], "message_ids": [key[1] for key in keys]}
-    added = await session.execute(_REMEMBER, values | {"digests": list(digests.values())})
-    new: Set[MessageKey] = {(row.queue, row.message_id) for row in added}
-    known = [key for key in keys if key not in new]
-    if not known:
+    inserted = await session.execute(
+        _INSERT_MESSAGE_IDS, values | {"digests": list(digests.values())}
+    )
+    new: Set[MessageKey] = {(row.queue, row.message_id) for row in inserted}
+    existing = [key for key in keys if key not in new]
+    if not existing:
         return {}
-    values = {"queues": [key[0] for key in known], "message_ids": [key[1] for key in known]}
-    recalled = await session.execute(_RECALL, values)
-    return {(row.queue, row.message_id): row.digest for row in recalled}
+    values = {"queues": [key[0] for key in existing], "message_ids": [key[1] for key in existing]}
+    rows = await session.execute(_SELECT_MESSAGE_IDS, values)
+    return {(row.queue, row.message_id): row.digest for row in rows}
 
 
 async def delete_expired(
     session: AsyncSession, *, messages_after: timedelta, receipts_after: timedelta, limit: int
 ) -> bool:
-    """Forget at most `limit` messages, and the receipts of consumers that are long gone.
+    """Delete at most `limit` expired message ids, and all expired receipts.
 
-    True when there may be more to forget.
+    Return whether more message ids may have expired.
     """
-    await session.execute(_EXPIRE_RECEIPTS, {"age": receipts_after})
+    await session.execute(_DELETE_EXPIRED_RECEIPTS, {"age": receipts_after})
     values = {"age": messages_after, "limit": limit}
-    forgotten = (await session.execute(_EXPIRE_MESSAGES, values)).all()
-    return len(forgotten) == limit
+    deleted = (await session.execute(_DELETE_EXPIRED_MESSAGE_IDS, values)).all()
+    return len(deleted) == limit

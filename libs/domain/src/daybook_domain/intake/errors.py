@@ -1,63 +1,63 @@
-"""What can be refused about messages and dead letters?"""
+"""Errors of messages and dead letters."""
 
 from daybook_domain.errors import Conflict, Invalid, NotFound, Unavailable
 
 
 class Malformed(Invalid):
-    """The body cannot be read at all."""
+    """The body cannot be parsed."""
 
     code = "malformed"
 
 
 class InvalidMessage(Invalid):
-    """The body can be read, and breaks the contract of its queue."""
+    """The body can be parsed but violates the schema of its queue."""
 
     code = "invalid_message"
 
 
 class MessageIdReused(Conflict):
-    """Another message, of other content, came with the same message id."""
+    """A message with the same message id and other content was received before."""
 
     code = "message_id_reused"
 
 
 class Postponed(Conflict):
-    """An earlier update of the same thing waits, so this one waits behind it."""
+    """An earlier update of the same subject is waiting, so this one waits too."""
 
     code = "postponed"
 
 
 class UnexpectedFailure(Conflict):
-    """What the message asks for fails in a way that nobody has foreseen: a bug of ours."""
+    """Processing the message failed with an unexpected error, which is a bug of Daybook."""
 
     code = "unforeseen"
 
 
 class DeliveryLimitReached(Conflict):
-    """Workers ended while they had the message, so often that it is suspected of it."""
+    """Processing was interrupted so often that the message may be what crashes the workers."""
 
     code = "delivery_limit"
 
 
 class DeliveriesLost(Unavailable):
-    """RabbitMQ may have given the deliveries to another worker; nothing was committed."""
+    """RabbitMQ may have redelivered the messages to another worker; nothing was committed."""
 
     code = "not_ours"
 
 
 class DeadLetterNotFound(NotFound):
-    """There is no such dead letter."""
+    """The dead letter does not exist."""
 
     code = "dead_letter_not_found"
 
 
 class DeadLetterClosed(Conflict):
-    """The dead letter was processed or discarded already."""
+    """The dead letter was already processed or discarded."""
 
     code = "dead_letter_closed"
 
 
 class DeadLetterChanged(Conflict):
-    """Somebody has edited the dead letter since it was looked at."""
+    """The dead letter was edited since the caller read it."""
 
     code = "dead_letter_changed"

@@ -1,7 +1,7 @@
-"""What does a batch of messages do to the catalogue and the orders?
+"""Handlers of messages: changes of the catalogue and of orders.
 
-One outcome for each message, whatever the others are: what the domain refuses and what fails in a
-way that nobody has foreseen are outcomes, too. Only an outage of the database is raised.
+Each message has its own result. Domain errors and unexpected errors are results too; only an outage
+of the database is raised.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,8 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.catalog import service as catalog
-from daybook_domain.catalog import stock
+from daybook_domain.catalog import products, stock
 from daybook_domain.catalog.errors import ProductNotFound
 from daybook_domain.errors import DaybookError
 from daybook_domain.intake.errors import Postponed, UnexpectedFailure
@@ -29,64 +28,70 @@ from daybook_domain.intake.messages import (
 )
 from daybook_domain.orders import service as orders
 from daybook_domain.orders.errors import OrderNotFound, UnknownReference
-from daybook_domain.orders.order_placement import NewItem, NewOrder, place_orders
+from daybook_domain.orders.order_placement import place_orders
+from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_domain.postgres_errors import is_outage
 
 log = structlog.stdlib.get_logger(__name__)
 
 M = TypeVar("M", ProductMessage, ProductUpdateMessage, OrderMessage, OrderUpdateMessage)
 
-_HOLD_ORDERS = text(
+_LOCK_ORDERS = text(
     """
-    WITH held AS (
+    WITH locked AS (
         SELECT id FROM orders WHERE id = ANY(CAST(:ids AS bigint[]))
         ORDER BY id FOR NO KEY UPDATE
     )
-    SELECT DISTINCT item.product_id FROM held JOIN order_items AS item ON item.order_id = held.id
+    SELECT DISTINCT item.product_id
+    FROM locked JOIN order_items AS item ON item.order_id = locked.id
     """
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """It took effect; `subject` is what it brought into being, such as `product:7`."""
+    """The result of a message that took effect.
+
+    `subject` is the row that it created, such as `product:7`.
+    """
 
     subject: str | None = None
     duplicate: bool = False
-    """It had taken effect before, and nothing was changed."""
+    """Whether it took effect before, so that nothing was changed now."""
 
 
 HandlerResult = Applied | DaybookError
 
 
-def missing_subject(refusal: DaybookError, message: AnyMessage) -> str | None:
-    """Return what may still come and let `message` succeed, such as `product:7`; None: nothing."""
-    if isinstance(refusal, ProductNotFound | OrderNotFound | Postponed):
+def missing_subject(error: DaybookError, message: AnyMessage) -> str | None:
+    """Return the row whose creation may let `message` succeed, such as `product:7`, or None."""
+    if isinstance(error, ProductNotFound | OrderNotFound | Postponed):
         return get_subject(message)
-    if isinstance(refusal, UnknownReference):
-        return _reference(refusal.field or "", message)
+    if isinstance(error, UnknownReference):
+        return _referenced_subject(error.field or "", message)
     return None
 
 
-def _reference(field: str, message: AnyMessage) -> str | None:
+def _referenced_subject(field: str, message: AnyMessage) -> str | None:
     match field.split("/"):
-        case ["items", position, "product_id"] if isinstance(message, OrderMessage):
-            return f"product:{message.items[int(position)].product_id}"
+        case ["items", index, "product_id"] if isinstance(message, OrderMessage):
+            return f"product:{message.items[int(index)].product_id}"
         case ["user_id"] if isinstance(message, OrderMessage):
             return f"user:{message.user_id}"
         case ["delivery_address_id"] if isinstance(message, OrderMessage):
             return f"address:{message.delivery_address_id}"
-    # Updates keep their turn by what they are about, whatever one of them waits for.
+    # The subject of an update also defines the order of updates, so it waits under that subject
+    # even if another row is missing.
     return get_subject(message)
 
 
 async def apply_messages(
     session: AsyncSession, messages: Sequence[AnyMessage]
 ) -> list[HandlerResult]:
-    """Apply `messages`: products first, then their updates, orders, and updates of these.
+    """Apply messages: new products, product updates, new orders, then order updates.
 
-    What fails unforeseen is tried again by halves, until the one message is found that is to
-    blame; it costs no other its effect.
+    Return one result per message, in the order of `messages`. After an unexpected error the halves
+    are retried separately, until the message that causes it is isolated; the others take effect.
     """
     if not messages:
         return []
@@ -97,64 +102,68 @@ async def apply_messages(
         for position, message in enumerate(messages)
         if isinstance(message, kind)
     ]
-    effects = await _apply_or_halve(session, [messages[position] for position in positions])
-    by_position = dict(zip(positions, effects, strict=True))
+    results = await _apply_or_bisect(session, [messages[position] for position in positions])
+    by_position = dict(zip(positions, results, strict=True))
     return [by_position[position] for position in range(len(messages))]
 
 
-async def _apply_or_halve(
+async def _apply_or_bisect(
     session: AsyncSession, messages: Sequence[AnyMessage]
 ) -> list[HandlerResult]:
     try:
         async with session.begin_nested():
             return await _apply(session, messages)
-    except Exception as error:  # Whatever it is, it must not block the queue.
+    except Exception as error:  # Any error: a single message must not block the queue.
         if is_outage(error):
             raise
         if len(messages) == 1:
-            log.exception("a message failed in a way that nobody has foreseen")
-            return [UnexpectedFailure(_told(error))]
+            log.exception("message failed: unexpected error")
+            return [UnexpectedFailure(_describe(error))]
     half = len(messages) // 2
     return [
-        *await _apply_or_halve(session, messages[:half]),
-        *await _apply_or_halve(session, messages[half:]),
+        *await _apply_or_bisect(session, messages[:half]),
+        *await _apply_or_bisect(session, messages[half:]),
     ]
 
 
 async def _apply(session: AsyncSession, messages: Sequence[AnyMessage]) -> list[HandlerResult]:
-    """Apply what is sorted by kind."""
-    products, product_updates = _of(ProductMessage, messages), _of(ProductUpdateMessage, messages)
-    new_orders, order_updates = _of(OrderMessage, messages), _of(OrderUpdateMessage, messages)
+    """Apply messages that are sorted by kind."""
+    new_products = _filter(ProductMessage, messages)
+    product_updates = _filter(ProductUpdateMessage, messages)
+    new_orders = _filter(OrderMessage, messages)
+    order_updates = _filter(OrderUpdateMessage, messages)
     if product_updates or order_updates:
-        await _hold(session, product_updates, new_orders, order_updates)
+        await _lock_orders_and_products(session, product_updates, new_orders, order_updates)
     return [
-        *await _add_products(session, products),
-        *await _in_turn(session, product_updates, _change_product),
-        *await _place(session, new_orders),
-        *await _in_turn(session, order_updates, _change_order),
+        *await _add_products(session, new_products),
+        *await _apply_updates(session, product_updates, _change_product),
+        *await _place_orders(session, new_orders),
+        *await _apply_updates(session, order_updates, _change_order),
     ]
 
 
-def _of(kind: type[M], messages: Sequence[AnyMessage]) -> list[M]:
+def _filter(kind: type[M], messages: Sequence[AnyMessage]) -> list[M]:
     return [message for message in messages if isinstance(message, kind)]
 
 
-async def _hold(
+async def _lock_orders_and_products(
     session: AsyncSession,
     product_updates: Sequence[ProductUpdateMessage],
     new_orders: Sequence[OrderMessage],
     order_updates: Sequence[OrderUpdateMessage],
 ) -> None:
-    """Lock, in the order of catalog/stock.py, all that is going to be locked one by one."""
-    ids = sorted({message.order_id for message in order_updates})
-    products = set((await session.execute(_HOLD_ORDERS, {"ids": ids})).scalars()) if ids else set()
-    products |= {message.product_id for message in product_updates}
+    """Lock all rows that the handlers will lock one by one, in the order of catalog/stock.py."""
+    order_ids = sorted({message.order_id for message in order_updates})
+    product_ids: set[int] = set()
+    if order_ids:
+        product_ids |= set((await session.execute(_LOCK_ORDERS, {"ids": order_ids})).scalars())
+    product_ids |= {message.product_id for message in product_updates}
     for items in (
         *(message.items for message in new_orders),
         *(message.order_data.items or () for message in order_updates),
     ):
-        products |= {item.product_id for item in items}
-    await stock.get_products_for_update(session, products)
+        product_ids |= {item.product_id for item in items}
+    await stock.get_products_for_update(session, product_ids)
 
 
 async def _add_products(
@@ -163,7 +172,7 @@ async def _add_products(
     if not messages:
         return []
     new = [
-        catalog.NewProduct(
+        products.NewProduct(
             name=message.name,
             description=message.description,
             price=message.price,
@@ -171,35 +180,35 @@ async def _add_products(
         )
         for message in messages
     ]
-    ids = await catalog.add_products(session, new)
+    ids = await products.add_products(session, new)
     return [Applied(f"product:{product_id}") for product_id in ids]
 
 
-async def _in_turn(
+async def _apply_updates(
     session: AsyncSession,
     messages: Sequence[M],
     change: Callable[[AsyncSession, M], Awaitable[None]],
 ) -> Sequence[HandlerResult]:
-    """Apply updates one by one; where one has to wait, those of the same subject wait behind it."""
-    effects: list[HandlerResult] = []
+    """Apply updates in sequence; if one has to wait, later ones of its subject wait too."""
+    results: list[HandlerResult] = []
     waiting: set[str | None] = set()
     for message in messages:
-        effect: HandlerResult = Applied()
+        result: HandlerResult = Applied()
         try:
             if get_subject(message) in waiting:
-                raise Postponed("an earlier update of the same waits, too")
+                raise Postponed("an earlier update of the same subject is waiting")
             async with session.begin_nested():
                 await change(session, message)
-        except DaybookError as refusal:
-            effect = refusal
-            if missing_subject(refusal, message):
+        except DaybookError as error:
+            result = error
+            if missing_subject(error, message):
                 waiting.add(get_subject(message))
-        effects.append(effect)
-    return effects
+        results.append(result)
+    return results
 
 
 async def _change_product(session: AsyncSession, message: ProductUpdateMessage) -> None:
-    data, changes = message.product_data, catalog.ProductChanges()
+    data, changes = message.product_data, products.ProductChanges()
     for name in data.model_fields_set:
         match name:
             case "name":
@@ -210,10 +219,10 @@ async def _change_product(session: AsyncSession, message: ProductUpdateMessage) 
                 changes["price"] = data.price
             case "stock_quantity":
                 changes["stock_quantity"] = data.stock_quantity
-    await catalog.change_product(session, message.product_id, changes=changes)
+    await products.change_product(session, message.product_id, changes=changes)
 
 
-async def _place(
+async def _place_orders(
     session: AsyncSession, messages: Sequence[OrderMessage]
 ) -> Sequence[HandlerResult]:
     if not messages:
@@ -222,16 +231,16 @@ async def _place(
         NewOrder(
             user_id=message.user_id,
             delivery_address_id=message.delivery_address_id,
-            items=_items(message.items),
+            items=_to_new_items(message.items),
             external_id=message.external_id,
         )
         for message in messages
     ]
     return [
-        outcome
-        if isinstance(outcome, DaybookError)
-        else Applied(f"order:{outcome.order_id}", duplicate=outcome.duplicate)
-        for outcome in await place_orders(session, new)
+        placed
+        if isinstance(placed, DaybookError)
+        else Applied(f"order:{placed.order_id}", duplicate=placed.duplicate)
+        for placed in await place_orders(session, new)
     ]
 
 
@@ -244,15 +253,15 @@ async def _change_order(session: AsyncSession, message: OrderUpdateMessage) -> N
             case "delivery_address_id":
                 changes["delivery_address_id"] = data.delivery_address_id
             case "items":
-                changes["items"] = _items(data.items)
+                changes["items"] = _to_new_items(data.items)
     await orders.change(session, message.order_id, changes=changes)
 
 
-def _items(items: Sequence[OrderItemData]) -> tuple[NewItem, ...]:
+def _to_new_items(items: Sequence[OrderItemData]) -> tuple[NewItem, ...]:
     return tuple(NewItem(item.product_id, item.quantity) for item in items)
 
 
-def _told(error: Exception) -> str:
-    # Without the statement and its values, which SQLAlchemy adds.
+def _describe(error: Exception) -> str:
+    # SQLAlchemy's own message contains the statement and its parameters.
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     return f"{type(cause).__name__}: {cause}"

@@ -1,6 +1,6 @@
-"""Which messages do producers send, and what is wrong with one that cannot be read? Pure.
+"""Message models of the intake queues, and their parsing. Pure.
 
-The AsyncAPI document is made of these models; the limits of their fields are those of the REST API.
+The AsyncAPI document is generated from these models. Field limits are those of the REST API.
 """
 
 import json
@@ -18,13 +18,13 @@ from daybook_domain.orders.order_validation import MAX_ITEMS, ExternalId, Quanti
 from daybook_domain.validation import Id, unset_field
 
 MAX_BODY_BYTES = 1_000_000
-_MOST_PROBLEMS = 5
+_MAX_REPORTED_PROBLEMS = 5
 
 
 class Queue(StrEnum):
-    """Where producers send to: the name is the routing key on the default exchange.
+    """The intake queues, in the order in which the messages of one batch are applied.
 
-    In the order in which the messages of one batch take effect.
+    The name is the routing key on the default exchange.
     """
 
     PRODUCT = "product"
@@ -34,7 +34,7 @@ class Queue(StrEnum):
 
 
 class IntakeMessageModel(BaseModel):
-    """What all messages have in common: nothing may be in them that is not known here."""
+    """Base of all message models: immutable, and without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -49,7 +49,7 @@ class ProductMessage(IntakeMessageModel):
 
 
 class ProductData(IntakeMessageModel):
-    """What changes about a product; what is left out stays."""
+    """The new values of a product; absent fields stay unchanged."""
 
     name: ProductName = unset_field()
     description: ProductDescription | None = None
@@ -65,7 +65,7 @@ class ProductUpdateMessage(IntakeMessageModel):
 
 
 class OrderItemData(IntakeMessageModel):
-    """So many pieces of one product."""
+    """A quantity of one product."""
 
     product_id: Id
     quantity: Quantity
@@ -75,7 +75,7 @@ Items = Annotated[tuple[OrderItemData, ...], Field(min_length=1, max_length=MAX_
 
 
 class OrderMessage(IntakeMessageModel):
-    """An order to place; with an `external_id` it may be sent again without harm."""
+    """An order to place; with an `external_id` it can safely be published again."""
 
     user_id: Id
     delivery_address_id: Id
@@ -84,7 +84,7 @@ class OrderMessage(IntakeMessageModel):
 
 
 class OrderData(IntakeMessageModel):
-    """What changes about an order; what is left out stays."""
+    """The new values of an order; absent fields stay unchanged."""
 
     status: OrderStatus = unset_field()
     delivery_address_id: Id = unset_field()
@@ -109,22 +109,25 @@ MODELS: Mapping[Queue, type[AnyMessage]] = {
 
 
 def parse_message(queue: Queue, body: bytes) -> AnyMessage | DaybookError:
-    """Return the message in `body`, or what is wrong with it: `Malformed`, `InvalidMessage`."""
+    """Return the message in `body`, or the error: `Malformed` or `InvalidMessage`."""
     if len(body) > MAX_BODY_BYTES:
         return Malformed(f"has {len(body):,} bytes; expected at most {MAX_BODY_BYTES:,}")
     try:
         message = MODELS[queue].model_validate_json(body)
-        # Of two values under one key, the sender may have meant either.
-        json.loads(body, object_pairs_hook=_without_repetition)
+        # A key with two values is ambiguous, and pydantic accepts it.
+        json.loads(body, object_pairs_hook=_reject_repeated_keys)
     except ValidationError as error:
-        return _explained(error)
-    except Malformed as refusal:
-        return refusal
+        return _to_domain_error(error)
+    except Malformed as error:
+        return error
     return message
 
 
 def get_subject(message: AnyMessage) -> str | None:
-    """Return what an update is about; updates of one subject keep their order."""
+    """Return what an update changes, such as `product:7`, or None for other messages.
+
+    Updates of one subject are applied in the order in which they were received.
+    """
     match message:
         case ProductUpdateMessage():
             return f"product:{message.product_id}"
@@ -134,21 +137,21 @@ def get_subject(message: AnyMessage) -> str | None:
             return None
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
+def _reject_repeated_keys(pairs: list[tuple[str, Any]]) -> None:
     keys = [key for key, _ in pairs]
     if len(set(keys)) < len(keys):
         repeated = next(key for key in keys if keys.count(key) > 1)
         raise Malformed(f"has the key {repeated!r} more than once")
 
 
-def _explained(error: ValidationError) -> DaybookError:
+def _to_domain_error(error: ValidationError) -> DaybookError:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
         return Malformed(problems[0]["msg"])
     shown = [
         f"{'/'.join(map(str, problem['loc'])) or 'the message'}: "
         + problem["msg"].removeprefix("Value error, ")
-        for problem in problems[:_MOST_PROBLEMS]
+        for problem in problems[:_MAX_REPORTED_PROBLEMS]
     ]
     if more := len(problems) - len(shown):
         shown.append(f"and {more} more")

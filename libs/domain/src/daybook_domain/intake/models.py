@@ -1,4 +1,4 @@
-"""What is stored of messages that were taken in, and of those that could not be?"""
+"""Tables of dead letters, and of message ids and receipts for deduplication."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -13,16 +13,16 @@ from daybook_domain.types import Table, UtcDateTime, created_at, identity, refer
 
 
 class DeadLetterState(StrEnum):
-    """What is to become of a dead letter?"""
+    """The state of a dead letter."""
 
     WAITING = "waiting"
-    """It is tried again by itself: for what it refers to may come, or somebody asked for it."""
+    """Retried automatically: a row that it refers to may be created, or a redrive was requested."""
     KEPT = "kept"
-    """It stays as it is until somebody decides."""
+    """Not retried until a person edits, redrives or discards it."""
     REDRIVEN = "redriven"
-    """It was processed after all."""
+    """Processed successfully."""
     DISCARDED = "discarded"
-    """Somebody decided that it is not to be processed."""
+    """Closed by a person without being processed."""
 
 
 class DeadLetter(Table, table=True):
@@ -45,7 +45,7 @@ class DeadLetter(Table, table=True):
 
     id: int | None = identity()
     queue: str = Field(max_length=255)
-    """The queue that it was sent to."""
+    """The queue to which it was published."""
     message_id: str | None = Field(default=None, max_length=255)
     body: bytes = Field(sa_type=LargeBinary)
     headers: dict[str, Any] = Field(sa_type=JSONB)
@@ -53,39 +53,44 @@ class DeadLetter(Table, table=True):
     reason: str = Field(max_length=2000)
     attempts: int = Field(default=1)
     begun: int = Field(default=0)
-    """How many attempts have begun since the last one that came to an end."""
+    """Number of attempts started since the last one that completed."""
     first_failed_at: datetime = Field(sa_type=UtcDateTime)
     last_failed_at: datetime = Field(sa_type=UtcDateTime)
     state: DeadLetterState = Field(sa_type=text_enum(DeadLetterState, name="state"))
     subject: str | None = Field(default=None, max_length=50)
-    """What it is about or waits for, such as `product:7`: one subject's letters keep their turn."""
+    """The row that it updates or waits for, such as `product:7`.
+
+    Updates of one subject are processed in order.
+    """
     available_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """While it waits: not tried before."""
+    """Earliest time of the next attempt, while it waits."""
     give_up_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """While it waits by itself: after this instant it is kept."""
+    """Time after which a failed attempt is the last; null if a redrive was requested."""
     version: int = Field(default=1)
-    """Grows with each edit of the body, so that no edit is lost to another."""
+    """Incremented by each edit of the body, so that no edit overwrites another."""
     actor: str | None = Field(default=None, max_length=200)
-    """Who decided last."""
+    """The person who made the last decision."""
     note: str | None = Field(default=None, max_length=500)
     created_at: datetime = created_at()
 
 
 class DeadLetterActionType(StrEnum):
-    """What was done with a dead letter?"""
+    """The type of an action on a dead letter."""
 
     EDIT = "edit"
+    """A person replaced the body."""
     REDRIVE = "redrive"
-    """Somebody asked for it to be processed again."""
+    """A person requested another attempt."""
     PROCESSED = "processed"
     """A worker processed it."""
     REFUSED = "refused"
-    """A worker tried it again and keeps it."""
+    """A worker made the last attempt, which failed."""
     DISCARD = "discard"
+    """A person closed it without processing."""
 
 
 class DeadLetterAction(Table, table=True):
-    """Who did what with a dead letter, and when; never changed."""
+    """An entry of the append-only log of actions on dead letters."""
 
     __tablename__ = "dead_letter_actions"
 
@@ -100,7 +105,7 @@ class DeadLetterAction(Table, table=True):
 
 
 class IntakeMessage(Table, table=True):
-    """A message with an id that was taken in: a second one with it has no effect."""
+    """The message id of a committed message; a second message with the same id has no effect."""
 
     __tablename__ = "intake_messages"
     __table_args__ = (Index("ix_intake_messages_created_at", "created_at"),)
@@ -112,15 +117,16 @@ class IntakeMessage(Table, table=True):
 
 
 class IntakeReceipt(Table, table=True):
-    """A batch that was committed, for as long as RabbitMQ may not know it.
+    """A committed batch whose acknowledgement RabbitMQ may not have received.
 
-    `digests` are those of its messages without an id: when they come again, they are known by it.
+    `digests` are those of its messages without a message id, which are recognised by them when
+    they are redelivered.
     """
 
     __tablename__ = "intake_receipts"
 
     consumer: UUID = Field(primary_key=True)
-    """Whom the batch was delivered to."""
+    """The consumer that received the batch."""
     number: int = Field(primary_key=True, sa_type=BigInteger)
     digests: list[bytes] = Field(sa_type=ARRAY(LargeBinary))
     created_at: datetime = created_at()

@@ -1,4 +1,4 @@
-"""What did RabbitMQ deliver, and what can be said of it without the database? Pure."""
+"""Deliveries of RabbitMQ and their parsing. Pure."""
 
 import base64
 import json
@@ -13,22 +13,22 @@ from daybook_domain.intake.errors import DeliveryLimitReached, InvalidMessage, M
 from daybook_domain.intake.messages import AnyMessage, Queue
 
 DEAD_LETTER_QUEUE = "daybook.intake.dead"
-"""Where RabbitMQ puts messages that it has delivered in vain too often; also its exchange."""
+"""Queue of messages that exceeded the delivery limit; also the name of its exchange."""
 
-_LONGEST_QUEUE = 255
+_MAX_QUEUE_LENGTH = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message as it came, and what it says or what is wrong with it."""
+    """A message as delivered, with its parsed content or the error."""
 
     queue: str
-    """Where its producer sent it to."""
+    """The queue to which it was published."""
     body: bytes
     message_id: str | None
     headers: Mapping[str, Any]
-    again: bool
-    """It may have been delivered before."""
+    redelivered: bool
+    """Whether it may have been delivered before."""
     digest: bytes
     content: AnyMessage | DaybookError
 
@@ -39,38 +39,38 @@ def parse_delivery(
     *,
     message_id: str | None = None,
     headers: Mapping[str, Any] | None = None,
-    again: bool = False,
+    redelivered: bool = False,
 ) -> Delivery:
-    """Return what came from `queue`, which may be `DEAD`."""
+    """Return the delivery of a message from `queue`, which may be `DEAD_LETTER_QUEUE`."""
     content: AnyMessage | DaybookError | None = None
     if queue == DEAD_LETTER_QUEUE:
-        queue, content = _death(headers or {})
-        again = True
+        queue, content = _parse_death(headers or {})
+        redelivered = True
     if message_id is not None and "\0" in message_id:
         message_id = message_id.replace("\0", "\ufffd")
-        content = Malformed("its message id contains a NUL character, which cannot be stored")
+        content = Malformed("the message id contains a NUL character, which cannot be stored")
     return Delivery(
         queue=queue,
         body=body,
         message_id=message_id or None,
         headers=headers or {},
-        again=again,
+        redelivered=redelivered,
         digest=deduplication.digest(queue, body),
         content=content or parse_body(queue, body),
     )
 
 
 def parse_body(queue: str, body: bytes) -> AnyMessage | DaybookError:
-    """Return the message in `body`, or what is wrong with it."""
+    """Return the message in `body`, or the error."""
     try:
         known = Queue(queue)
     except ValueError:
-        return InvalidMessage(f"queue {queue!r} is none of ours")
+        return InvalidMessage(f"queue {queue!r} is not an intake queue")
     return messages.parse_message(known, body)
 
 
 def to_storable(value: Any) -> Any:
-    """Return a value of an AMQP header in a form that JSON in Postgres can hold."""
+    """Return the value of an AMQP header in a form that can be stored as JSONB."""
     match value:
         case str():
             return value.replace("\0", "\ufffd")
@@ -89,24 +89,24 @@ def to_storable(value: Any) -> Any:
 
 
 def decode_body(body: bytes) -> tuple[str, str]:
-    """Return `body` as text and how that is to be read: `utf-8`, or else `base64`."""
+    """Return `body` as text, and the encoding of the text: `utf-8`, or else `base64`."""
     try:
         return body.decode(), "utf-8"
     except UnicodeDecodeError:
         return base64.b64encode(body).decode(), "base64"
 
 
-def _death(headers: Mapping[str, Any]) -> tuple[str, DaybookError]:
-    """Return from which queue a dead letter of RabbitMQ's comes, and why."""
+def _parse_death(headers: Mapping[str, Any]) -> tuple[str, DaybookError]:
+    """Return the original queue of a message that RabbitMQ dead-lettered, and the reason."""
     entries = headers.get("x-death")
     entry = entries[0] if isinstance(entries, Sequence) and entries else None
     if not isinstance(entry, Mapping):
         return DEAD_LETTER_QUEUE, DeliveryLimitReached(
-            "it was sent to the queue of dead letters directly"
+            f"the message was published to {DEAD_LETTER_QUEUE} directly"
         )
-    queue = str(entry.get("queue", DEAD_LETTER_QUEUE)).replace("\0", "\ufffd")[:_LONGEST_QUEUE]
+    queue = str(entry.get("queue", DEAD_LETTER_QUEUE)).replace("\0", "\ufffd")[:_MAX_QUEUE_LENGTH]
     facts = {name: to_storable(entry.get(name)) for name in ("reason", "count", "time")}
     return queue, DeliveryLimitReached(
-        "it was delivered too often, and each time its worker ended or lost its connection: "
-        + json.dumps(facts)
+        "the delivery limit was reached: at each delivery the worker stopped or lost its"
+        " connection: " + json.dumps(facts)
     )

@@ -1,11 +1,11 @@
-"""What becomes of messages? Decided in the caller's transaction, for one whole batch at a time.
+"""Processing of batches of messages, and retries of dead letters, in the caller's transaction.
 
-For each message one outcome, and all are acknowledged after the commit; see docs/adr/0005:
+Each message has one outcome, and all are acknowledged after the commit; see docs/adr/0005:
 
 applied     it took effect
-duplicate   it had taken effect before
-waiting     it refers to something that is not there yet: a dead letter that is tried again
-kept        it cannot be processed: a dead letter, with the reason
+duplicate   it took effect before
+waiting     it refers to a row that does not exist yet: stored as a dead letter, and retried
+kept        it cannot be processed: stored as a dead letter, with the reason
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ Content = AnyMessage | DaybookError
 
 
 class MessageOutcome(StrEnum):
-    """What became of a message?"""
+    """The outcome of a message; see the module docstring."""
 
     APPLIED = "applied"
     DUPLICATE = "duplicate"
@@ -45,7 +45,7 @@ class MessageOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MessageResult:
-    """The outcome of one message; `reason_code`: of its dead letter, if it is one."""
+    """The outcome of one message; `reason_code` is that of its dead letter, if it has one."""
 
     outcome: MessageOutcome
     reason_code: str | None = None
@@ -53,197 +53,212 @@ class MessageResult:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Deliveries that are settled together."""
+    """Deliveries that are processed in one transaction."""
 
     consumer: UUID
-    """Whom they were delivered to; a new one with each channel."""
+    """The consumer that received them; each channel has a new one."""
     number: int
-    """Which batch of this consumer it is: trying it again is known by that."""
+    """Number of the batch within its consumer; identifies a repeated commit."""
     deliveries: Sequence[Delivery]
 
 
 async def consume_batch(
-    session: AsyncSession, batch: Batch, *, patience: RetryPolicy, ours: Callable[[], bool]
+    session: AsyncSession,
+    batch: Batch,
+    *,
+    retry_policy: RetryPolicy,
+    still_valid: Callable[[], bool],
 ) -> list[MessageResult] | None:
-    """Settle a batch, one outcome for each delivery; None: this very batch was committed before.
+    """Process a batch; return one result per delivery, or None if it was already committed.
 
-    `ours` tells whether RabbitMQ can still think that we have the deliveries: a worker that was
-    paused meanwhile may wake up to find them in other hands. Raises `NotOurs`.
+    `still_valid` returns whether the deliveries still belong to this consumer: while a worker is
+    paused, RabbitMQ may redeliver them to another one. Raises `DeliveriesLost` if they do not.
     """
-    plain = [delivery for delivery in batch.deliveries if delivery.message_id is None]
-    again = [delivery.digest for delivery in plain if delivery.again]
-    await deduplication.begin_batch(session, alone=bool(again))
-    # From here on, whoever gets them in our place waits for the end of our transaction.
-    if not ours():
-        raise DeliveriesLost("the deliveries may be with another worker by now")
+    without_id = [delivery for delivery in batch.deliveries if delivery.message_id is None]
+    redelivered = [delivery.digest for delivery in without_id if delivery.redelivered]
+    await deduplication.begin_batch(session, exclusive=bool(redelivered))
+    # From here on, another worker that receives the same messages waits for this transaction.
+    if not still_valid():
+        raise DeliveriesLost("the messages may have been redelivered to another worker")
     recorded = await deduplication.record_receipt(
         session,
         batch.consumer,
         number=batch.number,
-        digests=[delivery.digest for delivery in plain],
+        digests=[delivery.digest for delivery in without_id],
     )
     if not recorded:
         return None
-    known = await _known(session, batch, again)
-    outcomes = await _apply(session, await _behind(session, batch.deliveries), known)
-    await _wake(session, outcomes)
-    return await _write_down(session, batch.deliveries, outcomes, patience=patience)
+    duplicates = await _find_duplicates(session, batch, redelivered)
+    contents = await _postpone(session, batch.deliveries)
+    results = await _apply(session, contents, duplicates)
+    await _retry_waiting(session, results)
+    return await _store_rejected(session, batch.deliveries, results, retry_policy=retry_policy)
 
 
 async def retry_dead_letters(
-    session: AsyncSession, letter_ids: Sequence[int], *, patience: RetryPolicy
+    session: AsyncSession, ids: Sequence[int], *, retry_policy: RetryPolicy
 ) -> list[MessageResult]:
-    """Try again the letters that were taken up, and write down what became of each."""
-    held = await dead_letters.get_waiting_for_update(session, letter_ids)
+    """Retry claimed dead letters; return one result for each that is still waiting, by id."""
+    waiting = await dead_letters.get_waiting_for_update(session, ids)
     now = await clock.now(session)
-    contents = [_given_up(letter) or parse_body(letter.queue, letter.body) for letter in held]
-    outcomes = await _apply(session, contents)
-    for letter, content, effect in zip(held, contents, outcomes, strict=True):
-        if isinstance(effect, Applied):
-            dead_letters.mark_processed(session, letter, note=_note(effect))
+    contents = [_give_up(each) or parse_body(each.queue, each.body) for each in waiting]
+    results = await _apply(session, contents)
+    for dead_letter, content, result in zip(waiting, contents, results, strict=True):
+        if isinstance(result, Applied):
+            dead_letters.mark_processed(session, dead_letter, note=_note(result))
         else:
             dead_letters.mark_failed(
                 session,
-                letter,
-                effect,
-                subject=_awaited(effect, content),
+                dead_letter,
+                result,
+                subject=_missing_subject(result, content),
                 now=now,
-                patience=patience,
+                retry_policy=retry_policy,
             )
     await session.flush()
-    await _wake(session, outcomes)
+    await _retry_waiting(session, results)
     return [
-        _settled(effect, waits=letter.state is DeadLetterState.WAITING)
-        for letter, effect in zip(held, outcomes, strict=True)
+        _to_message_result(result, waits=dead_letter.state is DeadLetterState.WAITING)
+        for dead_letter, result in zip(waiting, results, strict=True)
     ]
 
 
-async def _known(
-    session: AsyncSession, batch: Batch, again: Sequence[bytes]
+async def _find_duplicates(
+    session: AsyncSession, batch: Batch, redelivered: Sequence[bytes]
 ) -> list[HandlerResult | None]:
-    """Return for each delivery whether it was taken in before; None: it was not."""
-    used_up = await deduplication.consume_receipts(session, batch.consumer, again) if again else {}
+    """Return one result per delivery: that of a message received before, or None for a new one."""
+    committed = (
+        await deduplication.consume_receipts(session, batch.consumer, redelivered)
+        if redelivered
+        else {}
+    )
     first: dict[deduplication.MessageKey, bytes] = {}
     for delivery in batch.deliveries:
         if delivery.message_id is not None:
             first.setdefault((delivery.queue, delivery.message_id), delivery.digest)
-    before: Mapping[deduplication.MessageKey, bytes] = (
+    existing: Mapping[deduplication.MessageKey, bytes] = (
         await deduplication.record_message_ids(session, first) if first else {}
     )
-    seen = set(before)
-    known: list[HandlerResult | None] = []
+    seen = set(existing)
+    results: list[HandlerResult | None] = []
     for delivery in batch.deliveries:
-        effect: HandlerResult | None = None
+        result: HandlerResult | None = None
         if delivery.message_id is not None:
             key = (delivery.queue, delivery.message_id)
             if key in seen:
-                effect = _repeated(delivery, before.get(key, first[key]))
+                result = _compare_with_first(delivery, existing.get(key, first[key]))
             seen.add(key)
-        elif delivery.again and used_up.get(delivery.digest, 0):
-            used_up[delivery.digest] -= 1
-            effect = Applied(duplicate=True)
-        known.append(effect)
-    return known
+        elif delivery.redelivered and committed.get(delivery.digest, 0):
+            committed[delivery.digest] -= 1
+            result = Applied(duplicate=True)
+        results.append(result)
+    return results
 
 
-def _repeated(delivery: Delivery, first_digest: bytes) -> HandlerResult:
+def _compare_with_first(delivery: Delivery, first_digest: bytes) -> HandlerResult:
     if delivery.digest == first_digest:
         return Applied(duplicate=True)
-    return MessageIdReused(f"another message came with the id {delivery.message_id!r} before")
+    return MessageIdReused(
+        f"message id {delivery.message_id!r} was already used for a message with other content"
+    )
 
 
 async def _apply(
-    session: AsyncSession, contents: Sequence[Content], known: Sequence[HandlerResult | None] = ()
+    session: AsyncSession,
+    contents: Sequence[Content],
+    decided: Sequence[HandlerResult | None] = (),
 ) -> list[HandlerResult]:
-    """Apply the messages that can be; what is `known` or wrong already stays as it is."""
-    decided = [
-        effect or (content if isinstance(content, DaybookError) else None)
-        for content, effect in zip_longest(contents, known)
+    """Apply the messages without a `decided` result or an error; return one result per content."""
+    known = [
+        result or (content if isinstance(content, DaybookError) else None)
+        for content, result in zip_longest(contents, decided)
     ]
     applied = iter(
         await handlers.apply_messages(
             session,
             [
                 content
-                for content, effect in zip(contents, decided, strict=True)
-                if effect is None and not isinstance(content, DaybookError)
+                for content, result in zip(contents, known, strict=True)
+                if result is None and not isinstance(content, DaybookError)
             ],
         )
     )
-    return [next(applied) if effect is None else effect for effect in decided]
+    return [next(applied) if result is None else result for result in known]
 
 
-async def _behind(session: AsyncSession, deliveries: Sequence[Delivery]) -> list[Content]:
-    """Return the contents, but a refusal for each update of which an earlier one waits."""
-    about = [
+async def _postpone(session: AsyncSession, deliveries: Sequence[Delivery]) -> list[Content]:
+    """Return the contents, with `Postponed` for updates of which an earlier one is waiting."""
+    subjects = [
         None if isinstance(delivery.content, DaybookError) else get_subject(delivery.content)
         for delivery in deliveries
     ]
-    subjects = {each for each in about if each is not None}
-    waiting = (
-        await dead_letters.list_waiting_subjects(session, sorted(subjects)) if subjects else set()
-    )
+    distinct = sorted({subject for subject in subjects if subject is not None})
+    waiting = await dead_letters.list_waiting_subjects(session, distinct) if distinct else set()
     return [
-        Postponed("an earlier update of the same waits, too")
-        if (delivery.queue, each) in waiting
+        Postponed("an earlier update of the same subject is waiting")
+        if (delivery.queue, subject) in waiting
         else delivery.content
-        for delivery, each in zip(deliveries, about, strict=True)
+        for delivery, subject in zip(deliveries, subjects, strict=True)
     ]
 
 
-async def _write_down(
+async def _store_rejected(
     session: AsyncSession,
     deliveries: Sequence[Delivery],
-    outcomes: Sequence[HandlerResult],
+    results: Sequence[HandlerResult],
     *,
-    patience: RetryPolicy,
+    retry_policy: RetryPolicy,
 ) -> list[MessageResult]:
-    """Keep as dead letters what was refused, and return what became of each delivery."""
-    refused = [
-        RejectedDelivery(delivery, effect, _awaited(effect, delivery.content))
-        for delivery, effect in zip(deliveries, outcomes, strict=True)
-        if isinstance(effect, DaybookError)
+    """Store rejected deliveries as dead letters; return one result per delivery."""
+    rejected = [
+        RejectedDelivery(delivery, result, _missing_subject(result, delivery.content))
+        for delivery, result in zip(deliveries, results, strict=True)
+        if isinstance(result, DaybookError)
     ]
-    if refused:
-        await dead_letters.insert(session, refused, now=await clock.now(session), patience=patience)
-    waits = iter([each.subject is not None for each in refused])
-    return [
-        _settled(effect, waits=isinstance(effect, DaybookError) and next(waits))
-        for effect in outcomes
-    ]
-
-
-async def _wake(session: AsyncSession, outcomes: Sequence[HandlerResult]) -> None:
-    """Have those tried again that wait for what is there now."""
-    new = [
-        effect.subject
-        for effect in outcomes
-        if isinstance(effect, Applied) and effect.subject and not effect.duplicate
-    ]
-    if new:
-        await dead_letters.retry_now(session, new)
-
-
-def _awaited(effect: HandlerResult, content: Content) -> str | None:
-    if isinstance(effect, Applied) or isinstance(content, DaybookError):
-        return None
-    return handlers.missing_subject(effect, content)
-
-
-def _settled(effect: HandlerResult, *, waits: bool) -> MessageResult:
-    if isinstance(effect, Applied):
-        return MessageResult(
-            MessageOutcome.DUPLICATE if effect.duplicate else MessageOutcome.APPLIED
+    if rejected:
+        await dead_letters.insert(
+            session, rejected, now=await clock.now(session), retry_policy=retry_policy
         )
-    return MessageResult(MessageOutcome.WAITING if waits else MessageOutcome.KEPT, effect.code)
+    waits = iter([each.subject is not None for each in rejected])
+    return [
+        _to_message_result(result, waits=isinstance(result, DaybookError) and next(waits))
+        for result in results
+    ]
 
 
-def _given_up(letter: DeadLetter) -> DaybookError | None:
-    """Return a refusal if workers end with this letter."""
-    if letter.begun <= dead_letters.MAX_STARTED_ATTEMPTS:
+async def _retry_waiting(session: AsyncSession, results: Sequence[HandlerResult]) -> None:
+    """Make the dead letters due that wait for a row which was just created."""
+    created = [
+        result.subject
+        for result in results
+        if isinstance(result, Applied) and result.subject and not result.duplicate
+    ]
+    if created:
+        await dead_letters.retry_now(session, created)
+
+
+def _missing_subject(result: HandlerResult, content: Content) -> str | None:
+    if isinstance(result, Applied) or isinstance(content, DaybookError):
         return None
-    return DeliveryLimitReached(f"{letter.begun - 1} workers in a row ended while they tried it")
+    return handlers.missing_subject(result, content)
 
 
-def _note(effect: Applied) -> str:
-    return f"{'duplicate of ' if effect.duplicate else ''}{effect.subject or 'applied'}"
+def _to_message_result(result: HandlerResult, *, waits: bool) -> MessageResult:
+    if isinstance(result, Applied):
+        return MessageResult(
+            MessageOutcome.DUPLICATE if result.duplicate else MessageOutcome.APPLIED
+        )
+    return MessageResult(MessageOutcome.WAITING if waits else MessageOutcome.KEPT, result.code)
+
+
+def _give_up(dead_letter: DeadLetter) -> DaybookError | None:
+    """Return an error if too many attempts in a row ended without a result."""
+    if dead_letter.begun <= dead_letters.MAX_STARTED_ATTEMPTS:
+        return None
+    return DeliveryLimitReached(
+        f"{dead_letter.begun - 1} attempts in a row ended because the worker stopped"
+    )
+
+
+def _note(applied: Applied) -> str:
+    return f"{'duplicate of ' if applied.duplicate else ''}{applied.subject or 'applied'}"

@@ -1,4 +1,4 @@
-"""How does Alembic reach the database? Only through a connection that `migrate.py` hands over."""
+"""Alembic environment; uses the connection that daybook_platform/postgres/migrate.py passes."""
 
 from alembic import context
 

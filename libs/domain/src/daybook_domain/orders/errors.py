@@ -1,52 +1,52 @@
-"""What can be refused about orders?"""
+"""Errors of orders."""
 
 from daybook_domain.errors import Conflict, Invalid, NotFound
 
 
 class OrderNotFound(NotFound):
-    """There is no such order."""
+    """The order does not exist."""
 
     code = "order_not_found"
 
 
 class OutOfStock(Conflict):
-    """Less of a product is left than the order wants."""
+    """The stock of a product is smaller than the requested quantity."""
 
     code = "out_of_stock"
 
 
 class ExternalIdTaken(Conflict):
-    """Another order, of other content, came with the same external id."""
+    """An order with this external id exists and has other content."""
 
     code = "external_id_taken"
 
 
 class UnknownReference(Invalid):
-    """The order refers to something that does not exist, yet; `field` says where."""
+    """The order refers to a row that does not exist (yet); `field` names the reference."""
 
     code = "unknown_reference"
 
 
 class AddressOfAnotherUser(Invalid):
-    """The address to deliver to is another user's."""
+    """The delivery address belongs to another user."""
 
     code = "foreign_address"
 
 
 class NoItems(Invalid):
-    """An order needs something that is ordered."""
+    """The order has no items."""
 
     code = "no_items"
 
 
 class TotalTooLarge(Invalid):
-    """The items cost more together than an order can."""
+    """The total price exceeds the maximum."""
 
     code = "total_too_large"
 
 
 class StockLimitExceeded(Conflict):
-    """The pieces of the order cannot be put back: the stock of a product would be too large."""
+    """Returning the items would make the stock of a product exceed the maximum."""
 
     code = "stock_full"
 
@@ -58,6 +58,6 @@ class StatusConflict(Conflict):
 
 
 class OrderReported(Conflict):
-    """A report counts the order, so it cannot vanish."""
+    """A report contains the order, so it cannot be deleted."""
 
     code = "order_reported"

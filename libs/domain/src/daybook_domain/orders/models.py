@@ -1,4 +1,4 @@
-"""What is stored of orders and their items?"""
+"""Tables of orders and their items."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -19,7 +19,7 @@ from daybook_domain.types import (
 
 
 class OrderStatus(StrEnum):
-    """How far an order has come."""
+    """The status of an order; `TRANSITIONS` in service.py lists the allowed changes."""
 
     PENDING = "pending"
     PAID = "paid"
@@ -29,14 +29,14 @@ class OrderStatus(StrEnum):
 
 
 class Order(Table, table=True):
-    """What a user ordered; `created_at` decides which business day it belongs to."""
+    """An order of a user; `created_at` determines its business day."""
 
     __tablename__ = "orders"
     __table_args__ = (
         CheckConstraint("total_price >= 0", name="total_price_not_negative"),
-        # The build asks for a day's orders and their ids: an index-only scan.
+        # The build reads the ids of a day's orders with an index-only scan.
         Index("ix_orders_created_at", "created_at", postgresql_include=["id"]),
-        # Lists, newest first.
+        # Pages of the API, newest first.
         Index("ix_orders_user_id", "user_id", "created_at", "id"),
         Index("ix_orders_status", "status", "created_at", "id"),
     )
@@ -44,7 +44,7 @@ class Order(Table, table=True):
     id: int | None = identity()
     external_id: str | None = Field(default=None, max_length=200, unique=True)
     request_digest: str | None = Field(default=None, max_length=64)
-    """Of the content that an order with an external id was placed with; see allotment.py."""
+    """Digest of the original content, if the order has an external id; see `NewOrder.digest`."""
     user_id: int = reference("users.id")
     delivery_address_id: int = reference("addresses.id", index=True)
     total_price: Decimal = Field(sa_type=money())
@@ -57,13 +57,13 @@ class Order(Table, table=True):
 
 
 class OrderItem(Table, table=True):
-    """A quantity of one product in one order, at the price of that moment."""
+    """A quantity of one product in one order, with the price at which it was ordered."""
 
     __tablename__ = "order_items"
     __table_args__ = (
         CheckConstraint("quantity > 0", name="quantity_positive"),
         CheckConstraint("price_at_order > 0", name="price_positive"),
-        # The build sums quantities by order: an index-only scan in the order of orders.
+        # The build sums quantities by order with an index-only scan.
         Index("ix_order_items_order_id", "order_id", postgresql_include=["quantity"]),
     )
 

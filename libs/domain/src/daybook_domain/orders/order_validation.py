@@ -30,7 +30,7 @@ Quantity = Annotated[int, Field(ge=1, le=MAX_INTEGER, strict=True)]
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """So many pieces of one product."""
+    """A quantity of one product."""
 
     product_id: int
     quantity: int
@@ -38,7 +38,7 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True)
 class NewOrder:
-    """What somebody wants to order; a product may come in several items."""
+    """The fields of an order to place; several items may have the same product."""
 
     user_id: int
     delivery_address_id: int
@@ -46,18 +46,18 @@ class NewOrder:
     external_id: str | None = None
 
     def digest(self) -> str:
-        """Return the same for the same user, address and pieces of each product.
+        """Return a digest of the user, the address and the quantity of each product.
 
-        In which items these pieces come, and in which order, makes no difference.
+        The order of the items, and how quantities are split between them, does not matter.
         """
-        wanted = sorted(quantities_by_product(self.items).items())
-        content = f"{self.user_id} {self.delivery_address_id} {wanted}"
+        quantities = sorted(quantities_by_product(self.items).items())
+        content = f"{self.user_id} {self.delivery_address_id} {quantities}"
         return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class ExistingOrder:
-    """An order that exists; `digest`: of the content that it was placed with."""
+    """A stored order; `digest` is that of the content with which it was placed."""
 
     order_id: int
     total_price: Decimal
@@ -66,19 +66,19 @@ class ExistingOrder:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceData:
-    """What the database says about all that a batch of orders names."""
+    """The stored rows that a batch of orders refers to."""
 
     users: Set[int]
     addresses: Mapping[int, int]
-    """The user of each address."""
+    """User id by address id."""
     products: Mapping[int, LockedProduct]
-    earlier: Mapping[str, ExistingOrder]
-    """By external id."""
+    existing: Mapping[str, ExistingOrder]
+    """Orders by external id."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedOrder:
-    """An order that can be placed, with the price of each of its items."""
+    """An order that can be placed; `prices` has one price per item."""
 
     order: NewOrder
     quantities: Mapping[int, int]
@@ -89,7 +89,7 @@ class AcceptedOrder:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateInBatch:
-    """An order that comes again within its batch; `of`: the place of the first, from 0."""
+    """A repetition of an order of the same batch; `of` is the index of the first one."""
 
     of: int
 
@@ -97,44 +97,47 @@ class DuplicateInBatch:
 OrderDecision = AcceptedOrder | DuplicateInBatch | ExistingOrder | DaybookError
 
 
-def validate_orders(orders: Sequence[NewOrder], known: ReferenceData) -> list[OrderDecision]:
-    """Return what can become of each order, first come first served; an order is all or nothing."""
-    left = {product: held.left for product, held in known.products.items()}
-    first: dict[str, tuple[int, str]] = {}
-    outcomes: list[OrderDecision] = []
-    for place, order in enumerate(orders):
+def validate_orders(orders: Sequence[NewOrder], data: ReferenceData) -> list[OrderDecision]:
+    """Return one decision per order.
+
+    Stock is allocated in the order of `orders`; an order is accepted as a whole or not at all.
+    """
+    stock = {product_id: product.stock for product_id, product in data.products.items()}
+    accepted: dict[str, tuple[int, str]] = {}
+    decisions: list[OrderDecision] = []
+    for index, order in enumerate(orders):
         digest = None if order.external_id is None else order.digest()
-        outcome = _decide(order, digest, known, left=left, first=first)
-        if isinstance(outcome, AcceptedOrder):
-            for product, wanted in outcome.quantities.items():
-                left[product] -= wanted
+        decision = _decide(order, digest, data, stock=stock, accepted=accepted)
+        if isinstance(decision, AcceptedOrder):
+            for product_id, quantity in decision.quantities.items():
+                stock[product_id] -= quantity
             if order.external_id is not None and digest is not None:
-                first[order.external_id] = (place, digest)
-        outcomes.append(outcome)
-    return outcomes
+                accepted[order.external_id] = (index, digest)
+        decisions.append(decision)
+    return decisions
 
 
 def quantities_by_product(items: Sequence[NewItem]) -> dict[int, int]:
-    """Return how many pieces of each product are wanted, in the order of first mention."""
-    wanted: dict[int, int] = {}
+    """Return the total quantity of each product, by first occurrence."""
+    quantities: dict[int, int] = {}
     for item in items:
-        wanted[item.product_id] = wanted.get(item.product_id, 0) + item.quantity
-    return wanted
+        quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity
+    return quantities
 
 
 def price_items(
     items: Sequence[NewItem], products: Mapping[int, LockedProduct]
 ) -> tuple[tuple[Decimal, ...], Decimal]:
-    """Return the price of each item at this moment, and what all cost together.
+    """Return the current price of each item, and the total.
 
     Raises `NoItems`, `UnknownReference` and `TotalTooLarge`.
     """
     if not items:
         raise NoItems("an order needs at least one item", field="items")
-    for place, item in enumerate(items):
+    for index, item in enumerate(items):
         if item.product_id not in products:
             raise UnknownReference(
-                f"there is no product {item.product_id}", field=f"items/{place}/product_id"
+                f"product {item.product_id} does not exist", field=f"items/{index}/product_id"
             )
     prices = tuple(products[item.product_id].price for item in items)
     total = sum(
@@ -142,82 +145,88 @@ def price_items(
     )
     if total > MAX_AMOUNT:
         raise TotalTooLarge(
-            f"the items cost {total:,} together; expected at most {MAX_AMOUNT:,}",
-            field="items",
+            f"the total price is {total:,}; expected at most {MAX_AMOUNT:,}", field="items"
         )
     return prices, total
 
 
 def require_stock(
-    wanted: Mapping[int, int], left: Mapping[int, int], *, items: Sequence[NewItem]
+    quantities: Mapping[int, int], stock: Mapping[int, int], *, items: Sequence[NewItem]
 ) -> None:
-    """Raise `OutOfStock` for the first product of which more is `wanted`, by `items`, than left."""
-    for product, count in wanted.items():
-        if count > left[product]:
-            place = next(n for n, item in enumerate(items) if item.product_id == product)
+    """Raise `OutOfStock` for the first product whose quantity exceeds its stock.
+
+    `quantities` are the totals of `items`, which give the error its field.
+    """
+    for product_id, quantity in quantities.items():
+        if quantity > stock[product_id]:
+            index = next(n for n, item in enumerate(items) if item.product_id == product_id)
             raise OutOfStock(
-                f"{count} of product {product} are wanted, {left[product]} are left",
-                field=f"items/{place}/quantity",
+                f"{quantity} of product {product_id} requested, {stock[product_id]} in stock",
+                field=f"items/{index}/quantity",
             )
+
+
+def require_own_address(address_id: int, user_id: int, addresses: Mapping[int, int]) -> None:
+    """Raise `AddressOfAnotherUser` unless the address belongs to the user."""
+    if addresses[address_id] != user_id:
+        raise AddressOfAnotherUser(
+            f"address {address_id} does not belong to user {user_id}", field="delivery_address_id"
+        )
 
 
 def _decide(
     order: NewOrder,
     digest: str | None,
-    known: ReferenceData,
+    data: ReferenceData,
     *,
-    left: Mapping[int, int],
-    first: Mapping[str, tuple[int, str]],
+    stock: Mapping[int, int],
+    accepted: Mapping[str, tuple[int, str]],
 ) -> OrderDecision:
     try:
-        repeated = _known_already(order, digest, known, first)
-        return repeated or _check(order, digest, known, left)
-    except DaybookError as refusal:
-        return refusal
+        duplicate = _find_duplicate(order, digest, data, accepted)
+        return duplicate or _accept(order, digest, data, stock)
+    except DaybookError as error:
+        return error
 
 
-def _known_already(
-    order: NewOrder, digest: str | None, known: ReferenceData, first: Mapping[str, tuple[int, str]]
+def _find_duplicate(
+    order: NewOrder,
+    digest: str | None,
+    data: ReferenceData,
+    accepted: Mapping[str, tuple[int, str]],
 ) -> ExistingOrder | DuplicateInBatch | None:
     if order.external_id is None:
         return None
-    earlier = known.earlier.get(order.external_id)
-    if earlier is not None:
-        if earlier.digest == digest:
-            return earlier
-    elif order.external_id in first:
-        place, its_digest = first[order.external_id]
-        if its_digest == digest:
-            return DuplicateInBatch(of=place)
+    existing = data.existing.get(order.external_id)
+    if existing is not None:
+        if existing.digest == digest:
+            return existing
+    elif order.external_id in accepted:
+        index, first_digest = accepted[order.external_id]
+        if first_digest == digest:
+            return DuplicateInBatch(of=index)
     else:
         return None
     raise ExternalIdTaken(
-        f"an order with the external id {order.external_id} exists, of other content",
+        f"an order with external id {order.external_id} and other content exists;"
+        " use a new external id for another order",
         field="external_id",
     )
 
 
-def _check(
-    order: NewOrder, digest: str | None, known: ReferenceData, left: Mapping[int, int]
+def _accept(
+    order: NewOrder, digest: str | None, data: ReferenceData, stock: Mapping[int, int]
 ) -> AcceptedOrder:
-    if order.user_id not in known.users:
-        raise UnknownReference(f"there is no user {order.user_id}", field="user_id")
-    if order.delivery_address_id not in known.addresses:
+    if order.user_id not in data.users:
+        raise UnknownReference(f"user {order.user_id} does not exist", field="user_id")
+    if order.delivery_address_id not in data.addresses:
         raise UnknownReference(
-            f"there is no address {order.delivery_address_id}", field="delivery_address_id"
+            f"address {order.delivery_address_id} does not exist", field="delivery_address_id"
         )
-    require_own_address(order.delivery_address_id, order.user_id, known.addresses)
-    prices, total = price_items(order.items, known.products)
-    wanted = quantities_by_product(order.items)
-    require_stock(wanted, left, items=order.items)
+    require_own_address(order.delivery_address_id, order.user_id, data.addresses)
+    prices, total = price_items(order.items, data.products)
+    quantities = quantities_by_product(order.items)
+    require_stock(quantities, stock, items=order.items)
     return AcceptedOrder(
-        order=order, quantities=wanted, prices=prices, total_price=total, digest=digest
+        order=order, quantities=quantities, prices=prices, total_price=total, digest=digest
     )
-
-
-def require_own_address(address_id: int, user_id: int, owners: Mapping[int, int]) -> None:
-    """Raise `ForeignAddress` unless the address is the user's."""
-    if owners[address_id] != user_id:
-        raise AddressOfAnotherUser(
-            f"address {address_id} is not one of user {user_id}", field="delivery_address_id"
-        )

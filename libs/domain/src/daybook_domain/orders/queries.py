@@ -1,4 +1,4 @@
-"""What can be asked about orders? Reads; decides nothing."""
+"""Queries on orders and their items."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,21 +13,40 @@ from daybook_domain.orders.models import Order, OrderItem, OrderStatus
 
 async def get_order(session: AsyncSession, order_id: int) -> Order:
     """Return an order, or raise `OrderNotFound`."""
-    order = await session.get(Order, order_id)
-    if order is None:
-        raise OrderNotFound(f"There is no order {order_id}.")
-    return order
+    return _require_order(await session.get(Order, order_id), order_id)
+
+
+async def get_order_for_update(session: AsyncSession, order_id: int) -> Order:
+    """Return and lock an order (FOR NO KEY UPDATE), or raise `OrderNotFound`."""
+    statement = (
+        select(Order)
+        .where(Order.id == order_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    return _require_order((await session.exec(statement)).one_or_none(), order_id)
+
+
+async def get_order_for_delete(session: AsyncSession, order_id: int) -> Order:
+    """Return and lock an order (FOR UPDATE), or raise `OrderNotFound`."""
+    statement = (
+        select(Order)
+        .where(Order.id == order_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return _require_order((await session.exec(statement)).one_or_none(), order_id)
 
 
 async def list_items(session: AsyncSession, order_ids: Iterable[int]) -> dict[int, list[OrderItem]]:
-    """Return the items of each of these orders, in the order in which they were ordered."""
-    found: dict[int, list[OrderItem]] = {order_id: [] for order_id in order_ids}
+    """Return the items of each order, by order id; items are sorted by id."""
+    items: dict[int, list[OrderItem]] = {order_id: [] for order_id in order_ids}
     statement = (
-        select(OrderItem).where(col(OrderItem.order_id).in_(found)).order_by(col(OrderItem.id))
+        select(OrderItem).where(col(OrderItem.order_id).in_(items)).order_by(col(OrderItem.id))
     )
     for item in (await session.exec(statement)).all():
-        found[item.order_id].append(item)
-    return found
+        items[item.order_id].append(item)
+    return items
 
 
 async def list_orders(
@@ -38,19 +57,25 @@ async def list_orders(
     limit: int,
     offset: int,
 ) -> tuple[Sequence[Order], int]:
-    """Return orders, newest first, and how many there are of them."""
-    wanted = []
+    """Return a page of the matching orders, newest first, and their total number."""
+    conditions = []
     if user_id is not None:
-        wanted.append(col(Order.user_id) == user_id)
+        conditions.append(col(Order.user_id) == user_id)
     if status is not None:
-        wanted.append(col(Order.status) == status)
+        conditions.append(col(Order.status) == status)
     rows = (
         select(Order)
-        .where(*wanted)
-        # Orders of one transaction have one `created_at`.
+        .where(*conditions)
+        # Orders of one transaction have the same `created_at`.
         .order_by(col(Order.created_at).desc(), col(Order.id).desc())
         .limit(limit)
         .offset(offset)
     )
-    count: Any = select(func.count()).select_from(Order).where(*wanted)
+    count: Any = select(func.count()).select_from(Order).where(*conditions)
     return (await session.exec(rows)).all(), (await session.exec(count)).one()
+
+
+def _require_order(order: Order | None, order_id: int) -> Order:
+    if order is None:
+        raise OrderNotFound(f"Order {order_id} does not exist.")
+    return order

@@ -1,10 +1,10 @@
-"""What can be decided about an order that exists? Writes, inside the caller's transaction.
+"""Changes and deletion of orders, in the caller's transaction.
 
 pending ──▶ paid ──▶ shipped ──▶ delivered
    │          │
-   └──────────┴──▶ cancelled      gives the stock back
+   └──────────┴──▶ cancelled      returns the items to stock
 
-Locks are taken in the order that catalog/stock.py tells.
+Locks are taken in the order that catalog/stock.py defines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,6 @@ from daybook_domain.catalog import stock
 from daybook_domain.catalog.models import Address
 from daybook_domain.orders import queries
 from daybook_domain.orders.errors import (
-    OrderNotFound,
     OrderReported,
     StatusConflict,
     StockLimitExceeded,
@@ -42,14 +41,14 @@ TRANSITIONS: Mapping[OrderStatus, Sequence[OrderStatus]] = {
     OrderStatus.DELIVERED: (),
     OrderStatus.CANCELLED: (),
 }
-"""What may become of an order."""
+"""The allowed changes of the status."""
 
 UNSHIPPED = (OrderStatus.PENDING, OrderStatus.PAID)
-"""The pieces are still in the house: they can be put back, or sent elsewhere."""
+"""Statuses in which the items can be returned to stock or sent to another address."""
 
 
 class OrderChanges(TypedDict, total=False):
-    """What is to be different about an order; what is left out stays."""
+    """The new values of an order; absent keys stay unchanged."""
 
     status: OrderStatus
     delivery_address_id: int
@@ -57,26 +56,28 @@ class OrderChanges(TypedDict, total=False):
 
 
 async def change(session: AsyncSession, order_id: int, *, changes: OrderChanges) -> Order:
-    """Change an order, in all or in nothing; what it is already changes nothing.
+    """Change an order; all changes are made or none.
 
-    New items replace all old ones, at the prices of this moment; a report that counts the order
-    is built again. Raises `OrderNotFound`, `StatusForbids`, `OutOfStock`, `StockFull`,
-    `UnknownReference`, `ForeignAddress`, `NoItems` and `TotalTooLarge`.
+    Values equal to the stored ones are ignored. New items replace all old ones, at current prices,
+    and a report that contains the order is rebuilt. Raises `OrderNotFound`, `StatusConflict`,
+    `OutOfStock`, `StockLimitExceeded`, `UnknownReference`, `AddressOfAnotherUser`, `NoItems` and
+    `TotalTooLarge`.
     """
-    order = await _hold(session, order_id)
+    order = await queries.get_order_for_update(session, order_id)
     status = changes.get("status", order.status)
     _require_transition(order.status, status)
     address_id = changes.get("delivery_address_id", order.delivery_address_id)
     if address_id != order.delivery_address_id:
         await _require_address(session, order, address_id)
-    old = await _items(session, order_id)
+    old = await _list_new_items(session, order_id)
     new = changes.get("items", old)
     cancelled = status is OrderStatus.CANCELLED and order.status is not status
     if quantities_by_product(new) != quantities_by_product(old):
-        await _replace(session, order, old=old, new=new, cancelled=cancelled)
+        await _replace_items(session, order, old=old, new=new, cancelled=cancelled)
     elif cancelled:
-        await _return(session, old)
-    # Not before: the session would write the row with its next statement, ahead of the products.
+        await _restock(session, old)
+    # Assigned last: the session flushes the row with its next statement, which must not happen
+    # before the products are locked.
     order.status = status
     order.delivery_address_id = address_id
     await session.flush()
@@ -85,11 +86,11 @@ async def change(session: AsyncSession, order_id: int, *, changes: OrderChanges)
 
 
 async def delete(session: AsyncSession, order_id: int) -> None:
-    """Delete an order, and put the pieces back that are still in the house.
+    """Delete an order, and return its items to stock unless they were shipped.
 
-    Raises `OrderNotFound`, and `OrderReported` when a report counts it.
+    Raises `OrderNotFound`, and `OrderReported` if a report contains the order.
     """
-    order = await _hold(session, order_id, to_delete=True)
+    order = await queries.get_order_for_delete(session, order_id)
     days = await order_rebuilds.lock_report_dates(
         session, order_id=order_id, created_at=order.created_at
     )
@@ -98,24 +99,11 @@ async def delete(session: AsyncSession, order_id: int) -> None:
             f"Order {order_id} is counted by the report of {days[0]}; cancel it instead."
         )
     if order.status in UNSHIPPED:
-        await _return(session, await _items(session, order_id))
+        await _restock(session, await _list_new_items(session, order_id))
     await session.execute(sql_delete(Order).where(col(Order.id) == order_id))
 
 
-async def _hold(session: AsyncSession, order_id: int, *, to_delete: bool = False) -> Order:
-    statement = (
-        select(Order)
-        .where(Order.id == order_id)
-        .with_for_update(key_share=not to_delete)
-        .execution_options(populate_existing=True)
-    )
-    order = (await session.exec(statement)).one_or_none()
-    if order is None:
-        raise OrderNotFound(f"There is no order {order_id}.")
-    return order
-
-
-async def _items(session: AsyncSession, order_id: int) -> tuple[NewItem, ...]:
+async def _list_new_items(session: AsyncSession, order_id: int) -> tuple[NewItem, ...]:
     items = (await queries.list_items(session, [order_id]))[order_id]
     return tuple(NewItem(item.product_id, item.quantity) for item in items)
 
@@ -126,7 +114,7 @@ def _require_transition(before: OrderStatus, after: OrderStatus) -> None:
     allowed = " or ".join(TRANSITIONS[before])
     raise StatusConflict(
         f"a {before} order cannot become {after}; "
-        + (f"it can become {allowed}" if allowed else "it stays as it is"),
+        + (f"it can become {allowed}" if allowed else "it has a final status"),
         field="status",
     )
 
@@ -134,10 +122,11 @@ def _require_transition(before: OrderStatus, after: OrderStatus) -> None:
 async def _require_address(session: AsyncSession, order: Order, address_id: int) -> None:
     if order.status not in UNSHIPPED:
         raise StatusConflict(
-            f"a {order.status} order has its address; only a pending or paid one can get another",
+            f"the address of a {order.status} order cannot be changed;"
+            " expected a pending or paid order",
             field="delivery_address_id",
         )
-    # Until the transaction ends nobody deletes it; to change it they may.
+    # FOR KEY SHARE: the address cannot be deleted until the transaction ends, but can be changed.
     statement = (
         select(Address)
         .where(Address.id == address_id)
@@ -146,11 +135,11 @@ async def _require_address(session: AsyncSession, order: Order, address_id: int)
     )
     address = (await session.exec(statement)).one_or_none()
     if address is None:
-        raise UnknownReference(f"there is no address {address_id}", field="delivery_address_id")
+        raise UnknownReference(f"address {address_id} does not exist", field="delivery_address_id")
     require_own_address(address_id, order.user_id, {address_id: address.user_id})
 
 
-async def _replace(
+async def _replace_items(
     session: AsyncSession,
     order: Order,
     *,
@@ -158,10 +147,13 @@ async def _replace(
     new: Sequence[NewItem],
     cancelled: bool,
 ) -> None:
-    """Replace the items, whose number of pieces is another; a cancelled order holds none."""
+    """Replace the items of an order, whose quantities differ, and adjust the stock.
+
+    If the order is being `cancelled`, its new items are not deducted from stock.
+    """
     if order.status is not OrderStatus.PENDING:
         raise StatusConflict(
-            f"a {order.status} order keeps its items; only a pending one can get others",
+            f"the items of a {order.status} order cannot be changed; expected a pending order",
             field="items",
         )
     assert order.id is not None
@@ -175,14 +167,16 @@ async def _replace(
         session, (item.product_id for item in (*old, *new))
     )
     prices, order.total_price = price_items(new, products)
-    back = quantities_by_product(old)
+    returned = quantities_by_product(old)
     if cancelled:
-        await _put_back(session, back, products)
+        await _add_to_stock(session, returned, products)
     else:
-        taken = quantities_by_product(new)
-        left = {key: held.left + back.get(key, 0) for key, held in products.items()}
-        require_stock(taken, left, items=new)
-        await stock.deduct(session, {key: taken.get(key, 0) - back.get(key, 0) for key in products})
+        ordered = quantities_by_product(new)
+        available = {key: each.stock + returned.get(key, 0) for key, each in products.items()}
+        require_stock(ordered, available, items=new)
+        await stock.deduct(
+            session, {key: ordered.get(key, 0) - returned.get(key, 0) for key in products}
+        )
     await session.execute(sql_delete(OrderItem).where(col(OrderItem.order_id) == order.id))
     session.add_all(
         OrderItem(
@@ -195,18 +189,19 @@ async def _replace(
     )
 
 
-async def _return(session: AsyncSession, items: Sequence[NewItem]) -> None:
-    back = quantities_by_product(items)
-    await _put_back(session, back, await stock.get_products_for_update(session, back))
+async def _restock(session: AsyncSession, items: Sequence[NewItem]) -> None:
+    returned = quantities_by_product(items)
+    products = await stock.get_products_for_update(session, returned)
+    await _add_to_stock(session, returned, products)
 
 
-async def _put_back(
-    session: AsyncSession, back: Mapping[int, int], products: Mapping[int, stock.LockedProduct]
+async def _add_to_stock(
+    session: AsyncSession, returned: Mapping[int, int], products: Mapping[int, stock.LockedProduct]
 ) -> None:
-    for product, count in back.items():
-        if products[product].left + count > MAX_INTEGER:
+    for product_id, quantity in returned.items():
+        if products[product_id].stock + quantity > MAX_INTEGER:
             raise StockLimitExceeded(
-                f"{count} of product {product} cannot be put back to {products[product].left};"
-                f" the stock of a product is at most {MAX_INTEGER}"
+                f"{quantity} of product {product_id} cannot be added to its stock of"
+                f" {products[product_id].stock}; the maximum is {MAX_INTEGER}"
             )
-    await stock.deduct(session, {product: -count for product, count in back.items()})
+    await stock.deduct(session, {product: -quantity for product, quantity in returned.items()})

@@ -122,7 +122,7 @@ class IntakeConsumer:
             message.body,
             message_id=properties.message_id,
             headers=headers,
-            again=bool(message.redelivered),
+            redelivered=bool(message.redelivered),
         )
         self._inbox.append(ReceivedMessage(message.delivery_tag or 0, delivery, suspected))
         self._mark_alive()

@@ -9,8 +9,9 @@ from daybook_api.addresses.schemas import Addresses, AddressIn, AddressOut, Addr
 from daybook_api.dependencies import App
 from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.pagination import PageQuery, PathId
-from daybook_domain.catalog import queries, service
-from daybook_domain.catalog.service import AddressChanges, NewAddress
+from daybook_domain.catalog import addresses as service
+from daybook_domain.catalog import queries
+from daybook_domain.catalog.addresses import AddressChanges, NewAddress
 
 router = APIRouter(prefix="/users/{user_id}/addresses", tags=["users"])
 

@@ -17,8 +17,9 @@ from daybook_api.products.schemas import (
     ProductsQuery,
 )
 from daybook_domain.cache_invalidation import EntityKey, EntityKind
-from daybook_domain.catalog import queries, service
-from daybook_domain.catalog.service import NewProduct, ProductChanges
+from daybook_domain.catalog import products as service
+from daybook_domain.catalog import queries
+from daybook_domain.catalog.products import NewProduct, ProductChanges
 from daybook_domain.errors import Invalid
 
 router = APIRouter(prefix="/products", tags=["products"])

@@ -11,8 +11,9 @@ from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.pagination import PageQuery, PathId
 from daybook_api.users.schemas import UserIn, UserOut, UserPatch, Users
 from daybook_domain.cache_invalidation import EntityKey, EntityKind
-from daybook_domain.catalog import queries, service
-from daybook_domain.catalog.service import NewUser, UserChanges
+from daybook_domain.catalog import queries
+from daybook_domain.catalog import users as service
+from daybook_domain.catalog.users import NewUser, UserChanges
 
 router = APIRouter(prefix="/users", tags=["users"])
 

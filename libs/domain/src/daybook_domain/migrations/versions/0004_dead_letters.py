@@ -1,4 +1,4 @@
-"""Dead letters, and what the intake remembers of its messages.
+"""Dead letters, and message ids and receipts for deduplication.
 
 Revision: 0004, after 0003
 """

@@ -1,4 +1,4 @@
-"""Backfills; changes are told; and the schedules of TaskIQ's callers are kept.
+"""Backfills, notifications of changes, and schedules of TaskIQ clients.
 
 Revision: 0006, after 0005
 """
@@ -11,12 +11,13 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-MANY = 20
-"""More rows than these, changed by one statement, are not told one by one."""
+MAX_SINGLE_NOTIFICATIONS = 20
+"""Above this number of rows changed by one statement, one summary notification is sent."""
 
-# By statement, so that a thousand rows at once cost one notification; and only what readers can
-# see: a heartbeat is no change. Each is (what is told of a row, what makes it a change).
-TOLD = {
+# Statement triggers, so that a statement that changes a thousand rows sends one notification. Only
+# visible changes are sent: a heartbeat is not one. Each value is
+# (JSON fields of a row, condition of a change).
+NOTIFICATIONS = {
     "report_runs": (
         "'kind', 'run', 'id', fresh.id, 'report_date', fresh.report_date,"
         " 'state', fresh.state, 'trigger', fresh.trigger, 'schedule_id', fresh.schedule_id,"
@@ -37,7 +38,7 @@ TOLD = {
     ),
 }
 
-TELL = """
+NOTIFY_FUNCTION = """
 CREATE FUNCTION {table}_tell_{event}() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     changed bigint;
@@ -47,26 +48,29 @@ BEGIN
         PERFORM pg_notify('daybook_events',
             json_build_object('kind', 'many', 'table', '{table}', 'rows', changed)::text);
     ELSIF changed > 0 THEN
-        PERFORM pg_notify('daybook_events', json_build_object({told})::text) FROM fresh {changed};
+        PERFORM pg_notify('daybook_events', json_build_object({fields})::text) FROM fresh {changed};
     END IF;
     RETURN NULL;
 END $$;
 """
-TRIGGER = """
-CREATE TRIGGER {table}_tell_{event} AFTER {event} ON {table} REFERENCING {seen}
+NOTIFY_TRIGGER = """
+CREATE TRIGGER {table}_tell_{event} AFTER {event} ON {table} REFERENCING {transition_tables}
 FOR EACH STATEMENT EXECUTE FUNCTION {table}_tell_{event}();
 """
-SEEN = {"insert": "NEW TABLE AS fresh", "update": "OLD TABLE AS stale NEW TABLE AS fresh"}
+TRANSITION_TABLES = {
+    "insert": "NEW TABLE AS fresh",
+    "update": "OLD TABLE AS stale NEW TABLE AS fresh",
+}
 
 
 def _enum(*values: str, name: str) -> sa.Enum:
     return sa.Enum(*values, name=name, native_enum=False, create_constraint=True, length=20)
 
 
-def _origins(*values: str) -> None:
+def _set_origins(*values: str) -> None:
     op.drop_constraint("ck_schedules_origin", "schedules")
-    known = ", ".join(f"'{value}'" for value in values)
-    op.create_check_constraint("origin", "schedules", f"origin IN ({known})")
+    allowed = ", ".join(f"'{value}'" for value in values)
+    op.create_check_constraint("origin", "schedules", f"origin IN ({allowed})")
 
 
 def upgrade() -> None:
@@ -149,7 +153,7 @@ def upgrade() -> None:
         ["priority", "queued_at"],
         postgresql_where=sa.text("state = 'queued'"),
     )
-    _origins("settings", "api", "taskiq")
+    _set_origins("settings", "api", "taskiq")
     op.create_table(
         "taskiq_entries",
         sa.Column("id", sa.String(200), nullable=False),
@@ -171,27 +175,37 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_taskiq_entries"),
     )
     op.create_index("ix_taskiq_entries_schedule_id", "taskiq_entries", ["schedule_id"])
-    for table, (told, change) in TOLD.items():
-        for event, seen in SEEN.items():
+    for table, (fields, change) in NOTIFICATIONS.items():
+        for event, transition_tables in TRANSITION_TABLES.items():
             changed = change if event == "update" else ""
-            op.execute(TELL.format(table=table, event=event, told=told, changed=changed, many=MANY))
-            op.execute(TRIGGER.format(table=table, event=event, seen=seen))
+            op.execute(
+                NOTIFY_FUNCTION.format(
+                    table=table,
+                    event=event,
+                    fields=fields,
+                    changed=changed,
+                    many=MAX_SINGLE_NOTIFICATIONS,
+                )
+            )
+            op.execute(
+                NOTIFY_TRIGGER.format(table=table, event=event, transition_tables=transition_tables)
+            )
 
 
 def downgrade() -> None:
-    for table in TOLD:
-        for event in SEEN:
+    for table in NOTIFICATIONS:
+        for event in TRANSITION_TABLES:
             op.execute(f"DROP TRIGGER {table}_tell_{event} ON {table}")
             op.execute(f"DROP FUNCTION {table}_tell_{event}")
     op.drop_table("taskiq_entries")
-    # The code before this migration cannot read the due times of those that fire once.
+    # The previous release cannot parse the due times of one-time schedules.
     op.execute(
         "UPDATE schedules SET origin = 'api',"
         " deleted_at = CASE WHEN cron LIKE '@at %' THEN now() ELSE deleted_at END,"
         " next_fire_at = CASE WHEN cron NOT LIKE '@at %' THEN next_fire_at END"
         " WHERE origin = 'taskiq'"
     )
-    _origins("settings", "api")
+    _set_origins("settings", "api")
     op.drop_index("ix_report_runs_queued", "report_runs")
     op.drop_table("backfill_days")
     op.drop_table("backfills")

@@ -1,10 +1,10 @@
-"""Orders that a report counts cannot vanish.
+"""Triggers that prevent the deletion of orders which a report contains.
 
 Revision: 0002, after 0001
 
-The half of a foreign key that is worth keeping, on the side where it is cheap: the build takes
-its ids from `orders`, so `reports` needs no check on insert, and `orders` checks here when a row
-is deleted or moved to another day. See docs/adr/0001.
+One half of a foreign key, on the side where it is cheap: the build reads its ids from `orders`, so
+inserts into `reports` need no check; the triggers check deletes of `orders` rows, and updates that
+move a row to another day. See docs/adr/0001.
 """
 
 from alembic import op
@@ -14,11 +14,11 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# A row of an order created at t lies in the report of the UTC date of t, give or take a day:
-# no zone is a whole day away from UTC. That makes the unique key on (report_at, order_id) serve.
-# The shared date lock (class 7201, as in reports/build.py) waits for a build that may just be
-# adding the order, and keeps the next build waiting until this transaction has ended.
-REQUIRE = """
+# The report that contains an order created at t is that of the UTC date of t, or of the day before
+# or after: no time zone differs from UTC by a whole day. So the query can use the unique index on
+# (report_at, order_id). The shared date lock (class 7201, as in reports/build.py) waits for a build
+# that may be adding the order, and makes the next build wait until this transaction ends.
+REQUIRE_NO_REPORT_FUNCTION = """
 CREATE FUNCTION orders_require_no_report(ids bigint[], instants timestamptz[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -62,7 +62,7 @@ END
 $$
 """
 
-ON_DELETE = """
+ON_DELETE_FUNCTION = """
 CREATE FUNCTION orders_on_delete() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM orders_require_no_report(array_agg(id), array_agg(created_at))
@@ -72,7 +72,7 @@ END
 $$
 """
 
-ON_MOVE = """
+ON_MOVE_FUNCTION = """
 CREATE FUNCTION orders_on_move() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM orders_require_no_report(ARRAY[OLD.id], ARRAY[OLD.created_at]);
@@ -83,9 +83,9 @@ $$
 
 
 def upgrade() -> None:
-    op.execute(REQUIRE)
-    op.execute(ON_DELETE)
-    op.execute(ON_MOVE)
+    op.execute(REQUIRE_NO_REPORT_FUNCTION)
+    op.execute(ON_DELETE_FUNCTION)
+    op.execute(ON_MOVE_FUNCTION)
     op.execute(
         "CREATE TRIGGER orders_on_delete AFTER DELETE ON orders"
         " REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION orders_on_delete()"

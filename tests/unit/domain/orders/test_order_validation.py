@@ -1,4 +1,4 @@
-"""Is each order of a batch told rightly what becomes of it?"""
+"""Decisions on the orders of a batch."""
 
 from collections import Counter
 from decimal import Decimal
@@ -33,12 +33,14 @@ from daybook_domain.validation import MAX_INTEGER
 PRICE = Decimal("3.50")
 
 
-def known(*, left: int = 10, earlier: dict[str, ExistingOrder] | None = None) -> ReferenceData:
+def reference_data(
+    *, stock: int = 10, existing: dict[str, ExistingOrder] | None = None
+) -> ReferenceData:
     return ReferenceData(
         users={1, 2},
         addresses={1: 1, 2: 2},
-        products={1: LockedProduct(PRICE, left), 2: LockedProduct(Decimal("0.01"), MAX_INTEGER)},
-        earlier=earlier or {},
+        products={1: LockedProduct(PRICE, stock), 2: LockedProduct(Decimal("0.01"), MAX_INTEGER)},
+        existing=existing or {},
     )
 
 
@@ -46,20 +48,20 @@ def order(*items: tuple[int, int], user: int = 1, at: int = 1, key: str | None =
     return NewOrder(user, at, tuple(NewItem(*item) for item in items), key)
 
 
-def only(order: NewOrder) -> OrderDecision:
-    (outcome,) = validate_orders([order], known())
+def decide(order: NewOrder) -> OrderDecision:
+    (outcome,) = validate_orders([order], reference_data())
     return outcome
 
 
-def test_an_order_gets_the_prices_of_the_moment() -> None:
-    outcome = only(order((1, 2), (2, 5), (1, 1)))
+def test_an_order_gets_the_current_prices() -> None:
+    outcome = decide(order((1, 2), (2, 5), (1, 1)))
     assert isinstance(outcome, AcceptedOrder)
     assert outcome.prices == (PRICE, Decimal("0.01"), PRICE)
     assert outcome.total_price == Decimal("10.55")
 
 
 @pytest.mark.parametrize(
-    ("refused", "kind", "field"),
+    ("rejected", "kind", "field"),
     [
         (order((1, 1), user=9), UnknownReference, "user_id"),
         (order((1, 1), at=9), UnknownReference, "delivery_address_id"),
@@ -70,26 +72,26 @@ def test_an_order_gets_the_prices_of_the_moment() -> None:
         (order(*[(2, MAX_INTEGER)] * 500), TotalTooLarge, "items"),
     ],
 )
-def test_a_refusal_names_its_field(refused: NewOrder, kind: type[DaybookError], field: str) -> None:
-    outcome = only(refused)
+def test_an_error_names_its_field(rejected: NewOrder, kind: type[DaybookError], field: str) -> None:
+    outcome = decide(rejected)
     assert isinstance(outcome, kind)
     assert outcome.field == field
 
 
-def test_a_shortage_tells_product_wanted_and_left() -> None:
-    outcome = only(order((1, 6), (1, 5)))
+def test_out_of_stock_states_product_requested_quantity_and_stock() -> None:
+    outcome = decide(order((1, 6), (1, 5)))
     assert isinstance(outcome, OutOfStock)
-    assert outcome.detail == "11 of product 1 are wanted, 10 are left"
+    assert outcome.detail == "11 of product 1 requested, 10 in stock"
 
 
-def test_an_order_is_all_or_nothing_and_refusals_take_nothing() -> None:
+def test_a_rejected_order_takes_no_stock() -> None:
     outcomes = validate_orders(
-        [order((2, 1), (1, 11)), order((1, 4)), order((1, 7)), order((1, 6))], known()
+        [order((2, 1), (1, 11)), order((1, 4)), order((1, 7)), order((1, 6))], reference_data()
     )
     assert [type(one) for one in outcomes] == [OutOfStock, AcceptedOrder, OutOfStock, AcceptedOrder]
 
 
-def test_an_order_that_comes_again_is_the_first_one() -> None:
+def test_a_repeated_order_is_a_duplicate_of_the_first() -> None:
     outcomes = validate_orders(
         [
             order((1, 1), (1, 2), key="a"),
@@ -97,23 +99,25 @@ def test_an_order_that_comes_again_is_the_first_one() -> None:
             order((1, 4), key="a"),
             order((1, 3), at=2, user=2, key="a"),
         ],
-        known(left=3),
+        reference_data(stock=3),
     )
     assert outcomes[1] == DuplicateInBatch(of=0)
     assert isinstance(outcomes[2], ExternalIdTaken)
     assert isinstance(outcomes[3], ExternalIdTaken)
 
 
-def test_an_order_that_exists_is_known_whatever_has_changed_since() -> None:
+def test_an_existing_order_is_found_even_if_its_references_no_longer_exist() -> None:
     again = order((9, 3), user=7, at=8, key="a")
-    earlier = ExistingOrder(order_id=5, total_price=Decimal(1), digest=again.digest())
-    outcomes = validate_orders([again, order((1, 1), key="a")], known(earlier={"a": earlier}))
-    assert outcomes[0] == earlier
+    stored = ExistingOrder(order_id=5, total_price=Decimal(1), digest=again.digest())
+    outcomes = validate_orders(
+        [again, order((1, 1), key="a")], reference_data(existing={"a": stored})
+    )
+    assert outcomes[0] == stored
     assert isinstance(outcomes[1], ExternalIdTaken)
 
 
-def test_a_refused_order_leaves_its_external_id_free() -> None:
-    outcomes = validate_orders([order((1, 11), key="a"), order((1, 10), key="a")], known())
+def test_a_rejected_order_does_not_use_up_its_external_id() -> None:
+    outcomes = validate_orders([order((1, 11), key="a"), order((1, 10), key="a")], reference_data())
     assert [type(one) for one in outcomes] == [OutOfStock, AcceptedOrder]
 
 
@@ -130,13 +134,15 @@ ORDERS = st.lists(
 )
 
 
-@given(orders=ORDERS, left=st.integers(0, 20))
-def test_no_more_is_allotted_than_is_left_and_no_refused_order_would_have_fitted(
-    orders: list[NewOrder], left: int
+@given(orders=ORDERS, stock=st.integers(0, 20))
+def test_stock_is_never_exceeded_and_no_order_that_fits_is_rejected(
+    orders: list[NewOrder], stock: int
 ) -> None:
-    remaining = Counter({1: left, 2: MAX_INTEGER})
+    remaining = Counter({1: stock, 2: MAX_INTEGER})
     seen: set[str | None] = {None}
-    for one, outcome in zip(orders, validate_orders(orders, known(left=left)), strict=True):
+    for one, outcome in zip(
+        orders, validate_orders(orders, reference_data(stock=stock)), strict=True
+    ):
         if isinstance(outcome, AcceptedOrder):
             remaining.subtract(quantities_by_product(one.items))
             assert one.external_id is None or one.external_id not in seen
@@ -149,15 +155,15 @@ def test_no_more_is_allotted_than_is_left_and_no_refused_order_would_have_fitted
 
 
 @given(orders=ORDERS)
-def test_delivering_a_batch_again_allots_nothing(orders: list[NewOrder]) -> None:
+def test_a_second_delivery_of_a_batch_accepts_no_order(orders: list[NewOrder]) -> None:
     with_keys = [one for one in orders if one.external_id is not None]
-    outcomes = validate_orders(with_keys, known())
-    earlier = {
+    outcomes = validate_orders(with_keys, reference_data())
+    stored = {
         outcome.order.external_id or "": ExistingOrder(n, outcome.total_price, outcome.digest)
         for n, outcome in enumerate(outcomes)
         if isinstance(outcome, AcceptedOrder)
     }
-    again = validate_orders(with_keys, known(left=0, earlier=earlier))
+    again = validate_orders(with_keys, reference_data(stock=0, existing=stored))
     for before, after in zip(outcomes, again, strict=True):
         if isinstance(before, AcceptedOrder | DuplicateInBatch):
             assert isinstance(after, ExistingOrder)
@@ -165,7 +171,7 @@ def test_delivering_a_batch_again_allots_nothing(orders: list[NewOrder]) -> None
 
 
 @given(items=ITEMS, seed=st.randoms())
-def test_the_digest_does_not_know_how_the_pieces_are_grouped(
+def test_the_digest_is_independent_of_the_grouping_of_quantities(
     items: list[tuple[int, int]], seed: object
 ) -> None:
     single = [(product, 1) for product, quantity in items for _ in range(quantity)]

@@ -1,4 +1,4 @@
-"""The tables of the nightly report.
+"""Initial tables: catalogue, orders, schedules, runs and reports.
 
 Revision: 0001, the first
 """

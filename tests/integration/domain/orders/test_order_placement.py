@@ -1,4 +1,4 @@
-"""Orders become rows once, with their stock taken, and refusals cost nobody else a place."""
+"""Placement of batches: stored rows, stock, duplicates and concurrent batches."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.errors import DaybookError
 from daybook_domain.orders.errors import ExternalIdTaken, OutOfStock, UnknownReference
-from daybook_domain.orders.order_placement import NewItem, NewOrder, PlacedOrder, place_orders
+from daybook_domain.orders.order_placement import PlacedOrder, place_orders
+from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_platform.postgres.engine import Sessions
 from tests.support.locks import somebody_waits
 from tests.support.shop import open_shop, set_stock, stock_left
@@ -18,7 +19,7 @@ from tests.support.shop import open_shop, set_stock, stock_left
 
 @pytest.fixture(autouse=True)
 async def shop(engine: AsyncEngine) -> None:
-    """Begin with ada, her address and a thousand teas at 3.50, each with id 1."""
+    """Create user ada, her address and 1000 teas at 3.50, each with id 1."""
     await open_shop(engine)
 
 
@@ -38,7 +39,7 @@ async def rows(engine: AsyncEngine, query: str) -> list[tuple[object, ...]]:
         return [tuple(row) for row in await connection.execute(text(query))]
 
 
-async def test_an_order_has_its_items_its_total_and_its_stock_taken(
+async def test_a_placed_order_has_items_and_a_total_and_reduces_stock(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     order = NewOrder(1, 1, (NewItem(1, 2), NewItem(1, 3)), "shop-17")
@@ -54,7 +55,7 @@ async def test_an_order_has_its_items_its_total_and_its_stock_taken(
     assert await stock_left(engine) == 995
 
 
-async def test_the_outcomes_of_a_batch_come_in_its_order(
+async def test_the_results_have_the_order_of_the_batch(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     await set_stock(engine, 10)
@@ -109,10 +110,10 @@ async def test_a_later_delivery_of_the_same_order_changes_nothing(
     assert await stock_left(engine) == 0
 
 
-async def test_an_order_that_another_transaction_places_meanwhile_is_found(
+async def test_an_order_placed_by_a_concurrent_transaction_is_found(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
-    """The other one holds no product of ours, so that only its external id stands in the way."""
+    """The two batches have no common product, so they conflict only in the external id."""
     async with engine.begin() as connection:
         await connection.execute(
             text("INSERT INTO products (name, price, stock_quantity) VALUES ('pot', 9.00, 5)")
@@ -132,7 +133,7 @@ async def test_an_order_that_another_transaction_places_meanwhile_is_found(
     assert await rows(engine, "SELECT count(*) FROM order_items") == [(3,)]
 
 
-async def test_the_same_order_delivered_by_many_at_once_exists_once(
+async def test_concurrent_deliveries_of_an_order_place_it_once(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     batches = await asyncio.gather(
@@ -151,10 +152,10 @@ async def test_the_same_order_delivered_by_many_at_once_exists_once(
     assert await stock_left(engine) == 1000 - 12 - 2
 
 
-async def test_batches_that_share_external_ids_crosswise_do_not_lock_each_other_out(
+async def test_batches_with_the_same_external_ids_in_opposite_order_do_not_deadlock(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
-    """Each names a product of its own, so that nothing but the external ids keeps them apart."""
+    """Each batch has its own product, so they conflict only in the external ids."""
     async with engine.begin() as connection:
         await connection.execute(
             text(
@@ -182,7 +183,7 @@ async def test_batches_that_share_external_ids_crosswise_do_not_lock_each_other_
     assert await rows(engine, "SELECT 10000 - sum(stock_quantity) FROM products") == [(200,)]
 
 
-async def test_nothing_is_placed_when_the_transaction_is_not_committed(
+async def test_a_rolled_back_transaction_places_nothing(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     async with sessions() as session:
@@ -193,5 +194,5 @@ async def test_nothing_is_placed_when_the_transaction_is_not_committed(
     assert await stock_left(engine) == 1000
 
 
-async def test_an_empty_batch_is_no_work(sessions: Sessions) -> None:
+async def test_an_empty_batch_has_no_results(sessions: Sessions) -> None:
     assert await placed(sessions, []) == []

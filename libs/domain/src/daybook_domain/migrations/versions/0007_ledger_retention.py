@@ -1,4 +1,4 @@
-"""What the ledger has forgotten is told, so that nobody looks for it.
+"""Time up to which the fire ledger has been deleted.
 
 Revision: 0007, after 0006
 """
@@ -11,9 +11,9 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-# What was forgotten before is not known. None of it was younger than the longest time for which
-# schedules may make up for fires, the least that DAYBOOK_LEDGER_DAYS can be.
-FORGOTTEN = """
+# Earlier deletions were not recorded. They affected only entries older than the maximum catch-up
+# window of schedules, which is the minimum of DAYBOOK_LEDGER_DAYS.
+RECORD_EARLIER_DELETIONS = """
 INSERT INTO ledger_beginnings (is_only, forgotten_through)
 SELECT true, now() - interval '31 days' WHERE EXISTS (SELECT FROM report_runs)
 """
@@ -33,7 +33,7 @@ def upgrade() -> None:
         sa.CheckConstraint("is_only", name="ck_ledger_beginnings_one_row"),
         sa.PrimaryKeyConstraint("is_only", name="pk_ledger_beginnings"),
     )
-    op.execute(FORGOTTEN)
+    op.execute(RECORD_EARLIER_DELETIONS)
 
 
 def downgrade() -> None:

@@ -1,4 +1,4 @@
-"""An order that a report counts cannot vanish from under it: the trigger of migration 0002."""
+"""Triggers of migration 0002, which prevent the deletion of reported orders."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ LOCK = text(f"SELECT pg_advisory_xact_lock({REPORT_DATE}, {date_key(DAY)})")
 
 @pytest.fixture(autouse=True)
 async def shop(engine: AsyncEngine) -> None:
-    """Begin with a shop without orders and reports."""
+    """Create a shop without orders and reports."""
     await open_shop(engine)
 
 
@@ -65,7 +65,7 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("statement", FORBIDDEN.values(), ids=FORBIDDEN)
-async def test_a_reported_order_is_kept_and_the_refusal_says_what_to_do(
+async def test_a_reported_order_cannot_be_deleted_and_the_error_has_a_hint(
     engine: AsyncEngine, statement: str
 ) -> None:
     order_id = await reported_order(engine)
@@ -82,9 +82,7 @@ async def test_a_reported_order_is_kept_and_the_refusal_says_what_to_do(
 
 
 @pytest.mark.parametrize("days", [-1, 0, 1])
-async def test_a_report_is_found_whatever_zone_it_was_made_in(
-    engine: AsyncEngine, days: int
-) -> None:
+async def test_a_report_is_found_for_every_time_zone(engine: AsyncEngine, days: int) -> None:
     await reported_order(engine, day=DAY + timedelta(days=days))
 
     with pytest.raises(DBAPIError, match="is counted by the report"):
@@ -92,7 +90,7 @@ async def test_a_report_is_found_whatever_zone_it_was_made_in(
 
 
 @pytest.mark.parametrize("statement", FORBIDDEN.values(), ids=FORBIDDEN)
-async def test_on_request_it_goes_and_the_rebuild_is_pending_in_the_same_transaction(
+async def test_a_permitted_deletion_requests_a_rebuild_in_the_same_transaction(
     engine: AsyncEngine, sessions: Sessions, statement: str
 ) -> None:
     await reported_order(engine)
@@ -124,7 +122,7 @@ async def test_the_permission_ends_with_its_transaction(engine: AsyncEngine) -> 
 @pytest.mark.parametrize(
     ("make", "state"), [(pending, RunState.PENDING), (queued, RunState.QUEUED)]
 )
-async def test_a_deletion_joins_the_run_that_waits(
+async def test_a_deletion_joins_the_waiting_run(
     engine: AsyncEngine,
     sessions: Sessions,
     make: Callable[[Sessions], Awaitable[ReportRun | DispatchItem]],
@@ -139,7 +137,7 @@ async def test_a_deletion_joins_the_run_that_waits(
     assert (found.id, found.state) == (run.id, state)
 
 
-async def test_one_deletion_of_many_asks_for_each_date_once(
+async def test_a_deletion_of_many_orders_requests_each_date_once(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     for k in range(6):
@@ -163,7 +161,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("statement", ALLOWED.values(), ids=ALLOWED)
-async def test_an_order_that_no_report_counts_is_free(
+async def test_an_unreported_order_can_be_deleted_and_moved(
     engine: AsyncEngine, sessions: Sessions, statement: str
 ) -> None:
     async with engine.begin() as connection:
@@ -176,7 +174,7 @@ async def test_an_order_that_no_report_counts_is_free(
     assert await everything(sessions) == []
 
 
-async def test_a_reported_order_may_change_in_all_that_its_report_does_not_say(
+async def test_other_columns_of_a_reported_order_can_change(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
     await reported_order(engine)
@@ -193,7 +191,7 @@ async def test_deleting_nothing_takes_no_lock(engine: AsyncEngine) -> None:
             await execute(engine, "DELETE FROM orders WHERE false")
 
 
-async def test_a_deletion_waits_for_a_build_that_counts_the_order_and_is_refused(
+async def test_a_deletion_waits_for_a_build_with_the_order_and_is_rejected(
     engine: AsyncEngine,
 ) -> None:
     async with engine.begin() as connection:
@@ -229,7 +227,7 @@ async def test_a_build_waits_for_a_deletion_and_no_longer_sees_the_order(
     assert await building == 0
 
 
-async def test_deletions_at_once_do_not_wait_for_each_other(engine: AsyncEngine) -> None:
+async def test_concurrent_deletions_do_not_wait_for_each_other(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         first = await add_order(connection, created_at=NOON)
         second = await add_order(connection, created_at=NOON)

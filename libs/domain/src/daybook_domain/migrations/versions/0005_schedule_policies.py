@@ -1,4 +1,4 @@
-"""Schedules have policies, versions and pauses; the ledger says why a fire became no work.
+"""Policies, versions and pauses of schedules, and the cause of skipped and missed runs.
 
 Revision: 0005, after 0004
 """
@@ -11,8 +11,8 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-# What the code before this migration wrote as text only.
-CAUSES = """
+# Before this migration the cause was only part of the reason text.
+SET_CAUSES = """
 UPDATE report_runs SET cause = CASE
     WHEN reason LIKE 'joined:%' THEN 'joined'
     WHEN reason LIKE 'missed:%outside the window%' THEN 'outside window'
@@ -49,7 +49,7 @@ def upgrade() -> None:
         op.add_column("schedules", column)
     op.create_check_constraint("jitter_not_negative", "schedules", "jitter >= interval '0'")
     op.execute("UPDATE schedules SET defined_at = coalesce(last_fire_at, updated_at)")
-    # A removed schedule keeps its name for the ledger, and leaves it free for another.
+    # Deleted schedules stay in the table for the ledger; their names can be reused.
     op.drop_constraint("uq_schedules_name", "schedules", type_="unique")
     op.create_index(
         "uq_schedules_name",
@@ -83,7 +83,7 @@ def upgrade() -> None:
             ),
         ),
     )
-    op.execute(CAUSES)
+    op.execute(SET_CAUSES)
     op.create_index(
         "ix_report_runs_open",
         "report_runs",
@@ -113,7 +113,7 @@ def downgrade() -> None:
     op.create_index(
         "ix_schedules_due", "schedules", ["next_fire_at"], postgresql_where=sa.text("enabled")
     )
-    # What was removed must not come back to life, nor keep a name from another.
+    # Deleted schedules must not become active again, and their names must stay available.
     op.execute(
         "UPDATE schedules SET enabled = false, name = left(name, 70) || ' removed ' || id"
         " WHERE deleted_at IS NOT NULL"

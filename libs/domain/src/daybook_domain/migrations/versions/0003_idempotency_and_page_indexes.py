@@ -1,4 +1,4 @@
-"""Orders that may come twice, and lists of the catalogue.
+"""Idempotency keys, one primary address per user, and indexes for pages of the API.
 
 Revision: 0003, after 0002
 """
@@ -11,8 +11,8 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# The newest of several stays; until now nothing kept them apart.
-ONE_PRIMARY_ADDRESS = """
+# Of several primary addresses of a user, the newest stays primary; there was no constraint before.
+UNSET_OLDER_PRIMARY_ADDRESSES = """
 UPDATE addresses AS a SET is_primary = false
 WHERE is_primary AND EXISTS (
     SELECT FROM addresses AS newer
@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("operation", "key", name="pk_idempotency_keys"),
     )
     op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
-    op.execute(ONE_PRIMARY_ADDRESS)
+    op.execute(UNSET_OLDER_PRIMARY_ADDRESSES)
     op.create_index(
         "uq_addresses_primary",
         "addresses",
@@ -48,7 +48,7 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("is_primary"),
     )
-    # Lists, newest first.
+    # Pages of the API, newest first.
     op.create_index("ix_users_created_at", "users", ["created_at", "id"])
     op.create_index("ix_products_created_at", "products", ["created_at", "id"])
     op.drop_index("ix_addresses_user_id", "addresses")

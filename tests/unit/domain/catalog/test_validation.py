@@ -1,4 +1,4 @@
-"""Which values are taken, and is a refusal told in words that help?"""
+"""Field types of catalogue and orders: accepted and rejected values."""
 
 from decimal import Decimal
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from daybook_domain.catalog.validation import Email, Price, ProductName, Stock, 
 from daybook_domain.orders.order_validation import ExternalId, Quantity
 from daybook_domain.validation import Id, unset_field
 
-TAKEN: list[tuple[Any, Any, Any]] = [
+ACCEPTED: list[tuple[Any, Any, Any]] = [
     (Price, 19.9, Decimal("19.90")),
     (Price, "19.90", Decimal("19.90")),
     (Price, 5, Decimal("5.00")),
@@ -27,7 +27,7 @@ TAKEN: list[tuple[Any, Any, Any]] = [
     (ExternalId, " shop 17 ", " shop 17 "),
     (Email, "ada@Example.com", "ada@example.com"),
 ]
-REFUSED: list[tuple[Any, Any, str]] = [
+REJECTED: list[tuple[Any, Any, str]] = [
     (Price, 0, "greater than 0"),
     (Price, -1, "greater than 0"),
     (Price, 19.999, "2 decimal places"),
@@ -57,18 +57,18 @@ REFUSED: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "kept"), TAKEN)
-def test_a_value_is_taken(field: Any, value: Any, kept: Any) -> None:
+@pytest.mark.parametrize(("field", "value", "expected"), ACCEPTED)
+def test_a_valid_value_is_accepted(field: Any, value: Any, expected: Any) -> None:
     found = TypeAdapter(field).validate_python(value)
-    assert found == kept
-    assert str(found) == str(kept)
+    assert found == expected
+    assert str(found) == str(expected)
 
 
-@pytest.mark.parametrize(("field", "value", "hint"), REFUSED)
-def test_a_value_is_refused(field: Any, value: Any, hint: str) -> None:
-    with pytest.raises(ValidationError) as refusal:
+@pytest.mark.parametrize(("field", "value", "hint"), REJECTED)
+def test_an_invalid_value_is_rejected_with_a_hint(field: Any, value: Any, hint: str) -> None:
+    with pytest.raises(ValidationError) as raised:
         TypeAdapter(field).validate_python(value)
-    assert hint in refusal.value.errors()[0]["msg"]
+    assert hint in raised.value.errors()[0]["msg"]
 
 
 class Partial(BaseModel):
@@ -76,12 +76,12 @@ class Partial(BaseModel):
     stock: Annotated[Stock | None, "may be null"] = None
 
 
-def test_a_partial_body_may_leave_out_but_not_be_null() -> None:
+def test_a_field_of_a_partial_body_may_be_absent_but_not_null() -> None:
     assert Partial.model_validate({}).model_dump(exclude_unset=True) == {}
     assert Partial.model_validate({"name": "pot"}).model_dump(exclude_unset=True) == {"name": "pot"}
     with pytest.raises(ValidationError):
         Partial.model_validate({"name": None})
 
 
-def test_a_partial_body_documents_no_default() -> None:
+def test_the_schema_of_a_partial_body_has_no_defaults() -> None:
     assert "default" not in Partial.model_json_schema()["properties"]["name"]

@@ -1,4 +1,4 @@
-"""Does what came too early get its turn once what it refers to is there, and in the right order?"""
+"""Retries of dead letters: missing rows, order of updates, claims and crashed workers."""
 
 import asyncio
 from datetime import timedelta
@@ -15,10 +15,10 @@ from daybook_platform.postgres.engine import Sessions
 from tests.integration.domain.intake.conftest import Retry, Take
 from tests.support.messages import books, order, order_update, product, product_update
 
-PATIENT = RetryPolicy(
+SLOW_RETRIES = RetryPolicy(
     first=timedelta(hours=1), longest=timedelta(hours=1), total=timedelta(hours=9)
 )
-IMPATIENT = RetryPolicy(first=timedelta(0), longest=timedelta(0), total=timedelta(0))
+NO_RETRIES = RetryPolicy(first=timedelta(0), longest=timedelta(0), total=timedelta(0))
 
 
 async def status(engine: AsyncEngine, order_id: int) -> str:
@@ -30,7 +30,7 @@ async def status(engine: AsyncEngine, order_id: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("queue", "body", "cure"),
+    ("queue", "body", "missing"),
     [
         ("order", order(product=2), "product"),
         ("order", order(user=2, address=2), "user"),
@@ -39,29 +39,29 @@ async def status(engine: AsyncEngine, order_id: int) -> str:
         ("order_update", order_update(1, status="paid"), "order"),
     ],
 )
-async def test_what_comes_too_early_takes_effect_later(
-    take: Take, retry: Retry, engine: AsyncEngine, queue: str, body: bytes, cure: str
+async def test_a_message_is_applied_once_the_missing_row_exists(
+    take: Take, retry: Retry, engine: AsyncEngine, queue: str, body: bytes, missing: str
 ) -> None:
     assert await take(parse_delivery(queue, body)) == [MessageOutcome.WAITING]
     assert await retry() == [MessageOutcome.WAITING]
 
-    if cure in {"product", "order"}:
-        await take(parse_delivery(cure, product() if cure == "product" else order()))
+    if missing in {"product", "order"}:
+        await take(parse_delivery(missing, product() if missing == "product" else order()))
     else:
-        await _add_user_or_address(engine, cure)
+        await _add_user_or_address(engine, missing)
     assert await retry() == [MessageOutcome.APPLIED]
 
     assert list((await books(engine)).letters) == ["redriven"]
     assert await retry() == []
 
 
-async def test_an_arrival_wakes_those_that_wait_for_it(
+async def test_a_created_row_makes_the_dead_letters_due_that_wait_for_it(
     take: Take, retry: Retry, engine: AsyncEngine
 ) -> None:
     await take(
         parse_delivery("order", order(product=2)),
         parse_delivery("order", order(product=3)),
-        patience=PATIENT,
+        retry_policy=SLOW_RETRIES,
     )
     assert await retry() == []
 
@@ -71,23 +71,23 @@ async def test_an_arrival_wakes_those_that_wait_for_it(
     assert (await books(engine)).letters.keys() == {"redriven", "waiting"}
 
 
-async def test_what_never_comes_is_given_up_with_the_reason(
+async def test_a_dead_letter_whose_row_stays_missing_is_kept_with_the_reason(
     take: Take, retry: Retry, engine: AsyncEngine
 ) -> None:
-    await take(parse_delivery("order", order(product=99)), patience=IMPATIENT)
+    await take(parse_delivery("order", order(product=99)), retry_policy=NO_RETRIES)
 
     assert await retry() == [MessageOutcome.KEPT]
     assert (await books(engine)).letters == {"kept": [("order", "unknown_reference")]}
     assert await retry() == []
 
 
-async def test_updates_of_one_order_keep_their_order_while_they_wait(
+async def test_waiting_updates_of_one_order_are_applied_in_order(
     take: Take, retry: Retry, engine: AsyncEngine
 ) -> None:
     paid, shipped = (
         parse_delivery("order_update", order_update(1, status=name)) for name in ("paid", "shipped")
     )
-    assert await take(paid, shipped, patience=PATIENT) == [MessageOutcome.WAITING] * 2
+    assert await take(paid, shipped, retry_policy=SLOW_RETRIES) == [MessageOutcome.WAITING] * 2
     await take(parse_delivery("order", order()))
     delivered = parse_delivery("order_update", order_update(1, status="delivered"))
 
@@ -100,7 +100,7 @@ async def test_updates_of_one_order_keep_their_order_while_they_wait(
     assert await status(engine, 1) == "delivered"
 
 
-async def test_two_workers_try_each_letter_once(
+async def test_concurrent_workers_retry_each_dead_letter_once(
     take: Take, retry: Retry, engine: AsyncEngine
 ) -> None:
     await take(*(parse_delivery("order", order(product=2)) for _ in range(20)))
@@ -112,26 +112,28 @@ async def test_two_workers_try_each_letter_once(
     assert (await books(engine)).sold == {2: 20}
 
 
-async def test_a_letter_that_ends_workers_is_left_alone_and_then_kept(
+async def test_a_dead_letter_that_crashes_workers_is_claimed_alone_and_then_kept(
     take: Take, retry: Retry, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     await take(parse_delivery("order", order(product=2)))
     for _ in range(dead_letters.MAX_STARTED_ATTEMPTS):
         async with sessions.begin() as session:
             assert await dead_letters.claim_due(session, limit=1) == [1]
-        await _let_the_lease_run_out(engine)  # The worker was killed while it was at it.
+        await _expire_lease(engine)  # The worker was killed while it was at it.
 
     await take(parse_delivery("order", order(product=2)))
     await take(parse_delivery("product", product()))
 
-    assert await retry() == [MessageOutcome.APPLIED], "the innocent one goes first, and alone"
+    assert await retry() == [MessageOutcome.APPLIED], (
+        "dead letters without failed attempts are claimed first"
+    )
     assert await retry() == [MessageOutcome.KEPT]
 
     found = (await books(engine)).letters
     assert found["kept"] == [("order", "delivery_limit")]
 
 
-async def _let_the_lease_run_out(engine: AsyncEngine) -> None:
+async def _expire_lease(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE dead_letters SET available_at = now()"))
 
