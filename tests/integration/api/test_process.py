@@ -107,7 +107,6 @@ async def test_a_client_that_connects_during_the_start_is_served_afterwards(
         environment = {
             "DAYBOOK_DATABASE_URL": postgres_url,
             "DAYBOOK_REDIS_URL": f"redis://127.0.0.1:{unresponsive.getsockname()[1]}/0",
-            "DAYBOOK_CACHE_TIMEOUT": "1",
             "DAYBOOK_API_PORT": str(port),
         }
         with Service(["daybook-api"], environment=environment, log=tmp_path / "api.log") as service:

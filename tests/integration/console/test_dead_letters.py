@@ -46,7 +46,7 @@ async def test_a_dead_letter_is_edited_and_redriven(
     )
 
     assert edited.stdout == "Dead letter 1 now has version 2.\n"
-    assert (stale.exit_code, "edited meanwhile" in stale.stderr) == (1, True)
+    assert (stale.exit_code, "has version 2, expected 1" in stale.stderr) == (1, True)
     assert redriven.stdout == "Redriving 1 dead letters.\n"
     assert await retry(sessions) == [MessageOutcome.APPLIED]
     assert (await books(engine)).stock == {1: 995}

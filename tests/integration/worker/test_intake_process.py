@@ -1,19 +1,13 @@
 """The process of the role `intake`: crashes, stops, and an unsuitable broker."""
 
 import signal
-from datetime import timedelta
 
 import httpx
 import pytest
-from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_api.main import build_app
-from daybook_api.settings import ApiSettings
-from tests.integration.api.conftest import serve
 from tests.integration.worker.processes import StartWorker, until_ready, wait_for_exit
-from tests.support.copies import is_kept
 from tests.support.locks import somebody_waits
 from tests.support.logs import health_url, until_logged
 from tests.support.messages import books, order
@@ -61,30 +55,6 @@ async def test_a_worker_killed_between_commit_and_acknowledgement_duplicates_not
     found = await books(engine)
     assert (found.orders, found.stock) == (40, {1: 960})
     assert found.letters == {"kept": [("order", "malformed")]}
-
-
-async def test_a_cache_entry_is_invalidated_by_an_order_that_changes_the_stock(
-    start_worker: StartWorker, producer: Producer, postgres_url: str, copies: Redis, copies_url: str
-) -> None:
-    caching = {"redis_url": copies_url, "cache_timeout": timedelta(seconds=10)}
-    settings = ApiSettings.model_validate({"database_url": postgres_url, **caching})
-    await until_ready(
-        start_worker("intake", DAYBOOK_REDIS_URL=copies_url, DAYBOOK_CACHE_TIMEOUT="10")
-    )
-    async with serve(build_app(settings)) as api:
-        await until(lambda: is_cached_after_a_read(api, copies), what="a cache entry")
-
-        await producer.send("order", order(quantity=2))
-
-        async def is_sold() -> bool:
-            return bool((await api.get("/products/1")).json()["stock_quantity"] == 998)
-
-        await until(is_sold, what="the new stock instead of the cached one")
-
-
-async def is_cached_after_a_read(api: httpx.AsyncClient, copies: Redis) -> bool:
-    assert (await api.get("/products/1")).json()["stock_quantity"] == 1000
-    return await is_kept(copies, "daybook:product:1")
 
 
 async def test_both_roles_run_and_stop_together(

@@ -29,8 +29,6 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None
         ("DAYBOOK_STREAM_TIMEOUT", "0", "number of seconds, such as 60"),
         ("DAYBOOK_STREAM_TIMEOUT", "soon", "number of seconds, such as 60"),
         ("DAYBOOK_STREAM_LIMIT", "0", "greater than or equal to 1"),
-        ("DAYBOOK_CACHE", "maybe", "'on' or 'off'"),
-        ("DAYBOOK_REDIS_URL", "localhost:6379", "redis://host:6379/0"),
         ("DAYBOOK_LOG_FORMAT", "xml", "'console' or 'json'"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from daybook_api.read_connections import ReadConnections
 from daybook_api.reports.pipe import MAX_BUFFERED_BYTES
 from daybook_api.reports.reader import ReportReader
 from daybook_api.reports.responses import StreamedReport
@@ -34,8 +35,9 @@ async def pool(postgres_url: str) -> AsyncIterator[asyncpg.Pool]:
 
 @pytest.fixture
 def reports(pool: asyncpg.Pool) -> ReportReader:
+    connections = ReadConnections(pool, acquire_timeout=timedelta(seconds=0.2))
     return ReportReader(
-        pool, stall_timeout=timedelta(minutes=1), acquire_timeout=timedelta(seconds=0.2)
+        small_reads=connections, streams=connections, stall_timeout=timedelta(minutes=1)
     )
 
 
@@ -170,7 +172,10 @@ async def test_the_copy_ends_when_the_client_disconnects(
 async def test_a_stalled_client_is_disconnected(
     large_report: None, pool: asyncpg.Pool, all_idle: Callable[[], Awaitable[bool]]
 ) -> None:
-    impatient = ReportReader(pool, stall_timeout=timedelta(seconds=0.2))
+    connections = ReadConnections(pool)
+    impatient = ReportReader(
+        small_reads=connections, streams=connections, stall_timeout=timedelta(seconds=0.2)
+    )
     reader = Reader()
     response = StreamedReport(await impatient.open_stream(DAY, Format.JSON), Format.JSON)
     async with asyncio.timeout(10):

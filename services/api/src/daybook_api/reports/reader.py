@@ -8,16 +8,12 @@ small one that is read without COPY, occupies no connection while it is sent.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-import asyncpg
-
+from daybook_api.read_connections import ReadConnections, outages_as_unavailable
 from daybook_api.reports.pipe import Pipe
-from daybook_domain.errors import Unavailable
-from daybook_domain.postgres_errors import is_outage
 from daybook_domain.reports import rendering
 from daybook_domain.reports.rendering import Edition, Format
 
@@ -64,28 +60,28 @@ class ReportDocument:
 
 
 class ReportReader:
-    """A reader of reports that uses the connections of the stream pool."""
+    """A reader of reports."""
 
     def __init__(
         self,
-        pool: asyncpg.Pool,
         *,
+        small_reads: ReadConnections,
+        streams: ReadConnections,
         stall_timeout: timedelta,
-        acquire_timeout: timedelta = timedelta(seconds=5),
     ) -> None:
-        """Read by connections of `pool`.
+        """Use `small_reads` for editions and small reports, `streams` for all others.
 
-        `stall_timeout` limits a statement or stream that makes no progress, `acquire_timeout` the
-        wait for a free connection.
+        They are apart, so that slow readers of streams do not block small reads. `stall_timeout`
+        limits a statement or stream that makes no progress.
         """
-        self._pool = pool
+        self._small_reads = small_reads
+        self._streams = streams
         self._stall_timeout = stall_timeout
-        self._acquire_timeout = acquire_timeout
 
     async def get_edition(self, day: date) -> Edition:
         """Return the edition of the report of `day`, without its rows. Raises `Unavailable`."""
-        with _outages_as_unavailable():
-            async with self._connection() as connection:
+        with outages_as_unavailable():
+            async with self._small_reads.acquire() as connection:
                 line = await connection.fetchval(
                     rendering.EDITION_QUERY, day, timeout=self._stall_timeout.total_seconds()
                 )
@@ -96,8 +92,8 @@ class ReportReader:
 
         Raises `Unavailable`.
         """
-        with _outages_as_unavailable():
-            async with self._connection() as connection:
+        with outages_as_unavailable():
+            async with self._small_reads.acquire() as connection:
                 found = await connection.fetchrow(
                     rendering.small_query(format),
                     day,
@@ -122,7 +118,7 @@ class ReportReader:
         pipe = Pipe()
         copying = asyncio.create_task(self._copy(rendering.copy_query(day, format), pipe))
         try:
-            with _outages_as_unavailable():
+            with outages_as_unavailable():
                 async with asyncio.timeout(self._stall_timeout.total_seconds()):
                     await pipe.wait_for_first_chunk()
             line, _, head = (await pipe.read()).partition(b"\n")
@@ -141,41 +137,11 @@ class ReportReader:
     async def _copy(self, query: str, pipe: Pipe) -> None:
         """Fill `pipe`. Raises nothing: the pipe passes an error on to its reader."""
         try:
-            async with self._connection() as connection:
+            async with self._streams.acquire() as connection:
                 await connection.copy_from_query(query, output=pipe.write)
                 pipe.end()
         except Exception as error:
             pipe.end(error)
-
-    @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
-        try:
-            # acquire(timeout=) would create a task for each call.
-            async with asyncio.timeout(self._acquire_timeout.total_seconds()):
-                connection = await self._pool.acquire()
-        except TimeoutError as error:
-            if self._pool.get_size() < self._pool.get_max_size():
-                raise
-            raise Unavailable("Too many reports are being read; please try again.") from error
-        try:
-            yield connection
-        except BaseException:
-            # The rest of a COPY may be in transit. The server cancels it when the connection
-            # closes; waiting for its end would occupy a place in the pool meanwhile.
-            connection.terminate()
-            raise
-        finally:
-            await self._pool.release(connection)
-
-
-@contextlib.contextmanager
-def _outages_as_unavailable() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if is_outage(error):
-            raise Unavailable("The database cannot be reached; please try again.") from error
-        raise
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
