@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from daybook_api.entity_reader import EntityReader
 from daybook_api.event_hub import EventHub
-from daybook_api.reports.reader import ReportReader
+from daybook_api.report_reader import ReportReader
 from daybook_domain import clock
 from daybook_domain.reports.business_day import local_date
 from daybook_platform.lateness_monitor import LatenessMonitor

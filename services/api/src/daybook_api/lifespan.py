@@ -14,7 +14,7 @@ from daybook_api.dependencies import AppState
 from daybook_api.entity_reader import EntityReader
 from daybook_api.event_hub import EventHub
 from daybook_api.read_connections import ReadConnections
-from daybook_api.reports.reader import ReportReader
+from daybook_api.report_reader import ReportReader
 from daybook_api.settings import ApiSettings
 from daybook_api.shutdown import call_before_shutdown
 from daybook_domain.pg_channels import EVENTS_CHANNEL

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from daybook_api.pipe import MAX_BUFFERED_BYTES
 from daybook_api.read_connections import ReadConnections
-from daybook_api.reports.pipe import MAX_BUFFERED_BYTES
-from daybook_api.reports.reader import ReportReader
+from daybook_api.report_reader import ReportReader
 from daybook_api.reports.responses import StreamedReport
 from daybook_domain.errors import Unavailable
 from daybook_domain.reports.rendering import SMALL_ROWS, Format

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from daybook_api.reports.pipe import MAX_BUFFERED_BYTES, Pipe
+from daybook_api.pipe import MAX_BUFFERED_BYTES, Pipe
 
 PIECE = b"x" * 100_000
 

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from daybook_api.pipe import Pipe
 from daybook_api.read_connections import ReadConnections, outages_as_unavailable
-from daybook_api.reports.pipe import Pipe
 from daybook_domain.reports import rendering
 from daybook_domain.reports.rendering import Edition, Format
 
