@@ -15,11 +15,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.reports.business_day import BusinessDay
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import build_variants, days
 from tests.support.bench import Way, interleaved, milliseconds, ratio, seconds, setting, table
-from tests.support.databases import fresh_database
+from tests.support.databases import migrated_database
 from tests.support.shop import start_run
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
@@ -93,8 +92,7 @@ class BuildBench:
 async def _created(
     server_url: str, *, name: str, history: int, history_orders: int
 ) -> AsyncIterator[BuildBench]:
-    async with fresh_database(server_url, name=f"daybook_bench_{name}_{os.getpid()}") as url:
-        await migrate.upgrade(url)
+    async with migrated_database(server_url, name=f"daybook_bench_{name}_{os.getpid()}") as url:
         engine = create_engine(url, application="bench")
         await days.prepare(engine)
         await days.add_history(engine, days=history, orders=history_orders)

@@ -7,12 +7,11 @@ from functools import partial
 
 import pytest
 
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import http_client
 from tests.benchmarks.http_client import seconds_for
 from tests.support.bench import Way, interleaved, ratio, setting, table
-from tests.support.databases import fresh_database
+from tests.support.databases import migrated_database
 from tests.support.processes import Service
 from tests.support.shop import open_shop
 from tests.support.waiting import until
@@ -34,8 +33,9 @@ async def ports(
 ) -> AsyncIterator[dict[str, int]]:
     """Return the ports of the API and of the hello world, one process with one worker each."""
     folder = tmp_path_factory.mktemp("entities")
-    async with fresh_database(postgres_server_url, name=f"daybook_entities_{os.getpid()}") as url:
-        await migrate.upgrade(url)
+    async with migrated_database(
+        postgres_server_url, name=f"daybook_entities_{os.getpid()}"
+    ) as url:
         engine = create_engine(url, application="bench")
         await open_shop(engine)
         await engine.dispose()

@@ -26,14 +26,13 @@ from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.models import Schedule
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine, create_sessions
 from daybook_platform.rabbitmq.topology import declare_run_queues
 from daybook_platform.taskiq_broker import TaskIQQueue, create_broker
 from daybook_scheduler.dispatch import MAX_CONCURRENT_SENDS
 from tests.benchmarks import days
 from tests.support.bench import milliseconds, ratio, seconds, setting, table
-from tests.support.databases import fresh_database
+from tests.support.databases import migrated_database
 from tests.support.processes import Service
 from tests.support.waiting import until
 from tests.support.zones import some_zones
@@ -181,10 +180,9 @@ async def bench(
 ) -> AsyncIterator[ScheduleBench]:
     chosen = some_zones(ZONES)
     async with (
-        fresh_database(postgres_server_url, name=f"daybook_many_{os.getpid()}") as url,
+        migrated_database(postgres_server_url, name=f"daybook_many_{os.getpid()}") as url,
         purged(rabbitmq_url),
     ):
-        await migrate.upgrade(url)
         engine = create_engine(url, application="bench")
         async with engine.begin() as connection:
             values = {"schedules": SCHEDULES, "zones": chosen, "share": SCHEDULES // ZONES}

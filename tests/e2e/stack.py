@@ -19,9 +19,8 @@ from daybook_domain.runs.requests import request
 from daybook_embedded.ports import free_port
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
-from tests.support.databases import fresh_database
+from tests.support.databases import migrated_database
 from tests.support.movable_clock import Clock
 from tests.support.processes import Service
 from tests.support.shop import add_order, open_shop
@@ -209,8 +208,7 @@ async def running_stack(
 ) -> AsyncIterator[Stack]:
     """Yield a stack on a new database; end its services afterwards."""
     with ExitStack() as services:
-        async with fresh_database(postgres.url, name=name) as database_url:
-            await migrate.upgrade(database_url)
+        async with migrated_database(postgres.url, name=name) as database_url:
             clock = Clock(database_url)
             await clock.install()
             engine = create_engine(database_url, application="e2e")

@@ -16,15 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.runs import claims
 from daybook_domain.schedules.materialization import materialize
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine, create_sessions
 from daybook_scheduler.transactions import TransactionFactory
-from tests.support.databases import fresh_database
+from tests.support.databases import migrated_database
 from tests.support.plans import Plan, Work, explain, listening
 from tests.support.runs import claim_due
 from tests.support.zones import some_zones
 
-SCHEDULES, ZONES, NIGHTS = 10_000, 40, 30
+# One process, because the database takes seconds to fill.
+pytestmark = pytest.mark.xdist_group("query plans")
+
+SCHEDULES, ZONES, NIGHTS = 10_000, 40, 10
 FEW_DUE, LIMIT = 20, 500
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -65,8 +67,7 @@ SELECT_ONE_RUN = "SELECT id FROM report_runs WHERE report_date = '2010-01-01' AN
 @pytest.fixture(scope="module")
 async def large_database(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
     """Return an engine on a database with 10,000 schedules and a history of runs."""
-    async with fresh_database(postgres_server_url, name=f"daybook_plans_{os.getpid()}") as url:
-        await migrate.upgrade(url)
+    async with migrated_database(postgres_server_url, name=f"daybook_plans_{os.getpid()}") as url:
         engine = create_engine(url, application="tests")
         async with engine.begin() as connection:
             await connection.execute(
