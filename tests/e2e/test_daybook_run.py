@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from daybook_embedded.data_directory import scratch_folder
 from daybook_embedded.ports import free_port
 from daybook_platform.postgres.engine import async_url
+from tests.support.midnight import wait_if_midnight_is_near
 from tests.support.processes import Service
 from tests.support.waiting import until
 
@@ -30,7 +32,8 @@ DATA = "the data"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Yield a folder in the role of the checkout."""
+    """Yield a folder in the role of the checkout, on a day that lasts until the end of the test."""
+    wait_if_midnight_is_near(margin=timedelta(minutes=2))
     with scratch_folder() as folder:
         yield folder
 

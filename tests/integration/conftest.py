@@ -7,6 +7,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.platform.rabbitmq.rabbit import Rabbit
+from tests.support.midnight import wait_if_midnight_is_near
+
+
+@pytest.fixture(autouse=True)
+def one_day() -> None:
+    """Begin with enough time until midnight, when days end, reports are due and schedules fire."""
+    wait_if_midnight_is_near()
 
 
 @pytest.fixture
