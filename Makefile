@@ -9,7 +9,7 @@ SOURCES := libs services tests
 # Each test process needs its own virtual host, which tests cannot create on an external RabbitMQ.
 # More processes than cores, because the tests wait more than they compute.
 TEST_PROCESSES := $(if $(DAYBOOK_TEST_RABBITMQ_URL),0,4)
-PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-unit test-all check format bench mutants migrate asyncapi images up down clean

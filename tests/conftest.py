@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
 from tests.support.databases import empty, migrated_database
+from tests.support.distribution import GroupScheduling
 from tests.support.servers import POSTGRES, RABBITMQ, REDIS, Kind, Server, provide
 
 KINDS = (POSTGRES, RABBITMQ, REDIS)
@@ -69,6 +70,12 @@ def pytest_configure_node(node: Any) -> None:
             starts.pool.submit(_pass_on, folder, kind, starts.servers[kind.name], number)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    """Give tests that share expensive fixtures to one process."""
+    return GroupScheduling(config, log)
+
+
 def _pass_on(folder: Path, kind: Kind, starting: Future[Server], number: int) -> None:
     try:
         server = starting.result()
@@ -82,7 +89,7 @@ def _pass_on(folder: Path, kind: Kind, starting: Future[Server], number: int) ->
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests without servers first, and one expensive module in one process."""
+    """Run the tests without servers first, while the servers start."""
     items.sort(key=lambda item: _folder(item) not in FIRST_FOLDERS)
 
 

@@ -23,9 +23,6 @@ from tests.support.plans import Plan, Work, explain, listening
 from tests.support.runs import claim_due
 from tests.support.zones import some_zones
 
-# One process, because the database takes seconds to fill.
-pytestmark = pytest.mark.xdist_group("query plans")
-
 SCHEDULES, ZONES, NIGHTS = 10_000, 40, 10
 FEW_DUE, LIMIT = 20, 500
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
