@@ -38,7 +38,7 @@ def test_tests_can_interrupt_processes_even_where_interrupts_are_ignored() -> No
         ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
 
