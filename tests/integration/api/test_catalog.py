@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.rest import ADDRESS, PRODUCT, USER, add, open_shop, order
+from tests.support.http import ADDRESS, PRODUCT, USER, create_resource, create_shop, order_body
 
 JSON = {"Content-Type": "application/json"}
 FEATURES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -20,7 +20,7 @@ FEATURES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 async def feature(request: pytest.FixtureRequest, api: httpx.AsyncClient) -> Any:
     """Return the name and path of a feature, a body to create and one to change."""
     if request.param == "addresses":
-        await add(api, "/users", USER)
+        await create_resource(api, "/users", USER)
     return request.param, *FEATURES[request.param]
 
 
@@ -56,7 +56,7 @@ async def test_an_entity_is_created_read_changed_and_deleted(
 
 async def test_an_empty_body_changes_nothing(api: httpx.AsyncClient, feature: Any) -> None:
     _, path, body, _ = feature
-    created = await add(api, path, body)
+    created = await create_resource(api, path, body)
     assert (await api.put(f"{path}/1", json={})).json() == created
 
 
@@ -64,7 +64,7 @@ async def test_a_list_is_paginated_newest_first(api: httpx.AsyncClient, feature:
     name, path, body, _ = feature
     for n in range(1, 13):
         unique = {"username": f"u{n}", "email": f"u{n}@example.com"} if name == "users" else {}
-        await add(api, path, {**body, **unique})
+        await create_resource(api, path, {**body, **unique})
     first = (await api.get(path)).json()
     second = (await api.get(path, params={"page": 2})).json()
     past_the_end = (await api.get(path, params={"count": 5, "page": 4})).json()
@@ -125,7 +125,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 async def test_an_invalid_field_is_rejected_in_creations_and_changes(
     api: httpx.AsyncClient, path: str, bad: dict[str, Any], pointer: str
 ) -> None:
-    await open_shop(api)
+    await create_shop(api)
     bodies: dict[str, dict[str, Any]] = {
         "/users": {"username": "bob", "email": "bob@example.com"},
         "/users/1/addresses": ADDRESS,
@@ -143,8 +143,8 @@ async def test_an_invalid_field_is_rejected_in_creations_and_changes(
 
 
 async def test_an_entity_that_an_order_refers_to_cannot_be_deleted(api: httpx.AsyncClient) -> None:
-    await open_shop(api)
-    await add(api, "/orders", order())
+    await create_shop(api)
+    await create_resource(api, "/orders", order_body())
     for path in ("/users/1", "/users/1/addresses/1", "/products/1"):
         answer = await api.delete(path)
         assert (answer.status_code, answer.json()["code"]) == (409, "in_use")

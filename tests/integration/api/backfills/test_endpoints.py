@@ -11,7 +11,8 @@ import pytest
 from daybook_domain.runs.models import RunState
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.api.conftest import MakeDay
-from tests.support import backfills, runs
+from tests.support.factories.backfills import advance_backfills, finish_backfills, finish_due_runs
+from tests.support.factories.runs import list_all_runs
 
 RUNS, BACKFILLS = "/report/runs", "/report/backfills"
 RANGE = {"from": "2026-03-01", "to": "2026-03-05"}
@@ -92,9 +93,9 @@ async def test_a_backfill_shows_its_progress_and_the_outcome_of_each_date(
 ) -> None:
     await make_day("2026-03-02")
     backfill = await request_backfill(api, concurrency=1)
-    await backfills.advance(sessions)
-    await backfills.work(sessions)
-    await backfills.advance(sessions)
+    await advance_backfills(sessions)
+    await finish_due_runs(sessions)
+    await advance_backfills(sessions)
     path = f"{BACKFILLS}/{backfill['id']}"
 
     shown = (await api.get(path)).json()
@@ -118,7 +119,7 @@ async def test_a_backfill_is_paused_resumed_and_cancelled(
     api: httpx.AsyncClient, sessions: Sessions
 ) -> None:
     path = f"{BACKFILLS}/{(await request_backfill(api))['id']}"
-    await backfills.advance(sessions)
+    await advance_backfills(sessions)
 
     states = [
         (await api.post(f"{path}/{verb}")).json()["state"]
@@ -128,7 +129,7 @@ async def test_a_backfill_is_paused_resumed_and_cancelled(
 
     assert states == ["paused", "paused", "running", "cancelled", "cancelled"]
     assert (resumed.status_code, resumed.json()["code"]) == (409, "backfill_ended")
-    assert {run.state for run in await runs.everything(sessions)} == {RunState.CANCELLED}
+    assert {run.state for run in await list_all_runs(sessions)} == {RunState.CANCELLED}
 
 
 async def test_the_list_is_paginated_newest_first(api: httpx.AsyncClient) -> None:
@@ -185,7 +186,7 @@ async def test_the_progress_of_a_backfill_is_streamed_until_it_ends(
     backfill = await request_backfill(api, to="2026-03-03", concurrency=1)
     stream = asyncio.create_task(api.get(f"{BACKFILLS}/{backfill['id']}/events"))
 
-    await backfills.to_its_end(sessions)
+    await finish_backfills(sessions)
     answer = await asyncio.wait_for(stream, 20)
 
     assert answer.headers["content-type"].startswith("text/event-stream")

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.intake.parsing import parse_delivery
 from daybook_domain.intake.service import MessageOutcome
 from daybook_platform.postgres.engine import Sessions
-from tests.support.letters import retry, take
-from tests.support.messages import books, order, product
-from tests.support.shop import open_shop
+from tests.support.factories.dead_letters import consume_batch, retry_due_dead_letters
+from tests.support.factories.messages import order_message, product_message
+from tests.support.factories.shop import reset_shop
+from tests.support.oracles.shop_state import get_shop_state
 
 DECISION = {"actor": "ada", "note": "corrected"}
 
@@ -23,13 +24,13 @@ async def five_dead_letters(
     api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions
 ) -> None:
     """Insert five dead letters, in a shop with 1,000 pieces of product 1."""
-    await open_shop(engine)
-    await take(
+    await reset_shop(engine)
+    await consume_batch(
         sessions,
-        parse_delivery("order", order(quantity=2000), message_id="m1"),
+        parse_delivery("order", order_message(quantity=2000), message_id="m1"),
         parse_delivery("order", b"\xff\x00"),
         parse_delivery("product", b"nonsense 50%", headers={"from": "there"}),
-        parse_delivery("order", order(quantity=3000)),
+        parse_delivery("order", order_message(quantity=3000)),
         parse_delivery("order", b"x" * 300),
     )
 
@@ -86,17 +87,17 @@ async def test_a_body_is_shown_as_text_or_else_as_base64(
 async def test_an_edited_and_redriven_dead_letter_is_processed_once(
     api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    edit_body = {"body": order(quantity=2).decode(), "version": 1}
+    edit_body = {"body": order_message(quantity=2).decode(), "version": 1}
     assert (await api.put("/dead-letters/1", json=edit_body | DECISION)).status_code == 200
 
     answers = await asyncio.gather(
         *(api.post("/dead-letters/1/redrive", json=DECISION) for _ in range(5))
     )
-    tried = await asyncio.gather(*(retry(sessions) for _ in range(5)))
+    tried = await asyncio.gather(*(retry_due_dead_letters(sessions) for _ in range(5)))
 
     assert {answer.status_code for answer in answers} == {202}
     assert [outcome for each in tried for outcome in each] == [MessageOutcome.APPLIED]
-    assert (await books(engine)).stock == {1: 998}
+    assert (await get_shop_state(engine)).stock == {1: 998}
     letter = await get_detail(api, 1)
     assert letter["state"] == "redriven"
     assert [action["action"] for action in letter["actions"]] == [
@@ -114,11 +115,11 @@ async def test_an_edited_and_redriven_dead_letter_is_processed_once(
 async def test_a_redrive_that_fails_again_is_kept_with_the_new_reason(
     api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions
 ) -> None:
-    edit_body = {"body": order(product=77).decode(), "version": 1}
+    edit_body = {"body": order_message(product=77).decode(), "version": 1}
     await api.put("/dead-letters/1", json=edit_body)
     await api.post("/dead-letters/1/redrive")
 
-    assert await retry(sessions) == [MessageOutcome.KEPT]
+    assert await retry_due_dead_letters(sessions) == [MessageOutcome.KEPT]
 
     letter = await get_detail(api, 1)
     assert (letter["state"], letter["attempts"]) == ("kept", 2)
@@ -144,14 +145,16 @@ async def test_dead_letters_are_redriven_at_a_rate_and_a_dry_run_lists_them(
 
     dry = await api.post("/dead-letters/redrive", json=wanted | {"dry_run": True})
     assert dry.json() == {"count": 2, "ids": [1, 4], "dry_run": True}
-    assert (await books(engine)).letters.keys() == {"kept"}
+    assert (await get_shop_state(engine)).dead_letters.keys() == {"kept"}
 
     done = await api.post("/dead-letters/redrive", json=wanted)
     again = await api.post("/dead-letters/redrive", json=wanted)
 
     assert (done.status_code, done.json()["ids"]) == (202, [1, 4])
     assert again.json()["count"] == 0, "they are waiting already"
-    assert await retry(sessions) == [MessageOutcome.KEPT], "the second one is due in 1,000 seconds"
+    assert await retry_due_dead_letters(sessions) == [MessageOutcome.KEPT], (
+        "the second one is due in 1,000 seconds"
+    )
 
 
 async def test_discarding_a_dead_letter_requires_a_note(
@@ -202,11 +205,15 @@ async def test_an_invalid_request_returns_a_problem(
 async def test_a_redriven_order_that_was_placed_meanwhile_has_no_second_effect(
     api: httpx.AsyncClient, five_dead_letters: None, sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    await take(sessions, parse_delivery("order", order(product=2, external_id="a")))
-    await take(sessions, parse_delivery("product", product()))
-    await take(sessions, parse_delivery("order", order(product=2, external_id="a")))
+    await consume_batch(
+        sessions, parse_delivery("order", order_message(product=2, external_id="a"))
+    )
+    await consume_batch(sessions, parse_delivery("product", product_message()))
+    await consume_batch(
+        sessions, parse_delivery("order", order_message(product=2, external_id="a"))
+    )
 
-    assert await retry(sessions) == [MessageOutcome.DUPLICATE]
+    assert await retry_due_dead_letters(sessions) == [MessageOutcome.DUPLICATE]
 
-    assert (await books(engine)).sold == {2: 1}
+    assert (await get_shop_state(engine)).sold == {2: 1}
     assert (await get_detail(api, 6))["actions"][-1]["note"] == "duplicate of order:1"

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from daybook_platform.postgres.engine import Sessions
-from tests.support.schedules import define
+from tests.support.factories.schedules import define_daily_schedule
 
 DAY = timedelta(days=1)
 WORKDAYS = {"name": "workdays", "cron": "0 9 * * MON-FRI", "timezone": "Asia/Yekaterinburg"}
@@ -121,7 +121,7 @@ async def test_a_duplicate_name_is_a_conflict(api: httpx.AsyncClient) -> None:
 async def test_changing_the_daily_schedule_is_rejected_with_its_setting(
     api: httpx.AsyncClient, sessions: Sessions
 ) -> None:
-    daily = await define(sessions)
+    daily = await define_daily_schedule(sessions)
     path, now = f"/schedules/{daily.id}", {"If-Match": "*"}
 
     editing = await api.patch(path, json={"cron": "0 1 * * *"}, headers=now)
