@@ -60,7 +60,7 @@ async def test_each_published_message_is_applied_a_duplicate_or_a_dead_letter(st
     await publishing
 
     async def settled() -> bool:
-        found = await _books(stack)
+        found = await _get_shop_state(stack)
         return (
             found.orders >= expected.applied
             and "waiting" not in found.dead_letters
@@ -71,7 +71,9 @@ async def test_each_published_message_is_applied_a_duplicate_or_a_dead_letter(st
     await wait_until(settled, seconds=60 + MESSAGES / 50, what=format_expected_state(expected))
     assert [await asyncio.to_thread(worker.stop) for worker in workers] == [0, 0]
     assert await _total_depth(stack) == 0
-    expected.check(await _books(stack), stock={IN_STOCK: STOCK, SOLD_OUT: 0, ADDED_LATER: STOCK})
+    expected.check(
+        await _get_shop_state(stack), stock={IN_STOCK: STOCK, SOLD_OUT: 0, ADDED_LATER: STOCK}
+    )
 
 
 async def _start_worker(stack: Stack) -> Service:
@@ -111,12 +113,12 @@ async def _publish(
 
 async def _wait_until_applied(stack: Stack, orders: int) -> None:
     async def applied() -> bool:
-        return (await _books(stack)).orders >= orders
+        return (await _get_shop_state(stack)).orders >= orders
 
     await wait_until(applied, seconds=60 + MESSAGES / 100, what=f"{orders} orders")
 
 
-async def _books(stack: Stack) -> ShopState:
+async def _get_shop_state(stack: Stack) -> ShopState:
     async with stack.sessions() as session:
         return await get_visible_shop_state(await session.connection())
 

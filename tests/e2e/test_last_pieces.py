@@ -40,8 +40,8 @@ async def test_ten_pieces_are_sold_to_exactly_ten_of_fifty_concurrent_buyers(sta
             async with stack.sessions() as session:
                 found = await get_visible_shop_state(await session.connection())
             refused = sum(response.status_code == 409 for response in responses)
-            letters = len(found.dead_letters.get("kept", []))
-            return found if found.orders + refused + letters == BUYERS else None
+            dead_letters = len(found.dead_letters.get("kept", []))
+            return found if found.orders + refused + dead_letters == BUYERS else None
 
         found = await wait_until(decided, what="a decision for every buyer")
 

@@ -74,11 +74,11 @@ async def test_a_repeated_request_returns_the_stored_response(
     )
     assert first.status_code in {201, 202}
     assert "idempotency-replayed" not in first.headers
-    for answer in (again, reordered):
-        assert (answer.status_code, answer.content) == (first.status_code, first.content)
-        assert answer.headers["location"] == first.headers["location"]
-        assert answer.headers.get("etag") == first.headers.get("etag")
-        assert answer.headers["idempotency-replayed"] == "true"
+    for response in (again, reordered):
+        assert (response.status_code, response.content) == (first.status_code, first.content)
+        assert response.headers["location"] == first.headers["location"]
+        assert response.headers.get("etag") == first.headers.get("etag")
+        assert response.headers["idempotency-replayed"] == "true"
 
     reused = await send(api, path, {**body, **other})
     assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused")
@@ -90,23 +90,26 @@ async def test_every_creating_endpoint_accepts_an_idempotency_key(api: httpx.Asy
         path: {one["name"] for one in operations["post"].get("parameters", [])}
         for path, operations in paths.items()
         if "post" in operations
-        and any("Location" in answer.get("headers", {}) for answer in _answers(operations["post"]))
+        and any(
+            "Location" in response.get("headers", {})
+            for response in _list_responses(operations["post"])
+        )
     }
     assert {"/orders", "/schedules", "/schedules/{schedule_id}/trigger"} <= creating.keys()
     assert [path for path, names in creating.items() if KEY not in names] == []
 
 
-def _answers(operation: dict[str, Any]) -> list[dict[str, Any]]:
+def _list_responses(operation: dict[str, Any]) -> list[dict[str, Any]]:
     return list(operation["responses"].values())
 
 
 async def test_concurrent_requests_with_one_key_have_one_effect_and_one_response(
     api: httpx.AsyncClient,
 ) -> None:
-    answers = await asyncio.gather(*(send(api, "/orders", order_body(2)) for _ in range(12)))
-    assert {answer.status_code for answer in answers} == {201}
-    assert len({answer.content for answer in answers}) == 1
-    assert sum("idempotency-replayed" in answer.headers for answer in answers) == 11
+    responses = await asyncio.gather(*(send(api, "/orders", order_body(2)) for _ in range(12)))
+    assert {response.status_code for response in responses} == {201}
+    assert len({response.content for response in responses}) == 1
+    assert sum("idempotency-replayed" in response.headers for response in responses) == 11
     assert await fetch_stock(api) == 8
     assert (await api.get("/orders")).json()["total"] == 1
 
@@ -114,8 +117,8 @@ async def test_concurrent_requests_with_one_key_have_one_effect_and_one_response
 async def test_a_key_is_scoped_to_its_operation(api: httpx.AsyncClient) -> None:
     await create_resource(api, "/users", {"username": "bob", "email": "bob@example.com"})
     for path in ("/users/1/addresses", "/users/2/addresses"):
-        answer = await send(api, path, ADDRESS)
-        assert answer.headers["location"].startswith(path)
+        response = await send(api, path, ADDRESS)
+        assert response.headers["location"].startswith(path)
     assert (await send(api, "/users/1/addresses/", ADDRESS)).headers["idempotency-replayed"]
 
 
@@ -127,7 +130,7 @@ async def test_a_repeated_trigger_requests_no_second_run(api: httpx.AsyncClient)
     again = await api.post(trigger, headers={KEY: "k-1"})
     other = await api.post(trigger, headers={KEY: "k-2"})
 
-    assert [answer.status_code for answer in (first, again, other)] == [202] * 3
+    assert [response.status_code for response in (first, again, other)] == [202] * 3
     assert again.content == first.content
     assert again.headers["location"] == first.headers["location"] != other.headers["location"]
     assert again.headers["idempotency-replayed"] == "true"
@@ -175,8 +178,8 @@ async def test_expired_keys_are_deleted_by_later_requests(
 
 @pytest.mark.parametrize("key", [b"", b"two words", b"x" * 201, b"caf\xe9"])
 async def test_a_malformed_key_is_rejected(api: httpx.AsyncClient, key: bytes) -> None:
-    answer = await api.post("/orders", json=order_body(), headers={KEY.encode(): key})
-    assert answer.status_code == 422
-    (error,) = answer.json()["errors"]
+    response = await api.post("/orders", json=order_body(), headers={KEY.encode(): key})
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
     assert (error["location"], error["pointer"]) == ("header", f"#/{KEY}")
     assert await fetch_stock(api) == 10

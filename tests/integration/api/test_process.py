@@ -86,9 +86,9 @@ async def test_sigterm_lets_an_open_stream_complete(
     await make_day(DAY, rows=MANY)
     async with (
         api_process(postgres_url, tmp_path) as (service, client),
-        client.stream("GET", f"/report?date={DAY}&format=ndjson") as answer,
+        client.stream("GET", f"/report?date={DAY}&format=ndjson") as response,
     ):
-        pieces = answer.aiter_bytes()
+        pieces = response.aiter_bytes()
         rows = (await anext(pieces)).count(b"\n")
         service.send(signal.SIGTERM)
         async for piece in pieces:
@@ -111,8 +111,8 @@ async def test_a_client_that_connects_during_the_start_is_served_afterwards(
         with Service(["daybook-api"], environment=environment, log=tmp_path / "api.log") as service:
             await wait_for_log_entry(service, "starting")
             async with httpx.AsyncClient(timeout=10) as client:
-                answer = await client.get(f"http://127.0.0.1:{port}/healthz")
-    assert answer.status_code == 200
+                response = await client.get(f"http://127.0.0.1:{port}/healthz")
+    assert response.status_code == 200
 
 
 async def test_sigint_stops_the_process_cleanly(postgres_url: str, tmp_path: Path) -> None:

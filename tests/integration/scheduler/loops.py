@@ -57,7 +57,7 @@ class RecordingQueue:
         assert isinstance(checked, BuildReport)
         self.sent.append(checked.run_id)
 
-    async def until_sent(self, *run_ids: UUID) -> None:
+    async def wait_until_sent(self, *run_ids: UUID) -> None:
         """Wait until exactly these runs were sent."""
 
         async def is_sent() -> bool:
@@ -65,7 +65,7 @@ class RecordingQueue:
 
         await wait_until(is_sent, what=f"sending {run_ids}, instead of {self.sent},")
 
-    async def until_attempted(self, times: int = 1) -> None:
+    async def wait_until_attempted(self, times: int = 1) -> None:
         """Wait until this number of sends have started."""
 
         async def is_attempted() -> bool:

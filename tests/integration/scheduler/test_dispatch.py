@@ -53,7 +53,7 @@ async def test_the_result_of_a_dispatch_is_recorded_once_the_row_is_unlocked(
         return left is None if is_unavailable else bool(left and left > config.dispatch_lease)
 
     async with loops.running(queue, config=config, metrics=metrics):
-        await queue.until_attempted()
+        await queue.wait_until_attempted()
         async with loops.sessions.begin() as other_transaction:
             await other_transaction.get(ReportRun, run.id, with_for_update=True)
             queue.unblocked.set()
@@ -74,7 +74,7 @@ async def test_more_runs_than_a_batch_are_sent_without_waiting_for_ticks(
     )
     queue = RecordingQueue()
     async with loops.running(queue, config=LONG_TICK):
-        await queue.until_sent(*[run.id for run in await list_all_runs(loops.sessions)])
+        await queue.wait_until_sent(*[run.id for run in await list_all_runs(loops.sessions)])
 
 
 async def test_a_run_that_the_broker_refuses_is_pending_again_and_sent_later(
@@ -92,7 +92,7 @@ async def test_a_run_that_the_broker_refuses_is_pending_again_and_sent_later(
         async with loops.running(queue, metrics=metrics):
             await wait_until(is_pending, what="the run to be pending again")
             queue.is_unavailable = False
-            await queue.until_sent(run.id)
+            await queue.wait_until_sent(run.id)
 
     events = [line["event"] for line in logged if line.get("server") == "RabbitMQ"]
     assert events == ["server unavailable; retrying", "server available again"]
@@ -135,7 +135,7 @@ async def test_a_run_is_sent_again_after_a_crash_between_commit_and_publish(
     crashing, queue = RecordingQueue(), RecordingQueue()
     crashing.unblocked.clear()
     task = asyncio.create_task(loops.create_dispatcher(crashing).dispatch())
-    await crashing.until_attempted()
+    await crashing.wait_until_attempted()
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
@@ -145,7 +145,7 @@ async def test_a_run_is_sent_again_after_a_crash_between_commit_and_publish(
     await loops.execute("UPDATE report_runs SET lease_until = now() - interval '1 second'")
     metrics = SchedulerMetrics()
     async with loops.running(queue, metrics=metrics):
-        await queue.until_sent(run.id)
+        await queue.wait_until_sent(run.id)
 
     assert get_metric(metrics, "reaped_total") == 1
 
@@ -159,7 +159,7 @@ async def test_a_stopped_dispatcher_finishes_active_sends_and_returns_the_other_
     queue.unblocked.clear()
     dispatcher = loops.create_dispatcher(queue)
     task = asyncio.create_task(dispatcher.dispatch())
-    await queue.until_attempted(MAX_CONCURRENT_SENDS)
+    await queue.wait_until_attempted(MAX_CONCURRENT_SENDS)
     dispatcher.stop()
     queue.unblocked.set()
     await asyncio.wait_for(task, timeout=5)
@@ -178,7 +178,7 @@ async def test_a_locked_run_does_not_block_the_dispatch_of_another(loops: LoopFa
     async with loops.sessions.begin() as other_transaction:
         await request_run(other_transaction, day=day)
         async with loops.running(queue):
-            await queue.until_sent(unlocked.id)
+            await queue.wait_until_sent(unlocked.id)
 
 
 async def test_a_queued_run_whose_message_was_lost_is_sent_again(loops: LoopFactory) -> None:
@@ -186,4 +186,4 @@ async def test_a_queued_run_whose_message_was_lost_is_sent_again(loops: LoopFact
     queue = RecordingQueue()
 
     async with loops.running(queue):
-        await queue.until_sent(run.id)
+        await queue.wait_until_sent(run.id)

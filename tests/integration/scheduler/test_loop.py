@@ -23,7 +23,7 @@ async def test_a_due_fire_is_materialized_and_sent(loops: LoopFactory) -> None:
         await loops.make_daily_schedule_due()
         await wait_until(lambda: list_all_runs(loops.sessions), what="a run")
         (run,) = await list_all_runs(loops.sessions)
-        await queue.until_sent(run.id)
+        await queue.wait_until_sent(run.id)
 
     found = await get_run(loops.sessions, run.id)
     assert (found.trigger, found.state) == (RunTrigger.SCHEDULE, RunState.QUEUED)
@@ -47,7 +47,7 @@ async def test_a_fire_is_dispatched_at_its_due_time_and_not_at_the_next_tick(
     queue = RecordingQueue()
     async with loops.running(queue, config=LONG_TICK):
         (run,) = await wait_until(lambda: list_all_runs(loops.sessions), what="a run")
-        await queue.until_sent(run.id)
+        await queue.wait_until_sent(run.id)
 
     assert run.scheduled_for is not None
     assert run.created_at >= run.scheduled_for
@@ -82,7 +82,7 @@ async def test_a_notification_leads_to_a_dispatch_before_the_next_tick(loops: Lo
     async with loops.running(queue, config=LONG_TICK):
         await wait_until(loops.is_listening, what="listening")
         run = await create_pending_run(loops.sessions)
-        await queue.until_sent(run.id)
+        await queue.wait_until_sent(run.id)
 
 
 async def test_a_terminated_listen_connection_is_replaced(loops: LoopFactory) -> None:
@@ -95,7 +95,7 @@ async def test_a_terminated_listen_connection_is_replaced(loops: LoopFactory) ->
         )
         await wait_until(loops.is_listening, what="listening again")
         run = await create_pending_run(loops.sessions)
-        await queue.until_sent(run.id)
+        await queue.wait_until_sent(run.id)
 
 
 async def test_a_send_that_blocks_does_not_delay_the_other_steps(loops: LoopFactory) -> None:
@@ -111,7 +111,7 @@ async def test_a_send_that_blocks_does_not_delay_the_other_steps(loops: LoopFact
         return bool(fired) and reaped[0].state != RunState.RUNNING
 
     async with loops.running(queue):
-        await queue.until_attempted()
+        await queue.wait_until_attempted()
         await loops.make_daily_schedule_due()
         await wait_until(is_done, what="a materialized fire and a reaped run")
         assert (await get_run(loops.sessions, blocked.id)).state == RunState.QUEUED
@@ -123,7 +123,7 @@ async def test_a_stopped_loop_does_not_wait_for_a_send_that_blocks(loops: LoopFa
     queue, stop = RecordingQueue(), asyncio.Event()
     queue.unblocked.clear()
     task = asyncio.create_task(loops.create(queue).run(stop))
-    await queue.until_attempted()
+    await queue.wait_until_attempted()
     stop.set()
 
     await asyncio.wait_for(task, timeout=8)

@@ -37,7 +37,7 @@ class RunMessages:
         self._channel = channel
         self.run_ids: list[UUID] = []
 
-    async def until_received(self, *run_ids: UUID) -> None:
+    async def wait_until_received(self, *run_ids: UUID) -> None:
         """Wait until exactly one message of each of these runs was received."""
 
         async def is_received() -> bool:
@@ -91,17 +91,17 @@ async def test_each_command_alone_and_both_together_send_each_run_once(
     with running_scheduler(tmp_path, "taskiq scheduler", **urls) as taskiq_scheduler:
         await wait_for_log_entry(taskiq_scheduler, "daily schedule defined")
         await loops.make_daily_schedule_due()
-        await messages.until_received(*await list_run_ids(1))
+        await messages.wait_until_received(*await list_run_ids(1))
         with running_scheduler(tmp_path, "daybook-scheduler", **urls) as scheduler:
             await wait_for_log_entry(scheduler, "daily schedule defined")
             await loops.make_daily_schedule_due(nights=7)
             # The latest of the seven fires was sent before; it is not sent again.
-            await messages.until_received(*await list_run_ids(7))
+            await messages.wait_until_received(*await list_run_ids(7))
             assert await asyncio.to_thread(taskiq_scheduler.stop) == 0
             await loops.execute("DELETE FROM report_runs")
             messages.run_ids.clear()
             await loops.make_daily_schedule_due()
-            await messages.until_received(*await list_run_ids(1))
+            await messages.wait_until_received(*await list_run_ids(1))
             assert await asyncio.to_thread(scheduler.stop) == 0
 
     assert {run.state for run in await list_all_runs(loops.sessions)} == {RunState.QUEUED}
@@ -129,7 +129,7 @@ async def test_a_run_claimed_by_a_scheduler_that_is_killed_is_sent_by_another(
     (run,) = await list_all_runs(loops.sessions)
 
     async with sending(rabbitmq_url) as queue, loops.running(queue):
-        await messages.until_received(run.id)
+        await messages.wait_until_received(run.id)
 
 
 @pytest.mark.rabbitmq
@@ -147,7 +147,7 @@ async def test_a_run_that_is_due_during_an_outage_of_rabbitmq_is_sent_after_it(
             await wait_until(is_returned, what="the run to be pending again")
             await proxy.restore()
             (run,) = await list_all_runs(loops.sessions)
-            await messages.until_received(run.id)
+            await messages.wait_until_received(run.id)
 
 
 async def get(scheduler: Service, path: str) -> httpx.Response:

@@ -96,7 +96,7 @@ async def test_a_backfill_continues_at_the_end_of_a_build_and_not_at_the_next_ti
     )
     async with loops.running(queue, config=LONG_TICK, metrics=metrics):
         for sends in range(1, 4):
-            await queue.until_attempted(sends)
+            await queue.wait_until_attempted(sends)
             run_id = queue.sent[-1]
             async with loops.sessions.begin() as session:
                 run = await claims.claim_next(

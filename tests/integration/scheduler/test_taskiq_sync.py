@@ -306,7 +306,7 @@ async def test_the_loop_dispatches_a_one_time_schedule_and_removes_it_from_redis
         return await client.list_keys() == {"cron", "data:broken"}
 
     async with loops.running(queue, metrics=metrics, taskiq=client.daybook_source):
-        await queue.until_attempted()
+        await queue.wait_until_attempted()
         await wait_until(is_removed, what="the removal of the entry from Redis")
 
     (run,) = await client.list_fires()
@@ -324,7 +324,7 @@ async def test_the_loop_works_without_redis(loops: LoopFactory) -> None:
     queue, metrics = RecordingQueue(), SchedulerMetrics()
     async with loops.running(queue, metrics=metrics, taskiq=unreachable):
         await loops.make_daily_schedule_due()
-        await queue.until_attempted()
+        await queue.wait_until_attempted()
     await unreachable.close()
 
     assert get_metric(metrics, "ticks_total", step="bridge", outcome="ok") > 0

@@ -30,7 +30,7 @@ async def test_an_outage_of_postgres_is_logged_once_and_work_resumes_after_it(
                 await wait_until(is_noticed, what="the log line about the outage")
                 run = await create_pending_run(loops.sessions)
                 await proxy.restore()
-                await queue.until_sent(run.id)
+                await queue.wait_until_sent(run.id)
         await engine.dispose()
 
     events = [line["event"] for line in logged if line.get("server") == "Postgres"]

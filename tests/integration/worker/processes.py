@@ -12,7 +12,7 @@ StartWorker = Callable[..., Service]
 """Start a process: `start_worker(*arguments, command=("daybook-worker",), **environment)`."""
 
 
-async def until_ready(worker: Service) -> str:
+async def wait_until_ready(worker: Service) -> str:
     """Wait until the worker is ready, and return the URL of its health endpoints."""
     url = await wait_for_health_url(worker)
 

@@ -27,15 +27,17 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.rabbitmq
 
 
-async def until_books(engine: AsyncEngine, *, orders: int, letters: int = 0) -> ShopState:
-    """Wait for these numbers of orders and dead letters, and return the books."""
+async def wait_for_shop_state(
+    engine: AsyncEngine, *, orders: int, dead_letters: int = 0
+) -> ShopState:
+    """Wait for these numbers of orders and dead letters, and return the shop state."""
 
-    async def find_books() -> ShopState | None:
+    async def find_state() -> ShopState | None:
         seen = await get_shop_state(engine)
         found = (seen.orders, sum(map(len, seen.dead_letters.values())))
-        return seen if found == (orders, letters) else None
+        return seen if found == (orders, dead_letters) else None
 
-    seen = await wait_until(find_books, what=f"{orders} orders and {letters} dead letters")
+    seen = await wait_until(find_state, what=f"{orders} orders and {dead_letters} dead letters")
     assert seen is not None
     return seen
 
@@ -83,7 +85,7 @@ async def test_a_message_that_cannot_be_processed_is_dead_lettered_and_blocks_no
             for body in invalid:
                 await producer.send(queue, body)
         await producer.send("order", order_message())
-        seen = await until_books(engine, orders=1, letters=len(invalid) * len(Queue))
+        seen = await wait_for_shop_state(engine, orders=1, dead_letters=len(invalid) * len(Queue))
 
     assert seen.dead_letters.keys() == {"kept"}
     assert await producer.count_intake_messages() == 0
@@ -99,7 +101,7 @@ async def test_unusual_message_properties_are_accepted(
         await producer.send(
             "order", order_message(), content_type="text/plain", priority=9, message_type="?"
         )
-        await until_books(engine, orders=1, letters=2)
+        await wait_for_shop_state(engine, orders=1, dead_letters=2)
 
 
 async def test_a_redelivered_message_has_no_second_effect(
@@ -117,7 +119,7 @@ async def test_a_redelivered_message_has_no_second_effect(
         await proxy.cut()
         await proxy.restore()
         await wait_until(lambda: is_consuming(intake), what="consuming again")
-        await until_books(engine, orders=50, letters=1)
+        await wait_for_shop_state(engine, orders=50, dead_letters=1)
         await wait_until(lambda: _is_empty(producer))
 
     assert (await get_shop_state(engine)).stock == {1: 950}
@@ -129,7 +131,7 @@ async def test_messages_are_retained_while_postgres_is_unavailable_and_then_proc
 ) -> None:
     async with Proxy(postgres_url) as proxy, running_intake(proxy.url, rabbitmq_url) as intake:
         await producer.send("order", order_message())
-        await until_books(engine, orders=1)
+        await wait_for_shop_state(engine, orders=1)
         await proxy.cut()
         await producer.send_all(("order", order_message()) for _ in range(100))
         await producer.send("order", b"nonsense")
@@ -140,7 +142,7 @@ async def test_messages_are_retained_while_postgres_is_unavailable_and_then_proc
         await wait_until(is_delivered, what="the delivery of all messages")
         assert await is_consuming(intake)
         await proxy.restore()
-        await until_books(engine, orders=101, letters=1)
+        await wait_for_shop_state(engine, orders=101, dead_letters=1)
 
     assert await producer.count_intake_messages() == 0
     async with engine.connect() as connection:
@@ -157,7 +159,7 @@ async def test_a_commit_whose_confirmation_is_lost_has_one_effect(
             # At a random point of the processing of a batch.
             await proxy.cut()
             await proxy.restore()
-        await until_books(engine, orders=200)
+        await wait_for_shop_state(engine, orders=200)
 
     assert (await get_shop_state(engine)).stock == {1: 800}
 
@@ -174,7 +176,7 @@ async def test_several_workers_share_the_queues(
             if n % 5 == 0:  # A duplicate message, and a duplicate order.
                 await producer.send("order", order_message(external_id=str(n)), message_id=str(n))
                 await producer.send("order", order_message(external_id=str(n)))
-        seen = await until_books(engine, orders=250)
+        seen = await wait_for_shop_state(engine, orders=250)
         await wait_until(lambda: _is_empty(producer))
 
     assert seen.stock == {1: 750}
@@ -191,7 +193,7 @@ async def test_the_last_units_of_a_product_are_sold_once(
     ):
         await wait_until(lambda: _has_product(engine, 2))
         await asyncio.gather(*(producer.send("order", order_message(product=2)) for _ in range(50)))
-        seen = await until_books(engine, orders=10, letters=40)
+        seen = await wait_for_shop_state(engine, orders=10, dead_letters=40)
 
     assert seen.stock[2] == 0
     assert set(seen.dead_letters["kept"]) == {("order", "out_of_stock")}
@@ -212,7 +214,7 @@ async def test_a_message_at_the_delivery_limit_becomes_a_dead_letter_in_the_tabl
 
     await wait_until(is_dead_lettered)
     async with running_intake(postgres_url, rabbitmq_url):
-        seen = await until_books(engine, orders=0, letters=1)
+        seen = await wait_for_shop_state(engine, orders=0, dead_letters=1)
 
     assert seen.dead_letters == {"kept": [("order", "delivery_limit")]}
     async with engine.connect() as connection:
@@ -234,7 +236,7 @@ async def test_suspect_messages_are_delivered_one_by_one_and_do_not_block_the_ot
     await producer.send_all(("order", order_message()) for _ in range(20))
 
     async with running_intake(postgres_url, rabbitmq_url):
-        await until_books(engine, orders=40)
+        await wait_for_shop_state(engine, orders=40)
 
     assert await producer.count_intake_messages() == 0
 
@@ -258,7 +260,7 @@ async def test_a_queue_with_other_arguments_is_reported_and_consumed_once_it_is_
             await producer.channel.queue_delete("order")
             await wait_until(lambda: is_consuming(intake), what="consuming from the new queue")
             await producer.send("order", order_message())
-            await until_books(engine, orders=1)
+            await wait_for_shop_state(engine, orders=1)
     finally:
         await producer.channel.queue_delete("order")
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.worker.processes import StartWorker, until_ready, wait_for_exit
+from tests.integration.worker.processes import StartWorker, wait_for_exit, wait_until_ready
 from tests.support.amqp import AmqpClient
 from tests.support.factories.messages import order_message
 from tests.support.oracles.shop_state import get_shop_state
@@ -44,7 +44,7 @@ async def test_a_worker_killed_between_commit_and_acknowledgement_duplicates_not
         return await producer.depth("order") == 41
 
     await wait_until(is_requeued, what="all messages to be requeued")
-    url = await until_ready(start_worker("intake"))
+    url = await wait_until_ready(start_worker("intake"))
 
     async def is_settled() -> bool:
         async with httpx.AsyncClient() as client:
@@ -62,7 +62,7 @@ async def test_both_roles_run_and_stop_together(
     start_worker: StartWorker, producer: AmqpClient, engine: AsyncEngine
 ) -> None:
     worker = start_worker()
-    url = await until_ready(worker)
+    url = await wait_until_ready(worker)
     await producer.send("order", order_message())
     await wait_until(lambda: has_orders(engine, 1))
 
@@ -82,7 +82,7 @@ async def test_a_stop_during_a_batch_finishes_the_batch_and_requeues_the_rest(
     start_worker: StartWorker, producer: AmqpClient, engine: AsyncEngine
 ) -> None:
     worker = start_worker("intake")
-    await until_ready(worker)
+    await wait_until_ready(worker)
     async with engine.begin() as connection:
         await connection.execute(text("LOCK TABLE orders IN EXCLUSIVE MODE"))
         for _ in range(30):
@@ -126,7 +126,7 @@ async def test_a_worker_without_rabbitmq_builds_reports_and_disables_the_intake(
     start_worker: StartWorker, redis_url: str
 ) -> None:
     worker = start_worker(DAYBOOK_BROKER_URL=redis_url)
-    url = await until_ready(worker)
+    url = await wait_until_ready(worker)
 
     async with httpx.AsyncClient() as client:
         checks = (await client.get(f"{url}/readyz")).json()["checks"]

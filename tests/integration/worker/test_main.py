@@ -16,7 +16,7 @@ from daybook_platform.postgres.engine import Sessions
 from daybook_platform.rabbitmq.topology import DEAD_LETTERS, RUNS
 from daybook_platform.taskiq_broker import TaskIQQueue
 from tests.integration.platform.notes import sending
-from tests.integration.worker.processes import StartWorker, until_ready, wait_for_exit
+from tests.integration.worker.processes import StartWorker, wait_for_exit, wait_until_ready
 from tests.integration.worker.runs import (
     DAY,
     blocked_builds,
@@ -54,7 +54,7 @@ async def test_a_run_is_built_and_an_idle_worker_stops_immediately(
     start_worker: StartWorker, queue: TaskIQQueue, sessions: Sessions, amqp: AmqpClient
 ) -> None:
     worker = start_worker("reports", DAYBOOK_DRAIN_SECONDS=LONG_DRAIN_SECONDS)
-    url = await until_ready(worker)
+    url = await wait_until_ready(worker)
     run_id = await queue_run(sessions)
 
     await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
@@ -78,7 +78,7 @@ async def test_a_nightly_run_is_built_while_messages_of_backfills_use_up_the_pre
     start_worker: StartWorker, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     worker = start_worker("reports", DAYBOOK_CONCURRENCY="2")
-    await until_ready(worker)
+    await wait_until_ready(worker)
     days = [DAY + timedelta(days=n) for n in range(3)]
     async with blocked_builds(engine, day=days[0]), blocked_builds(engine, day=days[1]):
         backfills = [
@@ -105,7 +105,7 @@ async def test_a_busy_worker_that_is_stopped_finishes_and_claims_no_other_run(
     amqp: AmqpClient,
 ) -> None:
     worker = start_worker("reports", DAYBOOK_CONCURRENCY="1")
-    await until_ready(worker)
+    await wait_until_ready(worker)
     async with blocked_builds(engine):
         first = await queue_run(sessions)
         await queue.send(BUILD_REPORT, BuildReport(run_id=first))
@@ -125,7 +125,7 @@ async def test_a_build_that_exceeds_the_drain_timeout_is_released(
     start_worker: StartWorker, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     worker = start_worker("reports", DAYBOOK_DRAIN_SECONDS="0.3")
-    await until_ready(worker)
+    await wait_until_ready(worker)
     run_id = await queue_run(sessions)
     async with blocked_builds(engine):
         await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
@@ -143,7 +143,7 @@ async def test_a_second_signal_interrupts_the_drain(
     start_worker: StartWorker, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     worker = start_worker("reports", DAYBOOK_DRAIN_SECONDS=LONG_DRAIN_SECONDS)
-    await until_ready(worker)
+    await wait_until_ready(worker)
     run_id = await queue_run(sessions)
     async with blocked_builds(engine):
         await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
@@ -164,7 +164,7 @@ async def test_a_message_is_not_acknowledged_before_its_report_is_committed(
     amqp: AmqpClient,
 ) -> None:
     worker = start_worker("reports")
-    await until_ready(worker)
+    await wait_until_ready(worker)
     run_id = await queue_run(sessions)
     async with blocked_builds(engine):
         await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))

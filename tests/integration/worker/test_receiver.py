@@ -1,6 +1,6 @@
 """Settlement of run messages, with our receiver and with TaskIQ's own.
 
-`taskiq worker` uses TaskIQ's own receiver unless it is given ours.
+`taskiq worker` uses TaskIQ's own receiver unless it is given Daybook's.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.rabbitmq,
-    pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["ours", "stock"]),
+    pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["daybook", "taskiq"]),
 ]
 
 INVALID_MESSAGES: dict[str, tuple[Any, str]] = {

@@ -70,9 +70,9 @@ class Reader:
 async def reading(
     client: httpx.AsyncClient, query: str = "", **headers: str
 ) -> AsyncIterator[Reader]:
-    async with client.stream("GET", f"/events{query}", headers=headers) as answer:
-        assert answer.status_code == 200
-        yield Reader(answer.aiter_lines())
+    async with client.stream("GET", f"/events{query}", headers=headers) as response:
+        assert response.status_code == 200
+        yield Reader(response.aiter_lines())
 
 
 async def test_changes_are_sent_to_every_reader(
@@ -154,8 +154,8 @@ async def test_event_streams_end_when_the_server_stops(
     requested = await request_backfill(sessions)
     async with api_process(postgres_url, tmp_path) as (service, client):
         path = f"/report/backfills/{requested.backfill.id}/events"
-        async with reading(client) as reader, client.stream("GET", path) as answer:
-            following = Reader(answer.aiter_lines())
+        async with reading(client) as reader, client.stream("GET", path) as response:
+            following = Reader(response.aiter_lines())
             await following.any_event()
             stopping = asyncio.create_task(asyncio.to_thread(service.stop))
             await reader.wait_for_end()
@@ -188,8 +188,8 @@ async def test_a_reader_above_the_limit_is_rejected(postgres_url: str, tmp_path:
             refused = await client.get("/events")
 
         async def accepts_reader() -> bool:
-            async with client.stream("GET", "/events") as answer:
-                return answer.is_success
+            async with client.stream("GET", "/events") as response:
+                return response.is_success
 
         await wait_until(accepts_reader, what="the release of the first subscription")
 

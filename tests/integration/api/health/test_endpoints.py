@@ -23,9 +23,9 @@ async def test_a_database_without_tables_is_not_ready(postgres_server_url: str) 
         temporary_database(postgres_server_url, name=f"daybook_empty_{uuid4().hex[:8]}") as url,
         serve(_app(url)) as client,
     ):
-        answer = await client.get("/readyz")
-    assert answer.status_code == 503
-    assert "daybook migrate" in answer.json()["detail"]
+        response = await client.get("/readyz")
+    assert response.status_code == 503
+    assert "daybook migrate" in response.json()["detail"]
 
 
 async def test_a_healthy_process_is_alive_and_ready(api: httpx.AsyncClient) -> None:

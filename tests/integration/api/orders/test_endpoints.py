@@ -27,9 +27,9 @@ async def shop(api: httpx.AsyncClient) -> None:
 
 
 async def test_an_order_is_placed_and_returned(api: httpx.AsyncClient) -> None:
-    answer = await api.post("/orders", json=order_body(3, external_id="shop-17"))
-    placed = answer.json()
-    assert (answer.status_code, answer.headers["location"]) == (201, "/orders/1")
+    response = await api.post("/orders", json=order_body(3, external_id="shop-17"))
+    placed = response.json()
+    assert (response.status_code, response.headers["location"]) == (201, "/orders/1")
     assert {
         name: value for name, value in placed.items() if not name.endswith(("_at", "_date"))
     } == {
@@ -49,13 +49,13 @@ async def test_an_order_is_placed_and_returned(api: httpx.AsyncClient) -> None:
 async def test_fifty_concurrent_orders_sell_the_last_ten_pieces_once(
     api: httpx.AsyncClient,
 ) -> None:
-    answers = await asyncio.gather(*(api.post("/orders", json=order_body()) for _ in range(50)))
-    statuses = [answer.status_code for answer in answers]
+    responses = await asyncio.gather(*(api.post("/orders", json=order_body()) for _ in range(50)))
+    statuses = [response.status_code for response in responses]
     assert (statuses.count(201), statuses.count(409)) == (10, 40)
-    for answer in answers:
-        if answer.status_code == 409:
-            assert answer.json()["detail"] == "1 of product 1 requested, 0 in stock"
-            assert answer.json()["errors"][0]["pointer"] == "#/items/0/quantity"
+    for response in responses:
+        if response.status_code == 409:
+            assert response.json()["detail"] == "1 of product 1 requested, 0 in stock"
+            assert response.json()["errors"][0]["pointer"] == "#/items/0/quantity"
     assert await fetch_stock(api) == 0
     assert (await api.get("/orders")).json()["total"] == 10
 
@@ -63,12 +63,12 @@ async def test_fifty_concurrent_orders_sell_the_last_ten_pieces_once(
 async def test_concurrent_orders_with_the_same_external_id_create_one_order(
     api: httpx.AsyncClient,
 ) -> None:
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(api.post("/orders", json=order_body(2, external_id="shop-17")) for _ in range(12))
     )
-    assert sorted(answer.status_code for answer in answers) == [200] * 11 + [201]
-    assert len({answer.text for answer in answers}) == 1
-    assert {answer.headers["location"] for answer in answers} == {"/orders/1"}
+    assert sorted(response.status_code for response in responses) == [200] * 11 + [201]
+    assert len({response.text for response in responses}) == 1
+    assert {response.headers["location"] for response in responses} == {"/orders/1"}
     assert await fetch_stock(api) == 8
 
     other = await api.post("/orders", json=order_body(3, external_id="shop-17"))
@@ -106,9 +106,9 @@ async def test_an_invalid_order_is_rejected_and_deducts_no_stock(
     if bad.get("items"):
         items = [{"product_id": product, "quantity": n} for product, n in bad["items"]]
         bad = {"items": items}
-    answer = await api.post("/orders", json=order_body(**bad))
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    (error,) = answer.json()["errors"]
+    response = await api.post("/orders", json=order_body(**bad))
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    (error,) = response.json()["errors"]
     assert (error["location"], error["pointer"]) == ("body", pointer)
     assert await fetch_stock(api) == 10
     assert (await api.get("/orders")).json() == {"orders": [], "total": 0}
@@ -119,8 +119,8 @@ async def test_an_order_with_too_large_a_total_is_rejected(api: httpx.AsyncClien
         api, "/products", {**PRODUCT, "price": 9999999999.99, "stock_quantity": 2}
     )
     two = [{"product_id": 2, "quantity": 2}]
-    answer = await api.post("/orders", json=order_body(items=two))
-    assert (answer.status_code, answer.json()["code"]) == (422, "total_too_large")
+    response = await api.post("/orders", json=order_body(items=two))
+    assert (response.status_code, response.json()["code"]) == (422, "total_too_large")
     one = [{"product_id": 2, "quantity": 1}]
     assert (
         '"total_price":9999999999.99,'
@@ -131,20 +131,20 @@ async def test_an_order_with_too_large_a_total_is_rejected(api: httpx.AsyncClien
 async def test_an_order_passes_through_its_statuses(api: httpx.AsyncClient) -> None:
     await create_resource(api, "/orders", order_body(3))
     for status in ("paid", "paid", "shipped", "delivered"):
-        answer = await api.put("/orders/1", json={"status": status})
-        assert (answer.status_code, answer.json()["status"]) == (200, status)
-    answer = await api.put("/orders/1", json={"status": "cancelled"})
-    assert (answer.status_code, answer.json()["code"]) == (409, "status_forbids")
-    assert answer.json()["errors"][0]["pointer"] == "#/status"
+        response = await api.put("/orders/1", json={"status": status})
+        assert (response.status_code, response.json()["status"]) == (200, status)
+    response = await api.put("/orders/1", json={"status": "cancelled"})
+    assert (response.status_code, response.json()["code"]) == (409, "status_forbids")
+    assert response.json()["errors"][0]["pointer"] == "#/status"
     assert await fetch_stock(api) == 7
 
 
 async def test_concurrent_cancellations_return_the_stock_once(api: httpx.AsyncClient) -> None:
     await create_resource(api, "/orders", order_body(3))
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(api.put("/orders/1", json={"status": "cancelled"}) for _ in range(8))
     )
-    assert {answer.status_code for answer in answers} == {200}
+    assert {response.status_code for response in responses} == {200}
     assert await fetch_stock(api) == 10
 
 
@@ -152,10 +152,10 @@ async def test_items_and_address_of_an_order_are_replaced(api: httpx.AsyncClient
     await create_resource(api, "/orders", order_body(3))
     await create_resource(api, "/users/1/addresses", ADDRESS)
     items = [{"product_id": 1, "quantity": 10}]
-    answer = await api.put("/orders/1", json={"items": items, "delivery_address_id": 2})
-    assert answer.json()["items"][0].items() >= items[0].items()
-    assert (answer.json()["total_price"], answer.json()["delivery_address_id"]) == (35.0, 2)
-    assert (await api.get("/orders/1")).json() == answer.json()
+    response = await api.put("/orders/1", json={"items": items, "delivery_address_id": 2})
+    assert response.json()["items"][0].items() >= items[0].items()
+    assert (response.json()["total_price"], response.json()["delivery_address_id"]) == (35.0, 2)
+    assert (await api.get("/orders/1")).json() == response.json()
     assert await fetch_stock(api) == 0
 
 
@@ -175,9 +175,9 @@ async def test_an_invalid_change_is_rejected(
     api: httpx.AsyncClient, bad: dict[str, Any], pointer: str
 ) -> None:
     placed = await create_resource(api, "/orders", order_body(3))
-    answer = await api.put("/orders/1", json=bad)
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == pointer
+    response = await api.put("/orders/1", json=bad)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == pointer
     assert (await api.get("/orders/1")).json() == placed
     assert (await api.put("/orders/1", json={})).json() == placed
 
@@ -196,9 +196,9 @@ async def test_a_reported_order_is_cancelled_and_not_deleted(
     on = datetime.fromisoformat(placed["created_at"]).astimezone(UTC).date()
     day = business_day(on, timezone="UTC")
     await build_report(engine, day)
-    answer = await api.delete("/orders/1")
-    assert (answer.status_code, answer.json()["code"]) == (409, "order_reported")
-    assert answer.json()["detail"].endswith(f"the report of {on}; cancel it instead.")
+    response = await api.delete("/orders/1")
+    assert (response.status_code, response.json()["code"]) == (409, "order_reported")
+    assert response.json()["detail"].endswith(f"the report of {on}; cancel it instead.")
     assert (await api.put("/orders/1", json={"status": "cancelled"})).status_code == 200
     assert await get_quantity_by_order(engine, on) == {1: 3}
 

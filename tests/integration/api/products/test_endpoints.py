@@ -12,13 +12,13 @@ JSON = {"Content-Type": "application/json"}
 async def test_a_number_that_json_does_not_define_is_rejected(
     api: httpx.AsyncClient, number: str
 ) -> None:
-    answer = await api.post(
+    response = await api.post(
         "/products",
         content=f'{{"name": "tea", "price": {number}, "stock_quantity": 1}}',
         headers=JSON,
     )
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == "#/price"
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "#/price"
 
 
 @pytest.mark.parametrize("price", ["0.01", "9.90", "19.99", "1234567.89", "9999999999.99"])
@@ -65,8 +65,8 @@ async def test_products_are_filtered(api: httpx.AsyncClient, query: str, names: 
 async def test_an_invalid_filter_is_rejected(
     api: httpx.AsyncClient, query: str, pointer: str, hint: str
 ) -> None:
-    answer = await api.get(f"/products?{query}")
-    assert answer.status_code == 422
-    (error,) = answer.json()["errors"]
+    response = await api.get(f"/products?{query}")
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
     assert (error["location"], error["pointer"]) == ("query", pointer)
     assert hint in error["detail"]

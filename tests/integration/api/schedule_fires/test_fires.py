@@ -42,9 +42,9 @@ async def test_an_empty_list_of_fires_explains_why(
     path = f"/schedules/{schedule.id}/fires"
 
     async def note(day: str) -> str:
-        answer = await api.get(path, params={"from": day, "to": day})
-        assert answer.json()["fires"] == []
-        return str(answer.json()["note"])
+        response = await api.get(path, params={"from": day, "to": day})
+        assert response.json()["fires"] == []
+        return str(response.json()["note"])
 
     assert "No fire of '0 9 * * MON-FRI' in UTC was due in the range" in await note("2026-03-07")
     assert "was last defined at 2026-03-01" in await note("2026-02-27")

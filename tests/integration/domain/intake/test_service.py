@@ -81,12 +81,19 @@ async def test_a_dead_letter_has_the_body_the_headers_and_a_reason(
     await consume(parse_delivery("product", body, message_id="m\0", headers=headers))
 
     async with engine.connect() as connection:
-        (letter,) = (await connection.execute(text("SELECT * FROM dead_letters"))).all()
-    assert (letter.queue, letter.body, letter.message_id) == ("product", body, "m\ufffd")
-    assert letter.headers == {"n\ufffdte": "/w==", "when": [1, None, "nan", {"deep": "\ufffd"}]}
-    assert letter.reason
-    assert letter.attempts == 1
-    assert letter.first_failed_at == letter.last_failed_at
+        (dead_letter,) = (await connection.execute(text("SELECT * FROM dead_letters"))).all()
+    assert (dead_letter.queue, dead_letter.body, dead_letter.message_id) == (
+        "product",
+        body,
+        "m\ufffd",
+    )
+    assert dead_letter.headers == {
+        "n\ufffdte": "/w==",
+        "when": [1, None, "nan", {"deep": "\ufffd"}],
+    }
+    assert dead_letter.reason
+    assert dead_letter.attempts == 1
+    assert dead_letter.first_failed_at == dead_letter.last_failed_at
 
 
 async def test_an_order_with_an_external_id_is_placed_once(
@@ -248,10 +255,10 @@ async def test_a_message_dead_lettered_by_rabbitmq_is_stored_once(
     consume: ConsumeBatch, engine: AsyncEngine
 ) -> None:
     death = {"queue": "order", "reason": "delivery_limit", "count": 1, "time": None}
-    letter = parse_delivery(DEAD_LETTER_QUEUE, order_message(), headers={"x-death": [death]})
+    dead_letter = parse_delivery(DEAD_LETTER_QUEUE, order_message(), headers={"x-death": [death]})
 
-    assert await consume(letter) == [KEPT]
-    assert await consume(letter) == [DUPLICATE]
+    assert await consume(dead_letter) == [KEPT]
+    assert await consume(dead_letter) == [DUPLICATE]
     assert (await get_shop_state(engine)).dead_letters == {"kept": [("order", "delivery_limit")]}
 
 

@@ -53,7 +53,7 @@ async def test_messages_sent_before_any_worker_started_are_handled_and_leave_the
         await wait_until(lambda: is_empty(redis), what="deletion of all entries")
 
 
-@pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["ours", "stock"])
+@pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["daybook", "taskiq"])
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
