@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.platform.rabbitmq.rabbit import Rabbit
+from tests.support.amqp import AmqpClient
 
 
 @pytest.fixture
 async def no_runs(engine: AsyncEngine) -> None:
-    """Begin without schedules, runs and days; deleting a few rows is faster than TRUNCATE."""
+    """Delete schedules, runs and days; deleting a few rows is faster than TRUNCATE."""
     async with engine.begin() as connection:
         for table in (
             "report_runs",
@@ -25,8 +25,8 @@ async def no_runs(engine: AsyncEngine) -> None:
 
 
 @pytest.fixture
-async def rabbit(rabbitmq_url: str) -> AsyncIterator[Rabbit]:
-    """Return a RabbitMQ client, with empty queues of run messages."""
-    async with Rabbit.connected(rabbitmq_url) as rabbit:
-        await rabbit.purge()
-        yield rabbit
+async def amqp(rabbitmq_url: str) -> AsyncIterator[AmqpClient]:
+    """Return an AMQP client, with empty queues of run messages."""
+    async with AmqpClient.connected(rabbitmq_url) as amqp:
+        await amqp.purge_run_queues()
+        yield amqp
