@@ -103,7 +103,7 @@ async def build_day(
     write = _write_difference if inspection.has_rows else _write_all
     rows = await write(connection, parameters=make_write_parameters(day, inspection=inspection))
     manifest = await _upsert_day(
-        connection, day=day, rows=rows, data_through=inspection.data_through, run_id=run_id
+        connection, day=day, rows=rows, inspection=inspection, run_id=run_id
     )
     await _finish_run(connection, rows=rows, revision=manifest.revision, run_id=run_id, fence=fence)
     return BuildResult(
@@ -230,7 +230,7 @@ async def _upsert_day(
     *,
     day: BusinessDay,
     rows: _WrittenRows,
-    data_through: datetime,
+    inspection: Row[Any],
     run_id: UUID,
 ) -> Row[Any]:
     return await _fetch_one(
@@ -240,8 +240,9 @@ async def _upsert_day(
         orders_count=rows.orders_count,
         products_count=rows.products_count,
         digest=rows.digest,
-        data_through=data_through,
-        has_ended=day.has_ended(now=data_through),
+        data_through=inspection.data_through,
+        has_ended=day.has_ended(now=inspection.data_through),
+        stale_since=inspection.stale_since,
         has_changes=rows.added + rows.changed + rows.removed > 0,
         run_id=run_id,
     )

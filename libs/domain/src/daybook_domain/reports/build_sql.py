@@ -50,6 +50,7 @@ INSPECT = text(
     f"""
     SELECT day.*, clock_timestamp() AS data_through,
         EXISTS (SELECT FROM reports WHERE report_at = :report_date) AS has_rows,
+        (SELECT stale_since FROM report_days WHERE report_date = :report_date) AS stale_since,
         EXISTS (
             SELECT FROM report_runs WHERE id = :run_id AND fence = :fence AND state = 'running'
         ) AS is_claimed
@@ -155,6 +156,10 @@ WRITE_DIFFERENCE = text(
     """
 )
 
+# A change of an order sets `stale_since` under the shared lock of the date, so the build has seen
+# each mark that it finds. It clears only the mark that it read before the orders: one that was set
+# later, by a writer that did not take the lock, stays. Instants are compared for equality only,
+# since the clock may have been set back.
 UPSERT_DAY = text(
     """
     INSERT INTO report_days AS stored
@@ -171,6 +176,7 @@ UPSERT_DAY = text(
         data_through = greatest(stored.data_through, excluded.data_through),
         built_at = CASE WHEN :has_changes THEN excluded.built_at ELSE stored.built_at END,
         sealed_at = coalesce(stored.sealed_at, excluded.sealed_at),
+        stale_since = nullif(stored.stale_since, CAST(:stale_since AS timestamptz)),
         last_run_id = CASE WHEN :has_changes THEN excluded.last_run_id ELSE stored.last_run_id END
     RETURNING revision, data_through, sealed_at IS NOT NULL AS sealed
     """

@@ -92,12 +92,17 @@ async def retry(session: AsyncSession, run_id: UUID, *, now: datetime) -> Report
             f"Run {run.id} is {run.state}; only a failed, cancelled, skipped or missed run can be"
             " retried. POST /report/runs rebuilds a day."
         )
+    await restart(session, run, now=now)
+    await notify_schedulers(session)
+    return run
+
+
+async def restart(session: AsyncSession, run: ReportRun, *, now: datetime) -> None:
+    """Return a locked run that ended without a report to pending, with all its attempts."""
     run.cause = run.reason = run.joined_run_id = None
     run.finished_at = run.error_code = run.error_detail = None
     run.attempt = 0
     await return_to_pending(session, run, now=now, available_at=now)
-    await notify_schedulers(session)
-    return run
 
 
 async def return_to_pending(
