@@ -107,6 +107,7 @@ class SchedulerSteps:
                 session,
                 now=now,
                 limit=_REAP_BATCH_SIZE,
+                outage_limit=self._config.outage_limit,
                 on_reaped=partial(pause_after_failure, session, now=now),
             )
             within, self._joined_fires_window = self._joined_fires_window, _JOINED_FIRES_WINDOW

@@ -14,12 +14,19 @@ from daybook_platform.settings import (
     DurationSeconds,
     HealthSettings,
     LogSettings,
+    OutageSettings,
     seconds_between,
 )
 
 
 class WorkerSettings(
-    DatabaseSettings, BrokerSettings, CacheSettings, CalendarSettings, LogSettings, HealthSettings
+    DatabaseSettings,
+    BrokerSettings,
+    CacheSettings,
+    CalendarSettings,
+    OutageSettings,
+    LogSettings,
+    HealthSettings,
 ):
     """The settings of the worker, read from `DAYBOOK_*` environment variables."""
 
