@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.runs import leases, retries
+from daybook_domain.runs import leases, queries, retries
 from daybook_domain.runs.errors import RunNotEnded
 from daybook_domain.runs.models import ReportRun, RunState
 from daybook_platform.postgres.engine import Sessions
@@ -196,7 +196,7 @@ async def test_the_run_of_a_failure_is_locked_until_it_is_recorded(
 ) -> None:
     run = await running(sessions)
     async with sessions.begin() as session:
-        await retries.queries.find_claimed_run_for_update(session, run.id, fence=run.fence)
+        await queries.find_claimed_run_for_update(session, run.id, fence=run.fence)
         failing = asyncio.create_task(fail(sessions, run))
         await somebody_waits(engine)
         # Meanwhile the reaper skips the run, which it would otherwise end a second time.

@@ -68,8 +68,8 @@ async def reap(
     """Reap up to `limit` runs whose lease has expired, and return them.
 
     A queued run is dispatched again; a running one has used up an attempt, unless its lease
-    expired more than `REAPER_ABSENCE` ago, which means an outage (see `retries`). Locked rows, such as
-    that of a build about to commit, are skipped. The lease of a run that cannot be reaped now is
+    expired more than `REAPER_ABSENCE` ago, which means an outage (see `retries`). Locked rows, such
+    as that of a build about to commit, are skipped. The lease of a run that cannot be reaped now is
     extended by `REAP_RETRY_DELAY`, so that it does not block the runs behind it. `on_reaped` is
     called in the savepoint of each run: its writes are committed with the reaped run or not at all.
     """

@@ -46,7 +46,8 @@ async def record_failure(
     """Record a failed attempt: pending again after a backoff, or failed without attempts left.
 
     An attempt that ended because the database was unavailable (`is_outage`) is not counted, for
-    `outage_limit` since the first such attempt; later ones are. None when `fence` is not the current one of the run.
+    `outage_limit` since the first such attempt; later ones are. None when `fence` is not the
+    current one of the run.
     """
     run = await queries.find_claimed_run_for_update(session, run_id, fence=fence)
     if run is None:
