@@ -51,6 +51,9 @@ INSPECT = text(
     SELECT day.*, clock_timestamp() AS data_through,
         EXISTS (SELECT FROM reports WHERE report_at = :report_date) AS has_rows,
         (SELECT stale_since FROM report_days WHERE report_date = :report_date) AS stale_since,
+        coalesce(
+            (SELECT orders_count FROM report_days WHERE report_date = :report_date), 0
+        ) AS reported,
         EXISTS (
             SELECT FROM report_runs WHERE id = :run_id AND fence = :fence AND state = 'running'
         ) AS is_claimed
@@ -102,6 +105,23 @@ TOTALS = text(
     SELECT count(*) AS orders_count, coalesce(sum(count_product), 0) AS products_count,
         sum(hashint8extended(count_product, order_id)) AS hashes
     FROM reports WHERE report_at = :report_date
+    """
+)
+
+# Sent before WRITE_DIFFERENCE when many rows are missing: it streams them, while arrays of them take
+# memory in the server. The comparison that follows has a later snapshot, and corrects whatever was
+# committed in between. See docs/adr/0018-large-differences.md.
+INSERT_MISSING = text(
+    f"""
+    INSERT INTO reports (report_at, order_id, count_product, created_at)
+    SELECT CAST(:report_date AS date), computed.order_id, computed.count_product,
+        CAST(:data_through AS timestamptz)
+    FROM ({DAY_ROWS}) AS computed
+    LEFT JOIN (
+        SELECT order_id FROM reports WHERE report_at = :report_date ORDER BY order_id OFFSET 0
+    ) AS stored ON stored.order_id = computed.order_id
+    WHERE stored.order_id IS NULL
+    ORDER BY computed.order_id
     """
 )
 
