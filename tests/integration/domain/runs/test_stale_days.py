@@ -112,6 +112,28 @@ async def test_a_day_whose_change_joined_a_run_that_was_cancelled_is_rebuilt(
     assert list((await reconcile(sessions)).requested) == [DAY.date]
 
 
+@pytest.mark.parametrize("offset", [-1, 0, 1])
+async def test_a_report_of_the_date_before_or_after_in_utc_is_rebuilt_as_well(
+    engine: AsyncEngine, sessions: Sessions, order_id: int, offset: int
+) -> None:
+    """The local date of an order differs from that in UTC by up to one day."""
+    local_day = DAY.date + timedelta(days=offset)
+    async with engine.begin() as connection:
+        for statement in (
+            "UPDATE reports SET report_at = :day",
+            "UPDATE report_days SET report_date = :day",
+        ):
+            await connection.execute(text(statement), {"day": local_day})
+
+    await change_items(sessions, order_id)
+
+    waiting = [run for run in await everything(sessions) if run.state is RunState.PENDING]
+    day = await kept_day(engine, local_day)
+    assert day is not None
+    assert [run.report_date for run in waiting] == [local_day]
+    assert day.stale_since is not None
+
+
 async def test_a_change_that_is_rolled_back_marks_nothing(
     engine: AsyncEngine, sessions: Sessions, order_id: int
 ) -> None:

@@ -108,9 +108,9 @@ TOTALS = text(
     """
 )
 
-# Sent before WRITE_DIFFERENCE when many rows are missing: it streams them, while arrays of them take
-# memory in the server. The comparison that follows has a later snapshot, and corrects whatever was
-# committed in between. See docs/adr/0018-large-differences.md.
+# Sent before WRITE_DIFFERENCE when many rows are missing: it streams them, while arrays of them
+# take memory in the server. The comparison that follows has a later snapshot, and corrects whatever
+# was committed in between. See docs/adr/0018-large-differences.md.
 INSERT_MISSING = text(
     f"""
     INSERT INTO reports (report_at, order_id, count_product, created_at)
