@@ -14,7 +14,7 @@ from daybook_domain.reports.business_day import business_day
 from daybook_domain.runs.models import RunState
 from tests.e2e.stack import Stack
 from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -44,7 +44,7 @@ async def wait_until_blocked(stack: Stack) -> None:
         async with stack.sessions() as session:
             return bool((await session.execute(statement)).scalar_one())
 
-    await until(blocked, what="a blocked build")
+    await wait_until(blocked, what="a blocked build")
 
 
 async def prepare_day(stack: Stack) -> None:
@@ -107,10 +107,10 @@ async def test_a_worker_paused_past_its_lease_cannot_commit(stack: Stack) -> Non
 
     async def refused() -> bool:
         return f"Run {run_id} lost its lease during the build; nothing was written." in (
-            paused.said()
+            paused.read_log()
         )
 
-    await until(refused, what="the refusal of the commit")
+    await wait_until(refused, what="the refusal of the commit")
     run = await stack.wait_for_state(run_id, RunState.SUCCEEDED)
     assert (run.attempt, run.fence) == (2, claimed.fence)
     assert run.worker == claimed.worker
@@ -119,7 +119,7 @@ async def test_a_worker_paused_past_its_lease_cannot_commit(stack: Stack) -> Non
     assert (day.revision, day.last_run_id) == (1, run_id)
     assert await stack.read_report(DAY) == await stack.compute_expected_report(DAY)
     assert await asyncio.to_thread(paused.stop) == 0
-    assert "report built" not in paused.said()
+    assert "report built" not in paused.read_log()
 
 
 async def test_a_worker_stopped_during_a_build_releases_its_run_to_another(stack: Stack) -> None:

@@ -22,7 +22,7 @@ from tests.integration.worker.runs import (
     requeue_run,
 )
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -125,8 +125,8 @@ async def test_a_failure_is_recorded_when_the_database_returns_before_the_lease_
         ):
             with structlog.testing.capture_logs() as lines:
                 await proxy.cut()
-                await until(lambda: _has_failed(lines), what="the failure of the build")
-                await proxy.mend()
+                await wait_until(lambda: _has_failed(lines), what="the failure of the build")
+                await proxy.restore()
                 await build
         await proxied.dispose()
 

@@ -17,9 +17,9 @@ from daybook_domain.schedules.audit import find_problems
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.domain.runs.fires import add_schedule
 from tests.integration.domain.runs.operations import SHORT_LOCK_TIMEOUT
-from tests.support import runs
-from tests.support.backfills import NOW, advance, ask, march
-from tests.support.locks import somebody_waits
+from tests.support.factories.backfills import NOW, advance_backfills, march, request_backfill
+from tests.support.factories.runs import get_run, list_all_runs, request_run
+from tests.support.postgres import wait_for_blocked_transaction
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -71,19 +71,19 @@ async def restart(sessions: Sessions) -> Sequence[ReportRun]:
 
 
 async def find_fire(sessions: Sessions) -> ReportRun:
-    (fire,) = [run for run in await runs.everything(sessions) if run.schedule_id is not None]
+    (fire,) = [run for run in await list_all_runs(sessions) if run.schedule_id is not None]
     return fire
 
 
 async def lose_fire(engine: AsyncEngine, sessions: Sessions, *, by_user: bool = False) -> None:
     """Let a fire join the run of a backfill while that is being cancelled."""
     schedule_id = await add_schedule(sessions)
-    requested = await ask(sessions, DAY, DAY)
-    await advance(sessions)
-    (run,) = await runs.everything(sessions)
+    requested = await request_backfill(sessions, DAY, DAY)
+    await advance_backfills(sessions)
+    (run,) = await list_all_runs(sessions)
     async with blocked_joins(engine):
         firing = asyncio.create_task(record_fire(sessions, schedule_id))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
         async with sessions.begin() as session:
             if by_user:
                 await cancellation.cancel(session, run.id, now=NOW)
@@ -92,7 +92,7 @@ async def lose_fire(engine: AsyncEngine, sessions: Sessions, *, by_user: bool = 
     await firing
     fire = await find_fire(sessions)
     assert (fire.state, fire.joined_run_id) == (RunState.SKIPPED, run.id)
-    assert (await runs.find(sessions, run.id)).state is RunState.CANCELLED
+    assert (await get_run(sessions, run.id)).state is RunState.CANCELLED
 
 
 async def test_a_fire_that_joins_a_run_while_its_backfill_is_cancelled_gets_its_own_run(
@@ -114,7 +114,7 @@ async def test_such_a_fire_joins_another_run_that_waits_for_its_date(
 ) -> None:
     await lose_fire(engine, sessions)
     async with sessions.begin() as session:
-        other = await runs.request(session, day=DAY, now=NOW)
+        other = await request_run(session, day=DAY, now=NOW)
 
     await restart(sessions)
 
@@ -127,7 +127,7 @@ async def test_a_fire_that_cannot_be_restarted_now_is_restarted_later(
 ) -> None:
     await lose_fire(engine, sessions)
     async with sessions() as locking_session:
-        await runs.request(locking_session, day=DAY, now=NOW)
+        await request_run(locking_session, day=DAY, now=NOW)
         assert await restart(sessions) == []
         assert (await find_fire(sessions)).state is RunState.SKIPPED
         await locking_session.rollback()
@@ -140,7 +140,7 @@ async def test_cancelling_another_run_does_not_cancel_such_a_fire(
 ) -> None:
     await lose_fire(engine, sessions)
     async with sessions.begin() as session:
-        other = await runs.request(session, day=date(2026, 2, 1), now=NOW)
+        other = await request_run(session, day=date(2026, 2, 1), now=NOW)
         await cancellation.cancel(session, other.run.id, now=NOW)
 
     await restart(sessions)
@@ -160,14 +160,14 @@ async def test_a_fire_that_joins_a_run_while_a_user_cancels_it_is_cancelled(
 async def test_a_run_that_a_fire_has_joined_survives_the_cancellation_of_its_backfill(
     sessions: Sessions,
 ) -> None:
-    requested = await ask(sessions, DAY, DAY)
-    await advance(sessions)
+    requested = await request_backfill(sessions, DAY, DAY)
+    await advance_backfills(sessions)
     await record_fire(sessions, await add_schedule(sessions))
 
     async with sessions.begin() as session:
         await service.cancel(session, requested.backfill.id, now=NOW)
 
-    (run,) = [run for run in await runs.everything(sessions) if run.trigger is RunTrigger.BACKFILL]
+    (run,) = [run for run in await list_all_runs(sessions) if run.trigger is RunTrigger.BACKFILL]
     assert run.state is RunState.PENDING
 
 

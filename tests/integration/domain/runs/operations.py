@@ -8,7 +8,7 @@ from daybook_domain.runs import claims, leases, retries
 from daybook_domain.runs.dispatch_queue import DispatchItem
 from daybook_domain.runs.models import ReportRun
 from daybook_platform.postgres.engine import Sessions
-from tests.support.runs import LEASE, NOW, claim_due
+from tests.support.factories.runs import LEASE, NOW, claim_due_runs
 
 SECOND = timedelta(seconds=1)
 AFTER_LEASE = NOW + LEASE + SECOND
@@ -68,7 +68,7 @@ async def attempt(
 ) -> ReportRun:
     """Dispatch and claim a pending run, and record that its attempt failed."""
     async with sessions.begin() as session:
-        await claim_due(session, now=now, lease=LEASE, limit=1)
+        await claim_due_runs(session, now=now, lease=LEASE, limit=1)
     async with sessions.begin() as session:
         claimed = await claims.claim_next(session, run.id, worker="w1", now=now, lease=LEASE)
     assert claimed is not None

@@ -17,17 +17,15 @@ from daybook_domain.runs.models import RunState, RunTrigger
 from daybook_domain.schedules.audit import find_problems
 from daybook_domain.schedules.lateness import LateDay, list_late_days
 from daybook_platform.postgres.engine import Sessions
-from tests.support.locks import somebody_waits
-from tests.support.runs import everything
-from tests.support.shop import (
-    add_order,
-    build,
-    delete_order,
-    kept_day,
-    open_shop,
-    start_run,
-    sums,
+from tests.support.factories.reports import (
+    build_report,
+    create_running_run,
+    find_report_day,
+    get_quantity_by_order,
 )
+from tests.support.factories.runs import list_all_runs
+from tests.support.factories.shop import create_order, delete_order, reset_shop
+from tests.support.postgres import wait_for_blocked_transaction
 
 DAY = business_day(date(2026, 3, 1), timezone="UTC")
 NOON = DAY.starts_at + timedelta(hours=12)
@@ -38,11 +36,11 @@ LONG_AFTER = datetime(2100, 1, 1, tzinfo=UTC)
 @pytest.fixture
 async def order_id(engine: AsyncEngine) -> int:
     """Return a pending order of one product, which the report of `DAY` contains."""
-    await open_shop(engine)
+    await reset_shop(engine)
     async with engine.begin() as connection:
-        added = await add_order(connection, created_at=NOON)
+        added = await create_order(connection, created_at=NOON)
         await connection.execute(text("UPDATE orders SET status = 'pending'"))
-    await build(engine, DAY)
+    await build_report(engine, DAY)
     return added
 
 
@@ -77,7 +75,7 @@ async def end_run(engine: AsyncEngine, state: str) -> None:
 
 
 async def stale_since(engine: AsyncEngine) -> datetime | None:
-    day = await kept_day(engine, DAY.date)
+    day = await find_report_day(engine, DAY.date)
     assert day is not None
     return day.stale_since
 
@@ -91,10 +89,10 @@ async def test_a_day_whose_rebuild_failed_is_rebuilt_at_any_age(
     result = await reconcile(sessions)
 
     assert list(result.requested) == [DAY.date]
-    (run,) = [run for run in await everything(sessions) if run.state is RunState.PENDING]
+    (run,) = [run for run in await list_all_runs(sessions) if run.state is RunState.PENDING]
     assert (run.report_date, run.trigger) == (DAY.date, RunTrigger.RECONCILE)
-    await build(engine, DAY)
-    assert await sums(engine, DAY.date) == {order_id: 5}
+    await build_report(engine, DAY)
+    assert await get_quantity_by_order(engine, DAY.date) == {order_id: 5}
     assert await stale_since(engine) is None
 
 
@@ -127,8 +125,8 @@ async def test_a_report_of_the_date_before_or_after_in_utc_is_rebuilt_as_well(
 
     await change_items(sessions, order_id)
 
-    waiting = [run for run in await everything(sessions) if run.state is RunState.PENDING]
-    day = await kept_day(engine, local_day)
+    waiting = [run for run in await list_all_runs(sessions) if run.state is RunState.PENDING]
+    day = await find_report_day(engine, local_day)
     assert day is not None
     assert [run.report_date for run in waiting] == [local_day]
     assert day.stale_since is not None
@@ -167,15 +165,15 @@ async def test_the_deletion_of_a_counted_order_marks_its_day(
 async def test_a_change_during_a_build_is_marked_after_it(
     engine: AsyncEngine, sessions: Sessions, order_id: int
 ) -> None:
-    run_id = await start_run(engine, DAY.date)
+    run_id = await create_running_run(engine, DAY.date)
     async with engine.begin() as connection:
         await build_day(connection, day=DAY, run_id=run_id, fence=1)
         changing = asyncio.create_task(change_items(sessions, order_id))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
     await changing
 
     assert await stale_since(engine) is not None
-    assert await sums(engine, DAY.date) == {order_id: 1}
+    assert await get_quantity_by_order(engine, DAY.date) == {order_id: 1}
 
 
 async def test_a_build_that_waits_for_a_change_sees_it_and_clears_its_mark(
@@ -183,12 +181,12 @@ async def test_a_build_that_waits_for_a_change_sees_it_and_clears_its_mark(
 ) -> None:
     async with sessions.begin() as session:
         await orders.change(session, order_id, changes={"items": (NewItem(1, 5),)})
-        building = asyncio.create_task(build(engine, DAY))
-        await somebody_waits(engine)
+        building = asyncio.create_task(build_report(engine, DAY))
+        await wait_for_blocked_transaction(engine)
     await building
 
     assert await stale_since(engine) is None
-    assert await sums(engine, DAY.date) == {order_id: 5}
+    assert await get_quantity_by_order(engine, DAY.date) == {order_id: 5}
 
 
 @pytest.mark.parametrize("moved", [timedelta(0), timedelta(days=-1)])
@@ -196,7 +194,7 @@ async def test_a_mark_that_was_set_during_a_build_without_the_lock_of_its_date_s
     engine: AsyncEngine, order_id: int, moved: timedelta
 ) -> None:
     late = await _add_late_order(engine)
-    run_id = await start_run(engine, DAY.date)
+    run_id = await create_running_run(engine, DAY.date)
     async with engine.connect() as blocker:
         # The build has read the manifest, and blocks at the row of the late order.
         await blocker.execute(
@@ -205,7 +203,7 @@ async def test_a_mark_that_was_set_during_a_build_without_the_lock_of_its_date_s
         )
         async with engine.begin() as connection:
             building = asyncio.create_task(build_day(connection, day=DAY, run_id=run_id, fence=1))
-            await somebody_waits(engine)
+            await wait_for_blocked_transaction(engine)
             async with engine.begin() as other:
                 await other.execute(
                     text("UPDATE report_days SET stale_since = clock_timestamp() + :moved"),
@@ -225,7 +223,7 @@ async def test_a_build_clears_a_mark_that_it_has_seen_although_the_clock_was_set
             text("UPDATE report_days SET stale_since = clock_timestamp() + interval '1 day'")
         )
 
-    await build(engine, DAY)
+    await build_report(engine, DAY)
 
     assert await stale_since(engine) is None
 
@@ -345,4 +343,4 @@ async def test_a_stale_day_is_late_after_the_tolerance_whatever_its_age(
 
 async def _add_late_order(engine: AsyncEngine) -> int:
     async with engine.begin() as connection:
-        return await add_order(connection, created_at=NOON + timedelta(hours=1))
+        return await create_order(connection, created_at=NOON + timedelta(hours=1))

@@ -1,7 +1,7 @@
-"""What has happened to the runs of a database, step by step, whoever did it?
+"""A history of all changes to the runs of a database, recorded by triggers.
 
-A trigger writes down each change of a run, and another each move of the clock, in the transaction
-that makes it: what was rolled back never was.
+One trigger records each change of a run, another each change of the movable clock. Both write in
+the transaction that makes the change, so the history contains only committed changes.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ SCHEMA = (
     """,
     """
     CREATE FUNCTION history.of_clock() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        -- Until the move is committed, somebody may still read the clock as it was.
+        -- Other transactions read the old clock until this change is committed.
         INSERT INTO history.steps (clock) VALUES (clock_timestamp() + interval '1 second');
         RETURN NEW; END $$
     """,
@@ -38,14 +38,14 @@ SCHEMA = (
     """,
     """
     CREATE TRIGGER history BEFORE UPDATE
-        ON warp.setting FOR EACH ROW EXECUTE FUNCTION history.of_clock()
+        ON test_clock.setting FOR EACH ROW EXECUTE FUNCTION history.of_clock()
     """,
 )
 
 
 @dataclass(frozen=True)
-class Step:
-    """How a run was after a change."""
+class RunStep:
+    """The state of a run after a change."""
 
     run_id: UUID
     state: str
@@ -54,27 +54,27 @@ class Step:
     lease_until: datetime | None
     clock: datetime
     latest: datetime
-    """The furthest to which the clock had come by then, however often it was put back."""
+    """The latest value of the clock up to this step; the clock may have been put back."""
 
 
 @dataclass(frozen=True)
-class History:
-    """All steps in order; those of one run are in the order in which they were committed."""
+class RunHistory:
+    """All steps in order; those of one run are in commit order."""
 
-    steps: Sequence[Step]
+    steps: Sequence[RunStep]
     latest: datetime
-    """The furthest to which the clock has ever come."""
+    """The latest value that the clock ever had."""
 
 
-async def keep(sessions: Sessions) -> None:
-    """Write down from now on; the clock of the database is a movable one."""
+async def record_run_history(sessions: Sessions) -> None:
+    """Start to record; the database must have a movable clock."""
     async with sessions.begin() as session:
         for statement in SCHEMA:
             await session.execute(text(statement))
 
 
-async def read(sessions: Sessions) -> History:
-    """Return what has been written down."""
+async def read_run_history(sessions: Sessions) -> RunHistory:
+    """Return the recorded history."""
     statement = text(
         "SELECT run_id, state, attempt, fence, lease_until, clock,"
         " max(clock) OVER (ORDER BY number)"
@@ -82,4 +82,4 @@ async def read(sessions: Sessions) -> History:
     )
     async with sessions() as session:
         rows = (await session.execute(statement)).all()
-    return History([Step(*row) for row in rows if row.run_id is not None], rows[-1][-1])
+    return RunHistory([RunStep(*row) for row in rows if row.run_id is not None], rows[-1][-1])

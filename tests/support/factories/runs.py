@@ -1,4 +1,4 @@
-"""How does a test bring a run into the state that it is about?"""
+"""Factories of runs, one for each state."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -17,24 +17,24 @@ from daybook_platform.postgres.engine import Sessions
 
 DAY = date(2026, 3, 1)
 NOW = datetime(2026, 3, 2, 0, 5, tzinfo=UTC)
-"""Soon after the end of `DAY`."""
+"""Five minutes after the end of `DAY`."""
 
 LEASE = timedelta(seconds=30)
 
 
-async def request(
+async def request_run(
     session: AsyncSession,
     *,
     day: date = DAY,
     now: datetime = NOW,
     trigger: RunTrigger = RunTrigger.MANUAL,
 ) -> requests.RequestedRun:
-    """Ask for the report of a day in UTC."""
-    found = business_day(day, timezone="UTC")
-    return await requests.request(session, day=found, trigger=trigger, now=now)
+    """Request the report of a day in UTC."""
+    requested_day = business_day(day, timezone="UTC")
+    return await requests.request(session, day=requested_day, trigger=trigger, now=now)
 
 
-async def claim_due(
+async def claim_due_runs(
     session: AsyncSession, *, now: datetime = NOW, lease: timedelta = LEASE, limit: int
 ) -> Sequence[DispatchItem]:
     """Claim due runs for dispatch, as a scheduler does."""
@@ -43,25 +43,25 @@ async def claim_due(
     )
 
 
-async def pending(sessions: Sessions, *, day: date = DAY) -> ReportRun:
-    """Return a run that waits to be sent."""
+async def create_pending_run(sessions: Sessions, *, day: date = DAY) -> ReportRun:
+    """Return a pending run."""
     async with sessions.begin() as session:
-        return (await request(session, day=day)).run
+        return (await request_run(session, day=day)).run
 
 
-async def queued(sessions: Sessions, *, day: date = DAY, now: datetime = NOW) -> DispatchItem:
-    """Return a run that has been taken to be sent."""
-    await pending(sessions, day=day)
+async def queue_run(sessions: Sessions, *, day: date = DAY, now: datetime = NOW) -> DispatchItem:
+    """Return a new run that is claimed for dispatch."""
+    await create_pending_run(sessions, day=day)
     async with sessions.begin() as session:
-        (run,) = await claim_due(session, now=now, lease=LEASE, limit=1)
+        (run,) = await claim_due_runs(session, now=now, lease=LEASE, limit=1)
     return run
 
 
-async def running(
+async def claim_run(
     sessions: Sessions, *, day: date = DAY, now: datetime = NOW, attempt: int = 1
 ) -> ReportRun:
-    """Return a run that a worker has claimed, for the `attempt`th time."""
-    run = await queued(sessions, day=day, now=now)
+    """Return a new run that worker `w1` has claimed for attempt number `attempt`."""
+    run = await queue_run(sessions, day=day, now=now)
     async with sessions.begin() as session:
         await session.execute(
             update(ReportRun).where(col(ReportRun.id) == run.id).values(attempt=attempt - 1)
@@ -71,14 +71,14 @@ async def running(
     return claimed
 
 
-async def find(sessions: Sessions, run_id: UUID) -> ReportRun:
-    """Return a run as it is now."""
+async def get_run(sessions: Sessions, run_id: UUID) -> ReportRun:
+    """Return the current state of a run."""
     async with sessions() as session:
         return await queries.get_run(session, run_id)
 
 
-async def everything(sessions: Sessions) -> list[ReportRun]:
-    """Return all runs: those of fires by due time, then the others by date."""
+async def list_all_runs(sessions: Sessions) -> list[ReportRun]:
+    """Return all runs: those of fires by nominal time, then the others by date."""
     async with sessions() as session:
         statement = select(ReportRun).order_by(
             col(ReportRun.scheduled_for), col(ReportRun.report_date), col(ReportRun.created_at)

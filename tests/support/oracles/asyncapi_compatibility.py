@@ -1,4 +1,4 @@
-"""Backward compatibility of AsyncAPI documents. Pure.
+"""Backward compatibility of AsyncAPI documents.
 
 A new document is compatible if it accepts every message that the old one accepts. Unknown schema
 keywords count as breaking, so that a person reviews them.
