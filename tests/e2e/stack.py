@@ -172,12 +172,13 @@ class Stack:
             return {order: int(count) for order, count in found.all()}
 
     async def wait_for_state(
-        self, run_id: UUID, state: RunState, *, seconds: float = 30
+        self, run_id: UUID, state: RunState, *, attempt: int | None = None, seconds: float = 30
     ) -> ReportRun:
-        """Wait until a run is in `state`, and return it."""
+        """Wait until a run is in `state`, in that `attempt` if given, and return it."""
 
         async def reached() -> bool:
-            return (await self.get_run(run_id)).state == state
+            run = await self.get_run(run_id)
+            return run.state == state and attempt in (None, run.attempt)
 
         await wait_until(reached, seconds=seconds, what=f"run {run_id} {state.value}")
         return await self.get_run(run_id)

@@ -19,6 +19,7 @@ async def no_runs(engine: AsyncEngine) -> None:
             "schedules",
             "ledger_beginnings",
             "report_days",
+            "reports",
             "backfills",
         ):
             await connection.execute(text(f"DELETE FROM {table}"))

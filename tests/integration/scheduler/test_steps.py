@@ -1,6 +1,7 @@
 """Steps of the scheduler: reconciliation, broken schedules, and backfills."""
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
 import structlog
@@ -13,6 +14,7 @@ from daybook_domain.runs import claims
 from daybook_domain.runs.models import RunState, RunTrigger
 from daybook_scheduler.metrics import SchedulerMetrics
 from tests.integration.scheduler.loops import (
+    CONFIG,
     LONG_TICK,
     LoopFactory,
     RecordingQueue,
@@ -58,6 +60,34 @@ async def test_the_latest_sealed_days_are_rebuilt_to_include_late_orders(
     ]
     assert {run.trigger for run in runs} == {RunTrigger.RECONCILE}
     assert get_metric(metrics, "reconciled_total", outcome="requested") == 2
+
+
+async def test_a_stale_day_of_any_age_is_rebuilt_although_recent_days_are_not(
+    loops: LoopFactory,
+) -> None:
+    stale_day, since = date(1990, 1, 1), datetime.now(UTC) - timedelta(minutes=5)
+    async with loops.sessions.begin() as session:
+        session.add_all(
+            ReportDay(
+                report_date=day,
+                revision=1,
+                orders_count=0,
+                products_count=0,
+                digest="0" * 16,
+                data_through=since,
+                built_at=since,
+                sealed_at=since,
+                stale_since=since if day == stale_day else None,
+            )
+            for day in (stale_day, since.date() - timedelta(days=1))
+        )
+    queue = RecordingQueue()
+
+    async with loops.running(queue, config=replace(CONFIG, reconcile_days=0)):
+        await queue.wait_until_attempted()
+
+    (run,) = await list_all_runs(loops.sessions)
+    assert (run.report_date, run.trigger) == (stale_day, RunTrigger.RECONCILE)
 
 
 async def test_a_schedule_that_cannot_fire_is_logged_once_and_does_not_block_others(

@@ -33,6 +33,16 @@ async def queue_run(
         return run.id
 
 
+async def requeue_run(sessions: Sessions, run_id: UUID) -> None:
+    """Dispatch a run that waits for the end of its backoff."""
+    available_at = (await get_run(sessions, run_id)).available_at
+    async with sessions.begin() as session:
+        (run,) = await claim_due_runs(
+            session, now=available_at, lease=timedelta(minutes=5), limit=1
+        )
+    assert run.id == run_id
+
+
 async def get_run(sessions: Sessions, run_id: UUID) -> ReportRun:
     """Return the run in its current state."""
     async with sessions() as session:

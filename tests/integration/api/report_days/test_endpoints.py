@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.api.conftest import MakeDay
 
@@ -79,3 +81,19 @@ async def test_invalid_parameters_are_rejected_with_a_hint(
     assert response.status_code == 422
     assert hint in response.json()["detail"]
     assert response.json()["errors"][0]["pointer"] != "#"
+
+
+@pytest.mark.parametrize(("minutes", "late"), [(1, False), (16, True)])
+async def test_a_stale_day_shows_since_when_and_is_late_after_the_tolerance(
+    api: httpx.AsyncClient, make_day: MakeDay, engine: AsyncEngine, minutes: int, *, late: bool
+) -> None:
+    await make_day("2026-03-01")
+    since = datetime.now(UTC) - timedelta(minutes=minutes)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE report_days SET stale_since = :at"), {"at": since})
+
+    shown = (await api.get(f"{DAYS}/2026-03-01")).json()
+    (listed,) = (await api.get(f"{DAYS}?from=2026-03-01&to=2026-03-01")).json()["days"]
+
+    assert shown == listed
+    assert (datetime.fromisoformat(shown["stale_since"]), shown["late"]) == (since, late)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_api.main import build_app
 from daybook_api.settings import ApiSettings
 from daybook_domain.reports.business_day import local_date
+from daybook_domain.reports.rendering import SMALL_ROWS
 from tests.integration.api.conftest import MakeDay, serve
 
 DAY = "2026-03-01"
@@ -32,6 +33,36 @@ async def test_a_report_is_an_array_of_its_rows_ordered_by_order_id(
     assert datetime.fromisoformat(rows[0]["created_at"]) == datetime(
         2026, 3, 2, 0, 0, 1, 500_000, tzinfo=UTC
     )
+
+
+@pytest.mark.parametrize("rows", [12, SMALL_ROWS + 500], ids=["small", "streamed"])
+async def test_rows_are_ordered_by_order_id_however_they_are_stored(
+    api: httpx.AsyncClient, make_day: MakeDay, engine: AsyncEngine, rows: int
+) -> None:
+    await make_day(DAY, rows=rows)
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM reports"))
+        await connection.execute(
+            text(
+                "INSERT INTO reports (report_at, order_id, count_product)"
+                " SELECT CAST(:day AS date), n, 1 FROM generate_series(:rows, 1, -1) AS n"
+            ),
+            {"day": date.fromisoformat(DAY), "rows": rows},
+        )
+        # With statistics, Postgres reads so small a table from its start and not by the index.
+        await connection.execute(text("ANALYZE reports"))
+        stored = await connection.execute(text("SELECT order_id FROM reports"))
+        assert next(iter(stored.scalars())) == rows
+
+    for name in ("json", "ndjson", "csv"):
+        response = await api.get("/report", params={"date": DAY, "format": name})
+        if name == "json":
+            orders = [row["order_id"] for row in response.json()]
+        elif name == "ndjson":
+            orders = [json.loads(line)["order_id"] for line in response.text.splitlines()]
+        else:
+            orders = [int(row["order_id"]) for row in csv.DictReader(io.StringIO(response.text))]
+        assert orders == list(range(1, rows + 1))
 
 
 async def test_reports_with_one_row_and_with_none_are_arrays(

@@ -268,3 +268,16 @@ async def test_a_finished_run_has_the_result_of_its_build(engine: AsyncEngine) -
     manifest = await find_report_day(engine, DAY.date)
     assert manifest is not None
     assert manifest.last_run_id == run_id
+
+
+async def test_data_through_does_not_go_back_with_the_clock(engine: AsyncEngine) -> None:
+    await build_report(engine, DAY)
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE report_days SET data_through = :at"), {"at": ahead})
+
+    built = await build_report(engine, DAY)
+
+    day = await find_report_day(engine, DAY.date)
+    assert day is not None
+    assert (built.data_through, day.data_through) == (ahead, ahead)

@@ -31,7 +31,7 @@ async def test_outlier_order_ids_do_not_cause_a_scan_of_all_history(
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.execute(text("ANALYZE orders, order_items"))
 
-    for statement in ("WRITE_ALL", "WRITE_DIFFERENCE"):
+    for statement in ("WRITE_ALL", "INSERT_MISSING", "WRITE_DIFFERENCE"):
         plan = await _plan(engine, statement)
         assert _items_read(plan) < 1000
         assert {node["Node Type"] for node in _nodes(plan)}.isdisjoint({"Seq Scan", "Nested Loop"})

@@ -180,6 +180,17 @@ async def test_a_run_is_available_no_later_than_a_fire_that_joins_it(sessions: S
     assert {run.available_at for run in runs if run.state == RunState.PENDING} == {FIRED_AT}
 
 
+async def test_a_fire_with_jitter_does_not_delay_the_run_that_it_joins(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        requested = await request_run(session, trigger=RunTrigger.BACKFILL)
+    delayed = Fire(await add_schedule(sessions), FIRED_AT, DAY, NOW + timedelta(hours=1))
+
+    await record_fires(sessions, delayed)
+
+    run = await get_run(sessions, requested.run.id)
+    assert (run.available_at, run.priority) == (NOW, 0)
+
+
 @pytest.mark.parametrize("dispatched", [0, 1])
 async def test_a_backfill_run_is_as_urgent_as_a_fire_that_joins_it(
     sessions: Sessions, dispatched: int

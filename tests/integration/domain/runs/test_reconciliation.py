@@ -89,3 +89,15 @@ async def test_a_day_whose_run_is_locked_is_postponed_and_the_others_are_not(
 
     assert (first.requested, first.postponed) == ([other_day], [DAY])
     assert (second.requested, second.postponed) == ([DAY], [])
+
+
+async def test_a_day_that_another_scheduler_reconciles_is_skipped(sessions: Sessions) -> None:
+    other_day = date(2026, 2, 28)
+    async with sessions.begin() as session:
+        session.add_all([built(DAY, sealed_at=NOW), built(other_day, sealed_at=NOW)])
+    async with sessions() as locking_session:
+        await locking_session.get(ReportDay, DAY, with_for_update=True)
+
+        result = await reconcile(sessions, now=NOW + timedelta(minutes=2))
+
+    assert (result.requested, result.postponed) == ([other_day], [])

@@ -19,6 +19,12 @@ _LOCK_DATES_SHARED = text(
 )
 
 
+_MARK_STALE = text(
+    "UPDATE report_days SET stale_since = clock_timestamp()"
+    " WHERE report_date = :day AND stale_since IS NULL"
+)
+
+
 async def lock_report_dates(
     session: AsyncSession, *, order_id: int, created_at: datetime
 ) -> Sequence[date]:
@@ -44,9 +50,14 @@ async def lock_report_dates(
 async def request_rebuild(
     session: AsyncSession, *, order_id: int, created_at: datetime, reason: str
 ) -> None:
-    """Request a rebuild of each report that contains the order, which the caller then changes."""
+    """Request a rebuild of each report that contains the order, which the caller then changes.
+
+    The days are also marked as stale until a build has seen the change: the run may fail, or join
+    one that is cancelled later.
+    """
     days = await lock_report_dates(session, order_id=order_id, created_at=created_at)
     for day in days:
+        await session.execute(_MARK_STALE, {"day": day})
         run = ReportRun(
             report_date=day,
             trigger=RunTrigger.RECONCILE,

@@ -21,10 +21,15 @@ MAX_LOOKBACK_DAYS = 366
 
 @dataclass(frozen=True)
 class LateDay:
-    """A business day whose report is not sealed although it was due."""
+    """A business day whose report is not sealed, or stale, although a build of it was due."""
 
     report_date: date
     due_at: datetime
+
+
+def is_rebuild_late(stale_since: datetime | None, *, late_after: timedelta, now: datetime) -> bool:
+    """Return whether the report should have been rebuilt by `now`; due when it became stale."""
+    return stale_since is not None and now >= stale_since + late_after
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,35 @@ async def find_expectation(
 async def list_late_days(
     session: AsyncSession, *, timezone: str, late_after: timedelta, now: datetime
 ) -> Sequence[LateDay]:
-    """Return the days of the last year whose report is late, oldest first."""
+    """Return the days whose report is late, by when it was due.
+
+    These are days of the last year that are not sealed, and stale days of any age.
+    """
+    due_at = {
+        day.report_date: day.due_at
+        for day in (
+            *await _list_stale_days(session, late_after=late_after, now=now),
+            *await _list_unsealed_days(session, timezone=timezone, late_after=late_after, now=now),
+        )
+    }
+    return [LateDay(day, due) for day, due in sorted(due_at.items(), key=lambda item: item[::-1])]
+
+
+async def _list_stale_days(
+    session: AsyncSession, *, late_after: timedelta, now: datetime
+) -> Sequence[LateDay]:
+    stale = select(ReportDay).where(col(ReportDay.stale_since).is_not(None))
+    return [
+        LateDay(day.report_date, day.stale_since)
+        for day in (await session.exec(stale)).all()
+        if day.stale_since is not None
+        and is_rebuild_late(day.stale_since, late_after=late_after, now=now)
+    ]
+
+
+async def _list_unsealed_days(
+    session: AsyncSession, *, timezone: str, late_after: timedelta, now: datetime
+) -> Sequence[LateDay]:
     expected = await find_expectation(session, timezone=timezone, late_after=late_after)
     if expected is None:
         return []

@@ -40,7 +40,9 @@ async def list_report_days(query: Annotated[ReportDaysQuery, Query()], app: App)
     return ReportDays(
         timezone=app.timezone,
         days=[
-            _day_out(day, built.get(day)).with_expectation(expectation, now=now)
+            _day_out(day, built.get(day)).with_lateness(
+                expectation, late_after=app.late_after, now=now
+            )
             for day in dates
             if day <= today or day in built
         ],
@@ -55,7 +57,9 @@ async def get_report_day(day: Day, app: App) -> ReportDayOut:
         expectation = await find_expectation(
             session, timezone=app.timezone, late_after=app.late_after
         )
-        return found.with_expectation(expectation, now=await clock.now(session))
+        return found.with_lateness(
+            expectation, late_after=app.late_after, now=await clock.now(session)
+        )
 
 
 def _range(query: ReportDaysQuery, *, today: date) -> tuple[date, date]:

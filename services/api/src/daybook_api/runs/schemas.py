@@ -88,6 +88,10 @@ class RunOut(BaseModel):
     )
     attempt: int
     max_attempts: int
+    outage_since: datetime | None = Field(
+        description="Since when attempts end because the database is unavailable; such attempts"
+        " are not counted for `DAYBOOK_OUTAGE_RETRY_SECONDS`."
+    )
     available_at: datetime = Field(description="Earliest start time.")
     queued_at: datetime | None
     started_at: datetime | None
