@@ -19,12 +19,13 @@ def decode(cursor: str) -> tuple[datetime, UUID]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         instant, _, item_id = base64.b64decode(padded, b"-_", validate=True).decode().partition(" ")
-        position = datetime.fromisoformat(instant), UUID(item_id)
-    except (ValueError, binascii.Error):
-        position = None
-    if position is None or position[0].tzinfo is None:
+        created_at = datetime.fromisoformat(instant)
+        if created_at.tzinfo is None:
+            raise ValueError("no UTC offset")
+        # Overflows for the first and the last hours of the calendar.
+        return created_at.astimezone(UTC), UUID(item_id)
+    except (ValueError, OverflowError, binascii.Error):
         raise Invalid(
             "is not a cursor of this list; expected the value of `next` or of the Link header.",
             field="before",
-        )
-    return position
+        ) from None

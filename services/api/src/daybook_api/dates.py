@@ -19,7 +19,9 @@ def _parse(value: object) -> date:
         raise ValueError(f"{value!r} is not a calendar date; {expected}"[:200])
     if not value.strip():
         raise ValueError(f"is empty; {expected}, or omit it")
-    shown = value if len(value) <= 40 else f"{value[:40]}…"
+    # Pydantic cannot report an error whose text has half of a surrogate pair.
+    shown = value.encode(errors="backslashreplace").decode()
+    shown = shown if len(shown) <= 40 else f"{shown[:40]}…"
     try:
         day = date.fromisoformat(value) if _ISO_DATE.fullmatch(value) else None
     except ValueError:

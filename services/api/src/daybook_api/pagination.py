@@ -29,7 +29,7 @@ def uuid_validator(resource: str, *, listed_by: str) -> BeforeValidator:
             return UUID(str(value))
         except ValueError:
             raise ValueError(
-                f"{str(value)[:40]} is not the id of {resource};"
+                f"{str(value)[:40].encode(errors='backslashreplace').decode()} is not the id of {resource};"
                 f" expected a UUID, as listed by GET {listed_by}"
             ) from None
 

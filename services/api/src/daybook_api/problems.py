@@ -89,13 +89,21 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a response with a problem document as its body."""
+    # A detail may quote what the client sent, and JSON can express half of a surrogate pair.
+    detail = _encodable(detail)
+    errors = [
+        error.model_copy(
+            update={"detail": _encodable(error.detail), "pointer": _encodable(error.pointer)}
+        )
+        for error in errors
+    ]
     body = Problem(
         type=problem_type(code),
         title=status.phrase,
         status=status.value,
         detail=detail,
         code=code,
-        errors=list(errors),
+        errors=errors,
         request_id=scope["state"]["request_id"],
     )
     return Response(
@@ -104,6 +112,10 @@ def problem_response(
         media_type=MEDIA_TYPE,
         headers={"Cache-Control": "no-store", **(headers or {})},
     )
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def status_of(error_type: type[DaybookError]) -> HTTPStatus:

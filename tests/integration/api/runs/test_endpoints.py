@@ -77,7 +77,7 @@ async def test_schedulers_are_notified_when_the_run_is_committed(
         ({"from": "2026-03-02", "to": "2026-03-01"}, "#/from", "is after `to`"),
         ({"from": "2006-03-01", "to": "2026-03-01"}, "#/to", "at most 3,660"),
         ({"from": "2026-03-02", "to": "2999-01-01"}, "#/to", "is in the future"),
-        ({"from": "2026-03-02", "to": "2999-01-01", "dry_run": True}, "#/to", "not begun"),
+        ({"from": "2026-03-02", "to": "2999-01-01", "dry_run": True}, "#/to", "is in the future"),
         ({"from": "x", "to": "2026-03-01"}, "#/from", "is not a calendar date"),
         ({"from": "2026-03-01", "to": "2026-03-01", "mode": "some"}, "#/mode", "'absent'"),
         ({"from": "2026-03-01", "to": "2026-03-01", "concurrency": 0}, "#/concurrency", "1"),
