@@ -10,7 +10,7 @@ SOURCES := libs services tests
 TEST_PROCESSES := $(if $(DAYBOOK_TEST_RABBITMQ_URL),0,2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check format bench migrate asyncapi images up down clean
+.PHONY: help setup run test test-all check format bench mutants migrate asyncapi images up down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ format: setup ## Format the code and apply lint fixes
 
 bench: setup ## Run the benchmarks and print their tables
 	@$(BIN)/python -m pytest tests/benchmarks -m benchmark -s -q
+
+mutants: setup ## Try COUNT=40 small faults, chosen by SEED=1; print those that no test notices
+	@$(BIN)/python -m tests.mutants.run
 
 migrate: setup ## Upgrade the schema of the database at DAYBOOK_DATABASE_URL
 	@$(BIN)/daybook migrate

@@ -1,4 +1,4 @@
-"""What do all tests share? The real servers, started once a run, and a migrated database."""
+"""Fixtures of all tests: real servers, started once per run, and a migrated database."""
 
 import os
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
-from tests.support.databases import empty, fresh_database
+from tests.support.postgres import temporary_database, truncate_tables
 from tests.support.servers import POSTGRES, RABBITMQ, REDIS, Kind, Server, provide
 
 KINDS = (POSTGRES, RABBITMQ, REDIS)
@@ -19,9 +19,9 @@ SERVERS = pytest.StashKey[dict[str, Server]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers, side by side, unless only unit tests were asked for.
+    """Start the servers concurrently, unless only unit tests were requested.
 
-    Where the tests run in several processes, the first one starts them for all.
+    If the tests run in several processes, the first process starts the servers for all.
     """
     config.stash[SERVERS] = {}
     if (given := getattr(config, "workerinput", None)) is not None:
@@ -37,24 +37,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Give one of several test processes its own part of each server."""
+    """Assign its own part of each server to one of several test processes."""
     servers = node.config.stash[SERVERS]
     number = int(node.gateway.id.removeprefix("gw"))
     node.workerinput["servers"] = {
-        kind.name: (kind.part(server, number) if server.url else "", server.provider)
+        kind.name: (kind.partition_url(server, number) if server.url else "", server.provider)
         for kind in KINDS
         if (server := servers.get(kind.name)) is not None
     }
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop what was started."""
+    """Stop the servers that this process started."""
     for server in config.stash.get(SERVERS, {}).values():
         server.stop()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say which provider serves each."""
+    """Return the provider of each server."""
     servers = config.stash[SERVERS]
     return [f"{name}: {server.provider}" for name, server in servers.items()]
 
@@ -69,41 +69,41 @@ def _url(request: pytest.FixtureRequest, kind: Kind) -> str:
     servers = request.config.stash[SERVERS]
     server = servers.get(kind.name)
     if server is None:
-        pytest.fail("servers are not started for unit tests; this test belongs elsewhere")
+        pytest.fail("servers are not started for unit tests; move this test to tests/integration")
     if not server.url:
-        pytest.skip(f"{kind.name} is not to be had: {server.provider}")
+        pytest.skip(f"{kind.name} is unavailable: {server.provider}")
     return server.url
 
 
 @pytest.fixture(scope="session")
 def postgres_server_url(request: pytest.FixtureRequest) -> str:
-    """Return the URL of a Postgres where databases may be made."""
+    """Return the URL of a Postgres server that allows creating databases."""
     return _url(request, POSTGRES)
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_url(request: pytest.FixtureRequest) -> str:
-    """Return the URL of a RabbitMQ; skips where there is none."""
+    """Return the URL of a RabbitMQ server; skip the test if none is available."""
     return _url(request, RABBITMQ)
 
 
 @pytest.fixture(scope="session")
 def redis_url(request: pytest.FixtureRequest) -> str:
-    """Return the URL of a Redis."""
+    """Return the URL of a Redis server."""
     return _url(request, REDIS)
 
 
 @pytest.fixture(scope="session")
 async def postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
-    """Return the URL of a migrated database of this run's own."""
-    async with fresh_database(postgres_server_url, name=f"daybook_test_{os.getpid()}") as url:
+    """Return the URL of a migrated database that only this process uses."""
+    async with temporary_database(postgres_server_url, name=f"daybook_test_{os.getpid()}") as url:
         await migrate.upgrade(url)
         yield url
 
 
 @pytest.fixture(scope="session")
 async def engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
-    """Return an engine on the migrated database."""
+    """Return an engine of the migrated database."""
     engine = create_engine(postgres_url, application="tests", pool_size=20)
     yield engine
     await engine.dispose()
@@ -111,11 +111,11 @@ async def engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture(scope="session")
 def sessions(engine: AsyncEngine) -> Sessions:
-    """Return a session factory on the migrated database."""
+    """Return a session factory of the migrated database."""
     return create_sessions(engine)
 
 
 @pytest.fixture
 async def clean(engine: AsyncEngine) -> None:
-    """Empty all tables before the test."""
-    await empty(engine)
+    """Truncate all tables before the test."""
+    await truncate_tables(engine)

@@ -13,7 +13,7 @@ from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer
 from daybook_embedded.valkey import ValkeyServer
 from tests.e2e.stack import Stack, running_stack
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
 
@@ -32,7 +32,7 @@ async def test_a_fire_during_a_rabbitmq_outage_runs_after_it(stack: Stack) -> No
     async def fire_recorded() -> bool:
         return bool(await stack.list_runs())
 
-    await until(fire_recorded, what="the fire recorded during the outage")
+    await wait_until(fire_recorded, what="the fire recorded during the outage")
     assert await stack.find_day(DAY) is None
     await asyncio.to_thread(stack.rabbitmq.start)
 

@@ -19,10 +19,10 @@ from daybook_domain.schedules.materialization import materialize
 from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine, create_sessions
 from daybook_scheduler.transactions import TransactionFactory
-from tests.support.databases import fresh_database
-from tests.support.plans import Plan, Work, explain, listening
-from tests.support.runs import claim_due
-from tests.support.zones import some_zones
+from tests.support.clock import sample_zones
+from tests.support.factories.runs import claim_due_runs
+from tests.support.postgres import temporary_database
+from tests.support.query_plans import DatabaseWork, QueryPlan, explain, recorded_statements
 
 SCHEDULES, ZONES, NIGHTS = 10_000, 40, 30
 FEW_DUE, LIMIT = 20, 500
@@ -65,14 +65,14 @@ SELECT_ONE_RUN = "SELECT id FROM report_runs WHERE report_date = '2010-01-01' AN
 @pytest.fixture(scope="module")
 async def large_database(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
     """Return an engine on a database with 10,000 schedules and a history of runs."""
-    async with fresh_database(postgres_server_url, name=f"daybook_plans_{os.getpid()}") as url:
+    async with temporary_database(postgres_server_url, name=f"daybook_plans_{os.getpid()}") as url:
         await migrate.upgrade(url)
         engine = create_engine(url, application="tests")
         async with engine.begin() as connection:
             await connection.execute(
                 text(INSERT_SCHEDULES),
                 {
-                    "zones": some_zones(ZONES),
+                    "zones": sample_zones(ZONES),
                     "count": ZONES,
                     "schedules": SCHEDULES,
                     "now": NOW,
@@ -104,7 +104,7 @@ async def test_due_schedules_are_found_by_index(
     assert first.indexes == {"ix_schedules_due"}
     assert first.pages < 1.2 * first.rows + 20
     for plan in plans:
-        assert plan.sequential == set()
+        assert plan.sequential_scans == set()
         assert plan.pages < 100 * max(plan.rows, 1), plan.statement
 
 
@@ -113,7 +113,7 @@ async def test_due_schedules_are_found_by_index(
 async def test_runs_to_dispatch_are_found_by_index(
     large_database: AsyncEngine, *, due: int, analyzed: bool
 ) -> None:
-    work = partial(claim_due, now=NOW, lease=timedelta(seconds=30), limit=LIMIT)
+    work = partial(claim_due_runs, now=NOW, lease=timedelta(seconds=30), limit=LIMIT)
     (plan,) = await explain_statements(
         large_database, work, arrange=INSERT_RUNS, due=due, analyzed=analyzed
     )
@@ -121,7 +121,7 @@ async def test_runs_to_dispatch_are_found_by_index(
     assert plan.rows == min(due, LIMIT)
     # One finds due runs, and one finds earlier runs that have to end first.
     assert plan.indexes >= {"ix_report_runs_dispatchable", "ix_report_runs_open"}
-    assert plan.sequential == set()
+    assert plan.sequential_scans == set()
     assert plan.pages < 60 * plan.rows
 
 
@@ -136,7 +136,7 @@ async def test_queued_runs_are_found_by_index(
             await session.execute(text("ANALYZE report_runs"))
         some = (await session.execute(text(SELECT_ONE_RUN))).scalar_one()
         before = await session.begin_nested()
-        with listening(large_database) as sent:
+        with recorded_statements(large_database) as sent:
             await claims.claim_next(session, some, worker="w", now=NOW, lease=timedelta(seconds=30))
         await before.rollback()
         plans = [await explain(session, statement) for statement in sent]
@@ -144,20 +144,20 @@ async def test_queued_runs_are_found_by_index(
 
     assert [plan.rows for plan in plans] == [1, 0, 1]
     for plan in plans:
-        assert plan.sequential == set()
+        assert plan.sequential_scans == set()
         assert plan.pages < 100, plan.statement
 
 
 async def explain_statements(
-    engine: AsyncEngine, work: Work, *, arrange: str, due: int, analyzed: bool
-) -> list[Plan]:
+    engine: AsyncEngine, work: DatabaseWork, *, arrange: str, due: int, analyzed: bool
+) -> list[QueryPlan]:
     """Execute and roll back some of the scheduler's work; return the plan of each statement."""
     async with TransactionFactory(create_sessions(engine)).transaction() as session:
         await session.execute(text(arrange), {"now": NOW, "due": due})
         if analyzed:
             await session.execute(text("ANALYZE schedules, report_runs"))
         before = await session.begin_nested()
-        with listening(engine) as sent:
+        with recorded_statements(engine) as sent:
             await work(session)
         await before.rollback()
         plans = [await explain(session, statement) for statement in sent]

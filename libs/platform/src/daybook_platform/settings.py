@@ -142,7 +142,7 @@ class RedisSettings(Settings):
     """Connection to Redis."""
 
     redis_url: RedisUrl = SecretStr("")
-    """URL of Redis; empty: without task results and without a cache."""
+    """URL of Redis; empty: without task results and without schedules of TaskIQ's callers."""
 
 
 class CalendarSettings(Settings):
@@ -175,20 +175,6 @@ class HealthSettings(Settings):
     """Address to listen on."""
     health_port: Port = 0
     """Port to listen on; 0: any free one."""
-
-
-class CacheSettings(RedisSettings):
-    """Cache of users and products in Redis; the same for all services of a system."""
-
-    cache: Literal["on", "off"] = "on"
-    """Switch of the cache."""
-    cache_timeout: Annotated[DurationSeconds, POSITIVE] = timedelta(seconds=0.25)
-    """Time after which a Redis that does not respond is bypassed until it does."""
-
-    @property
-    def cache_url(self) -> str:
-        """URL of the cache; empty: no cache."""
-        return self.redis_url.get_secret_value() if self.cache == "on" else ""
 
 
 S = TypeVar("S", bound=Settings)

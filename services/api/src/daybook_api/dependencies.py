@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
+from daybook_api.entity_reader import EntityReader
 from daybook_api.event_hub import EventHub
-from daybook_api.reports.reader import ReportReader
+from daybook_api.report_reader import ReportReader
 from daybook_domain import clock
 from daybook_domain.reports.business_day import local_date
-from daybook_platform.cache.client import Cache
 from daybook_platform.lateness_monitor import LatenessMonitor
 from daybook_platform.postgres import engine
 
@@ -21,8 +21,8 @@ class AppState:
     """Connections and settings that the endpoints use, created when the application starts."""
 
     sessions: engine.Sessions
-    cache: Cache | None
     reports: ReportReader
+    entities: EntityReader
     events: EventHub
     timezone: str
     idempotency_retention: timedelta

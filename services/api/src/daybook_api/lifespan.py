@@ -11,12 +11,13 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_api.dependencies import AppState
+from daybook_api.entity_reader import EntityReader
 from daybook_api.event_hub import EventHub
-from daybook_api.reports.reader import ReportReader
+from daybook_api.read_connections import ReadConnections
+from daybook_api.report_reader import ReportReader
 from daybook_api.settings import ApiSettings
 from daybook_api.shutdown import call_before_shutdown
 from daybook_domain.pg_channels import EVENTS_CHANNEL
-from daybook_platform.cache import invalidation
 from daybook_platform.lateness_monitor import LatenessMonitor
 from daybook_platform.postgres.engine import create_engine, create_sessions, create_stream_pool
 from daybook_platform.postgres.pg_listen import listen
@@ -25,6 +26,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 POOL_SIZE = 11
 """Number of connections: ten for requests and one that listens for notifications."""
+
+READ_POOL_SIZE = 6
+"""Number of connections for small reports, editions and single entities."""
 
 IDLE_IN_TRANSACTION_TIMEOUT = timedelta(seconds=30)
 """Time after which Postgres releases the locks of a suspended process."""
@@ -56,14 +60,17 @@ def create_lifespan(
         stream_pool = create_stream_pool(
             url, application="daybook-api reports", size=settings.stream_limit
         )
-        caching = invalidation.cache_lifespan(
-            sessions, settings.cache_url, registry=registry, timeout=settings.cache_timeout
-        )
-        async with stream_pool, caching as cache, _listening(engine, events):
+        read_pool = create_stream_pool(url, application="daybook-api reads", size=READ_POOL_SIZE)
+        async with stream_pool, read_pool, _listening(engine, events):
+            small_reads = ReadConnections(read_pool)
             app.state.daybook = AppState(
                 sessions=sessions,
-                cache=cache,
-                reports=ReportReader(stream_pool, stall_timeout=settings.stream_timeout),
+                reports=ReportReader(
+                    small_reads=small_reads,
+                    streams=ReadConnections(stream_pool),
+                    stall_timeout=settings.stream_timeout,
+                ),
+                entities=EntityReader(small_reads, timeout=settings.query_timeout),
                 events=events,
                 timezone=settings.timezone,
                 idempotency_retention=settings.idempotency_retention,
@@ -79,6 +86,7 @@ def create_lifespan(
             monitoring.cancel()
             # Open streams had their time to complete; closing the pool would wait for them.
             stream_pool.terminate()
+            read_pool.terminate()
         await engine.dispose()
 
     return lifespan

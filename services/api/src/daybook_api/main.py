@@ -42,11 +42,15 @@ DRAIN_SECONDS = 25
 """Maximum time for open responses to complete; orchestrators usually kill after 30 seconds."""
 
 FEATURES = (
-    *(reports, runs, backfills, report_days, events),
-    # Their paths, such as /schedules/preview, must be matched before /schedules/{schedule_id}.
-    *(schedule_fires, taskiq_entries, schedules),
-    *(users, addresses, products, orders, dead_letters, asyncapi, health, root),
+    *(reports, health, products, users, orders),
+    *(addresses, runs, report_days, backfills, events, schedule_fires, taskiq_entries, schedules),
+    *(dead_letters, asyncapi, root),
 )
+"""The features in the order in which their routes are matched.
+
+FastAPI tries one route after the other, about 3 us each, so frequent ones come first. The fixed
+paths of `schedule_fires` and `taskiq_entries` come before `/schedules/{schedule_id}`.
+"""
 
 
 def create_app() -> FastAPI:

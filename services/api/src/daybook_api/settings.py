@@ -7,7 +7,6 @@ from pydantic import Field
 
 from daybook_platform.settings import (
     POSITIVE,
-    CacheSettings,
     CalendarSettings,
     DatabaseSettings,
     DurationSeconds,
@@ -17,7 +16,7 @@ from daybook_platform.settings import (
 )
 
 
-class ApiSettings(DatabaseSettings, CacheSettings, CalendarSettings, LatenessSettings, LogSettings):
+class ApiSettings(DatabaseSettings, CalendarSettings, LatenessSettings, LogSettings):
     """The settings of the API, read from environment variables."""
 
     api_host: str = "127.0.0.1"

@@ -21,7 +21,6 @@ import uvloop
 from taskiq import AsyncBroker, TaskiqEvents, TaskiqState
 
 from daybook_platform import logging_setup
-from daybook_platform.cache import invalidation
 from daybook_platform.health import Check, HealthServer
 from daybook_platform.postgres.engine import create_sessions, ping
 from daybook_platform.settings import load
@@ -96,14 +95,7 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
         registry=metrics.registry,
     )
     stop_requested = shutdown.handle_signals(active)
-    caching = invalidation.cache_lifespan(
-        sessions,
-        # The intake changes cached entities; building a report does not.
-        settings.cache_url if "intake" in roles else "",
-        registry=metrics.registry,
-        timeout=settings.cache_timeout,
-    )
-    async with health, caching:
+    async with health:
         tasks = [asyncio.create_task(role.run()) for role in active]
         try:
             await asyncio.wait(

@@ -8,18 +8,18 @@ from pydantic import Field
 from daybook_platform.settings import (
     POSITIVE,
     BrokerSettings,
-    CacheSettings,
     CalendarSettings,
     DatabaseSettings,
     DurationSeconds,
     HealthSettings,
     LogSettings,
+    RedisSettings,
     seconds_between,
 )
 
 
 class WorkerSettings(
-    DatabaseSettings, BrokerSettings, CacheSettings, CalendarSettings, LogSettings, HealthSettings
+    DatabaseSettings, BrokerSettings, RedisSettings, CalendarSettings, LogSettings, HealthSettings
 ):
     """The settings of the worker, read from `DAYBOOK_*` environment variables."""
 

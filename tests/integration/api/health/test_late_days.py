@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.api.conftest import MakeDay
-from tests.support.schedules import define
-from tests.support.shop import add_order, open_shop
+from tests.support.factories.schedules import define_daily_schedule
+from tests.support.factories.shop import create_order, reset_shop
 
 DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
@@ -21,10 +21,10 @@ TODAY = NOW.date()
 @pytest.fixture
 async def daily_schedule(api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions) -> None:
     """Insert an order of four days ago, and a schedule that has existed for three days."""
-    await open_shop(engine)
-    await define(sessions, now=NOW)
+    await reset_shop(engine)
+    await define_daily_schedule(sessions, now=NOW)
     async with engine.begin() as connection:
-        await add_order(connection, created_at=NOW - 4 * DAY)
+        await create_order(connection, created_at=NOW - 4 * DAY)
         await connection.execute(
             text("UPDATE schedules SET created_at = :at"),
             {"at": datetime.combine(TODAY - 3 * DAY, NOW.min.time(), UTC) + timedelta(seconds=1)},
@@ -77,8 +77,8 @@ async def test_a_report_that_is_sealed_after_its_due_time_is_no_longer_late(
 async def test_without_orders_or_a_schedule_nothing_is_late(
     api: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
-    await open_shop(engine)
+    await reset_shop(engine)
     async with engine.begin() as connection:
-        await add_order(connection, created_at=NOW - 900 * DAY)
+        await create_order(connection, created_at=NOW - 900 * DAY)
 
     assert (await api.get("/readyz")).json()["late_days"] == []

@@ -15,8 +15,8 @@ async def test_each_date_of_the_range_is_listed_with_its_state(
 ) -> None:
     await make_day("2026-03-01", rows=7)
     await make_day("2026-03-03", sealed=False)
-    answer = await api.get(f"{DAYS}?from=2026-02-28&to=2026-03-04")
-    days = answer.json()["days"]
+    response = await api.get(f"{DAYS}?from=2026-02-28&to=2026-03-04")
+    days = response.json()["days"]
     assert [(day["report_date"], day["state"]) for day in days] == [
         ("2026-02-28", "absent"),
         ("2026-03-01", "sealed"),
@@ -75,7 +75,7 @@ async def test_a_range_of_ten_years_is_accepted_and_a_longer_one_is_rejected(
 async def test_invalid_parameters_are_rejected_with_a_hint(
     api: httpx.AsyncClient, path: str, hint: str
 ) -> None:
-    answer = await api.get(f"{DAYS}{path}")
-    assert answer.status_code == 422
-    assert hint in answer.json()["detail"]
-    assert answer.json()["errors"][0]["pointer"] != "#"
+    response = await api.get(f"{DAYS}{path}")
+    assert response.status_code == 422
+    assert hint in response.json()["detail"]
+    assert response.json()["errors"][0]["pointer"] != "#"

@@ -11,14 +11,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_api.reports.pipe import MAX_BUFFERED_BYTES
-from daybook_api.reports.reader import ReportReader
+from daybook_api.pipe import MAX_BUFFERED_BYTES
+from daybook_api.read_connections import ReadConnections
+from daybook_api.report_reader import ReportReader
 from daybook_api.reports.responses import StreamedReport
 from daybook_domain.errors import Unavailable
 from daybook_domain.reports.rendering import SMALL_ROWS, Format
 from daybook_platform.postgres.engine import create_stream_pool
 from tests.integration.api.conftest import MakeDay
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 DAY = date(2026, 3, 1)
 MANY = 50_000
@@ -34,8 +35,9 @@ async def pool(postgres_url: str) -> AsyncIterator[asyncpg.Pool]:
 
 @pytest.fixture
 def reports(pool: asyncpg.Pool) -> ReportReader:
+    connections = ReadConnections(pool, acquire_timeout=timedelta(seconds=0.2))
     return ReportReader(
-        pool, stall_timeout=timedelta(minutes=1), acquire_timeout=timedelta(seconds=0.2)
+        small_reads=connections, streams=connections, stall_timeout=timedelta(minutes=1)
     )
 
 
@@ -109,7 +111,7 @@ async def test_an_unread_stream_has_bounded_memory(
 ) -> None:
     stream = await reports.open_stream(DAY, Format.JSON)
     # The COPY continues until the pipe is full; other queries show that the loop is not blocked.
-    await until(lambda: _is(stream.buffered_bytes > MAX_BUFFERED_BYTES), what="a full pipe")
+    await wait_until(lambda: _is(stream.buffered_bytes > MAX_BUFFERED_BYTES), what="a full pipe")
     for _ in range(20):
         await reports.get_edition(DAY)
     assert stream.buffered_bytes < MAX_BUFFERED_BYTES + 512 * 1024
@@ -163,20 +165,23 @@ async def test_the_copy_ends_when_the_client_disconnects(
     async with asyncio.timeout(10):
         await answering
     assert not reader.complete
-    await until(all_idle, what="the end of the COPY")
+    await wait_until(all_idle, what="the end of the COPY")
     assert (await reports.get_edition(DAY)).revision == 1
 
 
 async def test_a_stalled_client_is_disconnected(
     large_report: None, pool: asyncpg.Pool, all_idle: Callable[[], Awaitable[bool]]
 ) -> None:
-    impatient = ReportReader(pool, stall_timeout=timedelta(seconds=0.2))
+    connections = ReadConnections(pool)
+    impatient = ReportReader(
+        small_reads=connections, streams=connections, stall_timeout=timedelta(seconds=0.2)
+    )
     reader = Reader()
     response = StreamedReport(await impatient.open_stream(DAY, Format.JSON), Format.JSON)
     async with asyncio.timeout(10):
         await response({"type": "http"}, reader.receive, reader.send)
     assert not reader.complete
-    await until(all_idle, what="the end of the COPY")
+    await wait_until(all_idle, what="the end of the COPY")
 
 
 async def test_a_stream_whose_connection_is_lost_is_not_completed(

@@ -8,7 +8,7 @@ from daybook_domain.runs import claims, leases, retries
 from daybook_domain.runs.dispatch_queue import DispatchItem
 from daybook_domain.runs.models import ReportRun
 from daybook_platform.postgres.engine import Sessions
-from tests.support.runs import LEASE, NOW
+from tests.support.factories.runs import LEASE, NOW
 
 SECOND = timedelta(seconds=1)
 AFTER_LEASE = NOW + LEASE + SECOND

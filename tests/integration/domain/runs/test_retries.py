@@ -10,8 +10,8 @@ from daybook_domain.runs import retries
 from daybook_domain.runs.models import RunState
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.domain.runs.operations import AFTER_LEASE, SECOND, fail, reap, release
-from tests.support.locks import somebody_waits
-from tests.support.runs import NOW, find, pending, request, running
+from tests.support.factories.runs import NOW, claim_run, create_pending_run, get_run, request_run
+from tests.support.postgres import wait_for_blocked_transaction
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -19,12 +19,12 @@ pytestmark = pytest.mark.usefixtures("no_runs")
 async def test_a_failed_attempt_waits_for_its_backoff_and_stores_its_error(
     sessions: Sessions,
 ) -> None:
-    run = await running(sessions)
+    run = await claim_run(sessions)
 
     failed = await fail(sessions, run)
 
     assert failed is not None
-    found = await find(sessions, run.id)
+    found = await get_run(sessions, run.id)
     assert (found.state, found.attempt, found.error_code) == (RunState.PENDING, 1, "broken")
     assert NOW + SECOND <= found.available_at <= NOW + 2 * SECOND
     assert found.lease_until is None
@@ -39,11 +39,11 @@ async def test_a_failed_attempt_waits_for_its_backoff_and_stores_its_error(
 async def test_a_run_fails_without_attempts_left_or_with_an_error_that_is_not_retryable(
     sessions: Sessions, attempt: int, *, retryable: bool, reason: str
 ) -> None:
-    run = await running(sessions, attempt=attempt)
+    run = await claim_run(sessions, attempt=attempt)
 
     await fail(sessions, run, retryable=retryable)
 
-    found = await find(sessions, run.id)
+    found = await get_run(sessions, run.id)
     assert (found.state, found.reason, found.error_code) == (RunState.FAILED, reason, "broken")
     assert found.finished_at == NOW
     assert found.fence > run.fence
@@ -57,54 +57,54 @@ def test_the_backoff_doubles_up_to_a_cap(attempt: int, most: int) -> None:
 
 
 async def test_a_reaped_run_joins_the_waiting_run_of_its_date(sessions: Sessions) -> None:
-    reaped = await running(sessions)
-    waiting = await pending(sessions)
+    reaped = await claim_run(sessions)
+    waiting = await create_pending_run(sessions)
 
     await reap(sessions)
 
-    found = await find(sessions, reaped.id)
+    found = await get_run(sessions, reaped.id)
     assert (found.state, found.joined_run_id) == (RunState.SKIPPED, waiting.id)
     assert found.reason == f"joined: run {waiting.id} was waiting for 2026-03-01 already"
     assert found.finished_at == AFTER_LEASE
-    assert (await find(sessions, waiting.id)).state == RunState.PENDING
+    assert (await get_run(sessions, waiting.id)).state == RunState.PENDING
 
 
 async def test_a_failed_and_a_released_run_join_the_waiting_run_of_their_date(
     sessions: Sessions,
 ) -> None:
-    failed = await running(sessions)
-    released = await running(sessions)
-    waiting = await pending(sessions)
+    failed = await claim_run(sessions)
+    released = await claim_run(sessions)
+    waiting = await create_pending_run(sessions)
     await fail(sessions, failed)
     await release(sessions, released)
 
     for run in (failed, released):
-        found = await find(sessions, run.id)
+        found = await get_run(sessions, run.id)
         assert (found.state, found.joined_run_id) == (RunState.SKIPPED, waiting.id)
 
 
 async def test_a_failed_run_joins_a_request_that_is_being_committed(
     sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    run = await running(sessions)
+    run = await claim_run(sessions)
     async with sessions.begin() as session:
-        requested = await request(session)
+        requested = await request_run(session)
         failing = asyncio.create_task(fail(sessions, run))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
 
     await failing
-    assert (await find(sessions, run.id)).joined_run_id == requested.run.id
+    assert (await get_run(sessions, run.id)).joined_run_id == requested.run.id
 
 
 async def test_a_failed_run_is_pending_when_a_concurrent_request_is_rolled_back(
     sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    run = await running(sessions)
+    run = await claim_run(sessions)
     async with sessions() as session:
-        await request(session)
+        await request_run(session)
         failing = asyncio.create_task(fail(sessions, run))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
         await session.rollback()
 
     await failing
-    assert (await find(sessions, run.id)).state == RunState.PENDING
+    assert (await get_run(sessions, run.id)).state == RunState.PENDING

@@ -10,7 +10,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.cache_invalidation import EntityKind, mark_changed
 from daybook_domain.catalog.errors import StillReferenced
 from daybook_domain.catalog.models import Product
 from daybook_domain.catalog.queries import get_product_for_delete, get_product_for_update
@@ -82,7 +81,6 @@ async def change_product(
         setattr(product, name, value)
     await session.flush()
     await session.refresh(product)
-    mark_changed(session, EntityKind.PRODUCT, product_id)
     return product
 
 
@@ -92,7 +90,6 @@ async def delete_product(session: AsyncSession, product_id: int) -> None:
     Raises `ProductNotFound`, and `StillReferenced` if an order contains it.
     """
     await get_product_for_delete(session, product_id)
-    mark_changed(session, EntityKind.PRODUCT, product_id)
     try:
         async with session.begin_nested():
             await session.execute(delete(Product).where(col(Product.id) == product_id))

@@ -21,8 +21,6 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.cache_invalidation import EntityKind, mark_changed
-
 # NO KEY UPDATE, because others may still insert items that refer to the product.
 #
 # Sequential scans are disabled for the rest of the transaction: each connection caches the plans of
@@ -72,7 +70,6 @@ async def deduct(session: AsyncSession, quantities: Mapping[int, int]) -> None:
     changed = {product: quantity for product, quantity in quantities.items() if quantity}
     if not changed:
         return
-    mark_changed(session, EntityKind.PRODUCT, *changed)
     values = {"ids": list(changed), "quantities": list(changed.values())}
     updated = cast("CursorResult[Any]", await session.execute(_DEDUCT_STOCK, values)).rowcount
     if updated != len(changed):

@@ -8,7 +8,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.cache_invalidation import EntityKind, mark_changed
 from daybook_domain.catalog.errors import AlreadyTaken, StillReferenced
 from daybook_domain.catalog.models import Address, User
 from daybook_domain.catalog.queries import get_user_for_delete, get_user_for_update
@@ -53,7 +52,6 @@ async def change_user(session: AsyncSession, user_id: int, *, changes: UserChang
     for name, value in changes.items():
         setattr(user, name, value)
     await _save(session, user)
-    mark_changed(session, EntityKind.USER, user_id)
     return user
 
 
@@ -63,7 +61,6 @@ async def delete_user(session: AsyncSession, user_id: int) -> None:
     Raises `UserNotFound`, and `StillReferenced` if the user has orders.
     """
     await get_user_for_delete(session, user_id)
-    mark_changed(session, EntityKind.USER, user_id)
     statements = (
         delete(Address).where(col(Address.user_id) == user_id),
         delete(User).where(col(User.id) == user_id),

@@ -13,7 +13,7 @@ from daybook_domain import migrations
 from daybook_domain.advisory_locks import MIGRATION
 from daybook_platform.postgres.engine import async_url
 
-Step = Callable[[Config], None]
+AlembicCommand = Callable[[Config], None]
 
 _MIGRATIONS = Path(migrations.__file__).parent
 
@@ -33,7 +33,7 @@ async def check(url: str) -> None:
     await _run(url, command.check)
 
 
-async def _run(url: str, step: Step) -> None:
+async def _run(url: str, step: AlembicCommand) -> None:
     engine = create_async_engine(async_url(url), poolclass=NullPool)
     try:
         await _run_locked(engine, step)
@@ -41,7 +41,7 @@ async def _run(url: str, step: Step) -> None:
         await engine.dispose()
 
 
-async def _run_locked(engine: AsyncEngine, step: Step) -> None:
+async def _run_locked(engine: AsyncEngine, step: AlembicCommand) -> None:
     def run(connection: Connection) -> None:
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))

@@ -5,7 +5,6 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Response
 
-from daybook_api.cached_response import cached_response
 from daybook_api.dependencies import App
 from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.pagination import PathId
@@ -16,10 +15,11 @@ from daybook_api.products.schemas import (
     Products,
     ProductsQuery,
 )
-from daybook_domain.cache_invalidation import EntityKey, EntityKind
 from daybook_domain.catalog import products as service
 from daybook_domain.catalog import queries
+from daybook_domain.catalog.errors import ProductNotFound
 from daybook_domain.catalog.products import NewProduct, ProductChanges
+from daybook_domain.catalog.rendering import PRODUCT_QUERY
 from daybook_domain.errors import Invalid
 
 router = APIRouter(prefix="/products", tags=["products"])
@@ -64,14 +64,10 @@ async def create_product(body: ProductIn, app: App, idempotency: Idempotency) ->
 @router.get("/{product_id}", response_model=ProductOut)
 async def get_product(product_id: PathId, app: App) -> Response:
     """Get a product."""
-
-    async def fetch() -> ProductOut:
-        async with app.sessions() as session:
-            return ProductOut.model_validate(await queries.get_product(session, product_id))
-
-    return await cached_response(
-        app, EntityKey(EntityKind.PRODUCT, product_id), fetch, model=ProductOut
-    )
+    body = await app.entities.find(PRODUCT_QUERY, product_id)
+    if body is None:
+        raise ProductNotFound(f"Product {product_id} does not exist.")
+    return Response(body, media_type="application/json")
 
 
 @router.put("/{product_id}")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from daybook_api import etags
-from daybook_api.reports.reader import ReportStream
+from daybook_api.report_reader import ReportStream
 from daybook_domain.reports.models import DayState
 from daybook_domain.reports.rendering import Edition, Format
 

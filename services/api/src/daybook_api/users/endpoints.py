@@ -5,14 +5,14 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Response
 
-from daybook_api.cached_response import cached_response
 from daybook_api.dependencies import App
 from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.pagination import PageQuery, PathId
 from daybook_api.users.schemas import UserIn, UserOut, UserPatch, Users
-from daybook_domain.cache_invalidation import EntityKey, EntityKind
 from daybook_domain.catalog import queries
 from daybook_domain.catalog import users as service
+from daybook_domain.catalog.errors import UserNotFound
+from daybook_domain.catalog.rendering import USER_QUERY
 from daybook_domain.catalog.users import NewUser, UserChanges
 
 router = APIRouter(prefix="/users", tags=["users"])
@@ -43,12 +43,10 @@ async def create_user(body: UserIn, app: App, idempotency: Idempotency) -> Respo
 @router.get("/{user_id}", response_model=UserOut)
 async def get_user(user_id: PathId, app: App) -> Response:
     """Get a user."""
-
-    async def fetch() -> UserOut:
-        async with app.sessions() as session:
-            return UserOut.model_validate(await queries.get_user(session, user_id))
-
-    return await cached_response(app, EntityKey(EntityKind.USER, user_id), fetch, model=UserOut)
+    body = await app.entities.find(USER_QUERY, user_id)
+    if body is None:
+        raise UserNotFound(f"User {user_id} does not exist.")
+    return Response(body, media_type="application/json")
 
 
 @router.put("/{user_id}")
