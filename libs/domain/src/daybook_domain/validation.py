@@ -31,9 +31,9 @@ Storable = AfterValidator(_reject_unstorable)
 """Rejects what Postgres cannot store: NUL, and the lone surrogates that JSON can express."""
 
 
-def unset_field() -> Any:
+def unset_field(*, alias: str | None = None, description: str | None = None) -> Any:
     """Return a field of a partial body that may be absent but not null.
 
     `model_dump(exclude_unset=True)` leaves absent fields out.
     """
-    return Field(default_factory=lambda: None)
+    return Field(default_factory=lambda: None, alias=alias, description=description)

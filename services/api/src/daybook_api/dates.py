@@ -12,7 +12,8 @@ EXAMPLE = "2026-11-23"
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def _parse(value: object) -> date:
+def parse_day(value: object) -> date:
+    """Return a calendar date. Raises `ValueError`, with what was expected."""
     # `date.fromisoformat` alone would accept 20261123 and 2026-W48-1, too.
     expected = f"expected YYYY-MM-DD, such as {EXAMPLE}"
     if not isinstance(value, str):
@@ -35,6 +36,6 @@ def _parse(value: object) -> date:
 
 Day = Annotated[
     date,
-    BeforeValidator(_parse),
+    BeforeValidator(parse_day),
     WithJsonSchema({"type": "string", "format": "date", "examples": [EXAMPLE]}),
 ]

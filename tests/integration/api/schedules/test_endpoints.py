@@ -157,7 +157,7 @@ async def test_a_schedule_is_paused_triggered_and_resumed(api: httpx.AsyncClient
     triggered = await api.post(f"{path}/trigger")
     resumed = await api.post(f"{path}/resume", json={"mode": "catchup"})
 
-    assert (early.status_code, early.json()["code"]) == (409, "schedule_not_paused")
+    assert (early.status_code, early.json()["version"]) == (200, 1)
     assert (paused.json()["enabled"], paused.json()["version"]) == (False, 2)
     assert (resumed.json()["enabled"], resumed.json()["note"]) == (True, None)
     run = triggered.json()
@@ -201,7 +201,7 @@ async def test_a_triggered_run_is_cancelled_and_retried(api: httpx.AsyncClient) 
     twice = await api.post(f"{path}/retry")
 
     assert (cancelled.json()["state"], cancelled.json()["reason"]) == ("cancelled", "freeze")
-    assert (again.status_code, again.json()["code"]) == (409, "run_ended")
+    assert (again.status_code, again.json()) == (200, cancelled.json())
     assert (retried.status_code, retried.json()["state"]) == (202, "pending")
     assert (twice.status_code, twice.json()["code"]) == (409, "run_not_ended")
 
