@@ -80,17 +80,17 @@ async def test_every_instant_is_in_utc_and_ends_with_z(
 async def test_allow_lists_the_methods_of_the_path_itself(
     api: httpx.AsyncClient, path: str, allowed: str
 ) -> None:
-    answer = await api.options(path)
-    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    response = await api.options(path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
 
 
 async def test_a_response_without_content_has_no_content_type(
     api: httpx.AsyncClient, world: dict[str, str]
 ) -> None:
     for path in ("/orders/1", "/products/1", "/users/1/addresses/1", "/users/1", "/schedules/1"):
-        answer = await api.delete(path, headers={"If-Match": "*"})
-        assert (answer.status_code, answer.content) == (204, b""), path
-        assert "content-type" not in answer.headers
+        response = await api.delete(path, headers={"If-Match": "*"})
+        assert (response.status_code, response.content) == (204, b""), path
+        assert "content-type" not in response.headers
 
 
 async def test_the_type_of_a_problem_is_the_address_of_its_description(
@@ -107,7 +107,7 @@ async def test_the_type_of_a_problem_is_the_address_of_its_description(
 
 
 async def test_invalid_input_has_one_code(api: httpx.AsyncClient) -> None:
-    answers = [
+    responses = [
         await api.get("/report/days?from=2026-03-02&to=2026-03-01"),
         await api.get("/report/days?from=yesterday"),
         await api.get("/report/runs?before=x"),
@@ -117,7 +117,7 @@ async def test_invalid_input_has_one_code(api: httpx.AsyncClient) -> None:
         await api.get("/orders?from=2026-03-02&to=2026-03-01"),
         await api.get("/orders?page=2&before=MjAyNi0wMy0wMVQwMDowMDowMCswMDowMCAx"),
     ]
-    assert [(a.status_code, a.json()["code"]) for a in answers] == [(422, "invalid_request")] * 8
+    assert [(a.status_code, a.json()["code"]) for a in responses] == [(422, "invalid_request")] * 8
 
 
 @pytest.mark.parametrize("path", ["/users", "/products", "/orders", "/users/1/addresses"])
@@ -145,9 +145,9 @@ async def test_pages_that_links_name_repeat_nothing(api: httpx.AsyncClient, path
 
 
 async def _rows(api: httpx.AsyncClient, url: str) -> tuple[list[dict[str, Any]], str]:
-    answer = await api.get(url)
-    (rows,) = (value for value in answer.json().values() if isinstance(value, list))
-    return rows, answer.links.get("next", {}).get("url", "")
+    response = await api.get(url)
+    (rows,) = (value for value in response.json().values() if isinstance(value, list))
+    return rows, response.links.get("next", {}).get("url", "")
 
 
 @pytest.mark.parametrize("path", ["/schedules", "/report/backfills/{backfill_id}/days"])

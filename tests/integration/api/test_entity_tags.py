@@ -59,11 +59,11 @@ async def test_only_one_of_two_concurrent_changes_of_a_version_succeeds(
 ) -> None:
     condition = {"If-Match": (await api.get(path)).headers["etag"]}
 
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(api.put(path, json=body, headers=condition) for body in (first, second))
     )
 
-    assert sorted(answer.status_code for answer in answers) == [200, 412]
+    assert sorted(response.status_code for response in responses) == [200, 412]
 
 
 async def test_the_tag_of_a_product_changes_with_an_order_of_it(
@@ -72,8 +72,8 @@ async def test_the_tag_of_a_product_changes_with_an_order_of_it(
     read = await api.get("/products/1")
 
     await api.post("/orders", json=order_body())
-    answer = await api.put(
+    response = await api.put(
         "/products/1", json={"stock_quantity": 10}, headers={"If-Match": read.headers["etag"]}
     )
 
-    assert answer.status_code == 412
+    assert response.status_code == 412

@@ -122,8 +122,8 @@ async def test_no_value_of_a_parameter_is_an_internal_error(
     failed = []
     for name in READS[path]:
         for value in TEXTS:
-            answer = await api.get(path, params=usual | {name: value})
-            if answer.status_code >= 500:
+            response = await api.get(path, params=usual | {name: value})
+            if response.status_code >= 500:
                 failed.append((name, value[:50]))
     assert failed == []
 
@@ -132,8 +132,8 @@ async def test_no_id_in_a_path_is_an_internal_error(api: httpx.AsyncClient, shop
     failed = []
     for path in PATHS:
         for value in TEXTS:
-            answer = await api.get(path.format(quote(value, safe="")))
-            if answer.status_code >= 500:
+            response = await api.get(path.format(quote(value, safe="")))
+            if response.status_code >= 500:
                 failed.append((path, value[:50]))
     assert failed == []
 
@@ -146,12 +146,12 @@ async def test_no_value_of_a_field_is_an_internal_error(
     failed = []
     for name in usual:
         for value in VALUES:
-            answer = await api.request(
+            response = await api.request(
                 method,
                 path.partition("?")[0],
                 content=json.dumps(usual | {name: value}),
                 headers={"Content-Type": "application/json", "If-Match": "*"},
             )
-            if answer.status_code >= 500:
+            if response.status_code >= 500:
                 failed.append((name, str(value)[:50].encode(errors="replace")))
     assert failed == []

@@ -100,12 +100,12 @@ async def test_a_generated_patch_changes_only_what_it_names(
     )
     change = importlib.import_module(f"{client_package}.api.schedules.change_schedule")
 
-    answer = await change.asyncio_detailed(
+    response = await change.asyncio_detailed(
         created.json()["id"], client=client, body=patch, if_match=created.headers["etag"]
     )
 
     kept = ("catchup_window_seconds", "jitter_seconds", "cron")
-    changed = answer.parsed.to_dict()
+    changed = response.parsed.to_dict()
     assert changed["name"] == "other"
     assert [changed[name] for name in kept] == [created.json()[name] for name in kept]
 

@@ -111,9 +111,9 @@ async def test_a_body_that_is_not_json_is_rejected(api: httpx.AsyncClient) -> No
 async def test_defaults_of_range_fields_may_accompany_a_date(api: httpx.AsyncClient) -> None:
     defaults = {"mode": "absent", "concurrency": 4, "dry_run": False}
 
-    answer = await api.post(RUNS, json={"date": "2026-03-01", **defaults})
+    response = await api.post(RUNS, json={"date": "2026-03-01", **defaults})
 
-    assert (answer.status_code, answer.json()["report_date"]) == (202, "2026-03-01")
+    assert (response.status_code, response.json()["report_date"]) == (202, "2026-03-01")
 
 
 async def test_an_unknown_run_is_not_found_and_a_malformed_id_is_invalid(
