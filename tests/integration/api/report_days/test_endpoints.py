@@ -46,13 +46,16 @@ async def test_future_days_are_not_listed(api: httpx.AsyncClient) -> None:
     assert (await api.get(f"{DAYS}?from={later}")).json()["days"] == []
 
 
-async def test_a_day_is_returned_or_not_found(api: httpx.AsyncClient, make_day: MakeDay) -> None:
+async def test_a_day_without_a_report_is_absent_as_in_the_list(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
     await make_day("2026-03-01", revision=3)
     shown = (await api.get(f"{DAYS}/2026-03-01/")).json()
     absent = await api.get(f"{DAYS}/2026-03-02")
     assert (shown["state"], shown["revision"], shown["orders_count"]) == ("sealed", 3, 3)
-    assert (absent.status_code, absent.json()["code"]) == (404, "day_not_found")
-    assert "POST /report/runs" in absent.json()["detail"]
+    (listed,) = (await api.get(f"{DAYS}?from=2026-03-02&to=2026-03-02")).json()["days"]
+    assert (absent.status_code, absent.json()) == (200, listed)
+    assert (listed["state"], listed["revision"]) == ("absent", 0)
 
 
 async def test_a_range_of_ten_years_is_accepted_and_a_longer_one_is_rejected(

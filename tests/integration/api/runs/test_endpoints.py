@@ -108,6 +108,14 @@ async def test_a_body_that_is_not_json_is_rejected(api: httpx.AsyncClient) -> No
     assert "Content-Type: application/json" in form.json()["detail"]
 
 
+async def test_defaults_of_range_fields_may_accompany_a_date(api: httpx.AsyncClient) -> None:
+    defaults = {"mode": "absent", "concurrency": 4, "dry_run": False}
+
+    response = await api.post(RUNS, json={"date": "2026-03-01", **defaults})
+
+    assert (response.status_code, response.json()["report_date"]) == (202, "2026-03-01")
+
+
 async def test_an_unknown_run_is_not_found_and_a_malformed_id_is_invalid(
     api: httpx.AsyncClient,
 ) -> None:

@@ -25,7 +25,6 @@ from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules import queries, service
 from daybook_domain.schedules.audit import find_problems
 from daybook_domain.schedules.cron import due_times
-from daybook_domain.schedules.errors import ScheduleNotPaused
 from daybook_domain.schedules.failure_pauses import pause_after_failure
 from daybook_domain.schedules.materialization import materialize
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
@@ -139,11 +138,8 @@ async def pause(world: World, which: int) -> None:
 
 async def resume(world: World, which: int, mode: ResumeMode) -> None:
     """Resume a schedule, if it is paused."""
-    with suppress(ScheduleNotPaused):
-        async with world.sessions.begin() as session:
-            await service.resume(
-                session, world.ids[which % len(world.ids)], mode=mode, now=world.now
-            )
+    async with world.sessions.begin() as session:
+        await service.resume(session, world.ids[which % len(world.ids)], mode=mode, now=world.now)
 
 
 async def work(world: World, ending: str) -> None:

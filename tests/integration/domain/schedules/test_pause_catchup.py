@@ -8,9 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.runs import retries
-from daybook_domain.schedules.errors import (
-    ScheduleNotPaused,
-)
+from daybook_domain.schedules import queries
 from daybook_domain.schedules.models import Catchup, Overlap
 from daybook_domain.schedules.service import ResumeMode
 from daybook_platform.postgres.engine import Sessions
@@ -102,8 +100,12 @@ async def test_catch_up_ignores_the_fires_of_an_earlier_pause(sessions: Sessions
     assert await list_fire_outcomes(sessions, added) == ["skipped: paused", "pending"]
 
 
-async def test_a_schedule_that_is_not_paused_cannot_be_resumed(sessions: Sessions) -> None:
+async def test_resuming_a_schedule_that_is_not_paused_changes_nothing(sessions: Sessions) -> None:
     added = await create_schedule(sessions)
 
-    with pytest.raises(ScheduleNotPaused):
-        await resume_schedule(sessions, added, mode=ResumeMode.CATCHUP, now=MIDNIGHT)
+    for _ in range(2):
+        await resume_schedule(sessions, added, mode=ResumeMode.CATCHUP, now=MIDNIGHT + DAY)
+
+    async with sessions() as session:
+        unchanged = await queries.get_schedule(session, added.id or 0)
+    assert (unchanged.enabled, unchanged.version) == (True, added.version)

@@ -18,9 +18,12 @@ async def cancel(
 ) -> ReportRun:
     """Cancel a run that has not ended, and the fires that joined it.
 
-    A worker that is building it has an outdated fence then and cannot commit. Raises `RunEnded`.
+    A worker that is building it has an outdated fence then and cannot commit. Cancelling again
+    changes nothing. Raises `RunEnded` if the run has ended otherwise.
     """
     run = await queries.get_run_for_update(session, run_id)
+    if run.state is RunState.CANCELLED:
+        return run
     if run.state not in queries.OPEN_STATES:
         raise RunEnded(f"Run {run.id} has already ended; its state is {run.state}.")
     run.state = RunState.CANCELLED

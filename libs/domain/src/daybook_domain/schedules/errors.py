@@ -27,12 +27,6 @@ class ScheduleFromSettings(Conflict):
     code = "schedule_from_settings"
 
 
-class ScheduleNotPaused(Conflict):
-    """The schedule is not paused, so it cannot be resumed."""
-
-    code = "schedule_not_paused"
-
-
 class ScheduleChanged(Outdated):
     """The schedule has changed since the caller read it."""
 

@@ -21,7 +21,6 @@ from daybook_domain.schedules.errors import (
     ScheduleChanged,
     ScheduleFromSettings,
     ScheduleFromTaskiq,
-    ScheduleNotPaused,
 )
 from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.materialization import materialize_one
@@ -100,6 +99,8 @@ async def pause(
     A schedule that is already paused keeps its note unless `note` is given.
     """
     schedule = await queries.get_schedule_for_update(session, schedule_id)
+    if not schedule.enabled and note in (None, schedule.note):
+        return schedule
     await materialize_one(session, schedule, now=now)
     if note is not None:
         schedule.note = note
@@ -112,10 +113,10 @@ async def pause(
 async def resume(
     session: AsyncSession, schedule_id: int, *, mode: ResumeMode, now: datetime
 ) -> Schedule:
-    """Resume a paused schedule. Raises `ScheduleNotPaused`."""
+    """Resume a paused schedule; one that is not paused stays as it is."""
     schedule = await queries.get_schedule_for_update(session, schedule_id)
     if schedule.enabled:
-        raise ScheduleNotPaused(f"Schedule {schedule.name} is not paused.")
+        return schedule
     await materialize_one(session, schedule, now=now)
     if mode is ResumeMode.CATCHUP:
         await pause_catchup.catch_up(session, schedule, now=now)

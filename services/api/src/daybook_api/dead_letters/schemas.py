@@ -164,7 +164,8 @@ class DeadLetterRedrive(DeadLetterDecision):
     rate: Annotated[
         float | None,
         Field(
-            gt=0,
+            # The due times of the maximum number of messages are within years then.
+            ge=0.001,
             le=100_000,
             description="Maximum number of messages per second. Default: no limit.",
         ),

@@ -6,8 +6,10 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from daybook_api.dates import Day
 from daybook_api.money import Money
 from daybook_api.pagination import PageQuery, PathId
+from daybook_domain.errors import Invalid
 from daybook_domain.orders.models import Order, OrderItem, OrderStatus
 from daybook_domain.orders.order_validation import (
     MAX_ITEMS,
@@ -17,7 +19,8 @@ from daybook_domain.orders.order_validation import (
     Quantity,
 )
 from daybook_domain.orders.service import OrderChanges
-from daybook_domain.validation import Id, unset_field
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.validation import Id, Storable, unset_field
 
 
 class OrderItemIn(BaseModel):
@@ -126,3 +129,26 @@ class OrdersQuery(PageQuery):
 
     user_id: PathId | None = None
     status: OrderStatus | None = None
+    external_id: Annotated[
+        Annotated[str, Storable] | None,
+        Field(max_length=200, description="The exact key of the order in your system."),
+    ] = None
+    first: Day | None = Field(
+        default=None,
+        alias="from",
+        description="First business day of the orders' creation, inclusive.",
+    )
+    last: Day | None = Field(
+        default=None,
+        alias="to",
+        description="Last business day of the orders' creation, inclusive.",
+    )
+
+    def instants(self, *, timezone: str) -> tuple[datetime | None, datetime | None]:
+        """Return the half-open interval of the business days. Raises `Invalid`."""
+        if self.first and self.last and self.first > self.last:
+            raise Invalid(f"`from` ({self.first}) is after `to` ({self.last}).", field="from")
+        return (
+            None if self.first is None else business_day(self.first, timezone=timezone).starts_at,
+            None if self.last is None else business_day(self.last, timezone=timezone).ends_at,
+        )

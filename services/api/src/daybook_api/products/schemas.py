@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from daybook_api.money import Money
 from daybook_api.pagination import PageQuery
@@ -61,7 +61,12 @@ class Products(BaseModel):
     total: int
 
 
-PriceBound = Annotated[Decimal, Field(ge=0, le=MAX_AMOUNT)]
+PriceBound = Annotated[
+    Decimal,
+    # Postgres accepts no number with more than 16,383 decimal places.
+    Field(ge=0, le=MAX_AMOUNT, decimal_places=20),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": float(MAX_AMOUNT)}),
+]
 
 
 class ProductsQuery(PageQuery):

@@ -51,9 +51,9 @@ async def list_report_days(query: Annotated[ReportDaysQuery, Query()], app: App)
 
 @router.get("/{day}")
 async def get_report_day(day: Day, app: App) -> ReportDayOut:
-    """Get the state of the report of one day."""
+    """Get the state of the report of one day; a day without a report is `absent`."""
     async with app.sessions() as session:
-        found = ReportDayOut.of(await queries.get_day(session, day))
+        found = _day_out(day, await queries.find_day(session, day))
         expectation = await find_expectation(
             session, timezone=app.timezone, late_after=app.late_after
         )
