@@ -16,7 +16,12 @@ from tests.support.waiting import until
 
 @asynccontextmanager
 async def running_intake(
-    database_url: str, broker_url: str, *, wait_until_consuming: bool = True, **settings: Any
+    database_url: str,
+    broker_url: str,
+    *,
+    wait_until_consuming: bool = True,
+    metrics: WorkerMetrics | None = None,
+    **settings: Any,
 ) -> AsyncIterator[IntakeProcessor]:
     """Run an intake processor and the retries of dead letters; they drain on exit."""
     worker_settings = WorkerSettings.model_validate(
@@ -24,7 +29,9 @@ async def running_intake(
     )
     engine = create_engine(database_url, application="tests intake")
     sessions = create_sessions(engine)
-    processor = IntakeProcessor(engine, worker_settings, sessions=sessions, metrics=WorkerMetrics())
+    processor = IntakeProcessor(
+        engine, worker_settings, sessions=sessions, metrics=metrics or WorkerMetrics()
+    )
     retrier = DeadLetterRetrier(worker_settings, sessions=sessions, metrics=WorkerMetrics())
     tasks = [asyncio.create_task(each.run()) for each in (processor, retrier)]
     try:

@@ -3,7 +3,7 @@
 Limits that belong to one feature are in its own `validation` module.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -22,11 +22,3 @@ def _reject_nul(value: str) -> str:
 
 Storable = AfterValidator(_reject_nul)
 """Rejects NUL, the one character that Postgres cannot store."""
-
-
-def unset_field() -> Any:
-    """Return a field of a partial body that may be absent but not null.
-
-    `model_dump(exclude_unset=True)` leaves absent fields out.
-    """
-    return Field(default_factory=lambda: None)

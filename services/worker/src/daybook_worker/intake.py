@@ -21,6 +21,7 @@ from daybook_platform.rabbitmq.intake_consumer import IntakeConsumer
 from daybook_platform.wait import wait
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
+from daybook_worker.unknown_fields import UnknownFields
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,6 +54,7 @@ class IntakeProcessor:
         self._max_batch_delay = settings.intake_linger.total_seconds()
         self._retry_policy = RetryPolicy(total=settings.intake_patience)
         self._metrics = metrics
+        self._unknown_fields = UnknownFields(metrics)
         self._stopping = asyncio.Event()
         self._consumer: IntakeConsumer | None = None
         self._unavailable_reason = _NOT_CONSUMING
@@ -186,6 +188,7 @@ class IntakeProcessor:
         if results is None:
             log.info("batch was already committed", messages=len(batch.deliveries))
             return
+        self._unknown_fields.record(batch.deliveries)
         outcomes = Counter(
             (delivery.queue, each.outcome)
             for delivery, each in zip(batch.deliveries, results, strict=True)

@@ -32,12 +32,13 @@ from tests.support.locks import somebody_waits
 from tests.support.runs import everything
 from tests.support.shop import build, open_shop, set_stock, stock_left, sums
 
-PENDING, PAID, SHIPPED, DELIVERED, CANCELLED = OrderStatus
+PENDING, PAID, SHIPPED, DELIVERED, COMPLETED, CANCELLED = OrderStatus
 PATHS = {
     PENDING: (),
     PAID: (PAID,),
     SHIPPED: (PAID, SHIPPED),
     DELIVERED: (PAID, SHIPPED, DELIVERED),
+    COMPLETED: (COMPLETED,),
     CANCELLED: (CANCELLED,),
 }
 ALLOWED = {
@@ -46,6 +47,10 @@ ALLOWED = {
     (PAID, SHIPPED),
     (PAID, CANCELLED),
     (SHIPPED, DELIVERED),
+    (PENDING, COMPLETED),
+    (PAID, COMPLETED),
+    (SHIPPED, COMPLETED),
+    (DELIVERED, COMPLETED),
 }
 
 
@@ -199,7 +204,7 @@ async def test_items_replaced_by_a_cancellation_take_no_stock(
     assert (await stock_left(engine, 1), await stock_left(engine, 2)) == (1000, 5)
 
 
-@pytest.mark.parametrize("status", [PAID, SHIPPED, DELIVERED, CANCELLED])
+@pytest.mark.parametrize("status", [PAID, SHIPPED, DELIVERED, COMPLETED, CANCELLED])
 async def test_only_a_pending_order_can_change_items(
     engine: AsyncEngine, sessions: Sessions, status: OrderStatus
 ) -> None:
@@ -268,13 +273,13 @@ async def test_stock_above_the_maximum_is_not_returned(
 
 
 @pytest.mark.parametrize("status", PATHS)
-async def test_a_deleted_order_returns_its_stock_unless_shipped(
+async def test_a_deleted_order_returns_its_stock_unless_shipped_or_completed(
     engine: AsyncEngine, sessions: Sessions, status: OrderStatus
 ) -> None:
     order_id = await ordered(sessions, status=status)
     await delete(sessions, order_id)
 
-    assert await stock_left(engine) == (995 if status in (SHIPPED, DELIVERED) else 1000)
+    assert await stock_left(engine) == (995 if status in (SHIPPED, DELIVERED, COMPLETED) else 1000)
     with pytest.raises(OrderNotFound):
         await delete(sessions, order_id)
 

@@ -31,6 +31,8 @@ class Delivery:
     """Whether it may have been delivered before."""
     digest: bytes
     content: AnyMessage | DaybookError
+    unknown_fields: Sequence[str] = ()
+    """Paths of fields that have no effect because this release does not know them."""
 
 
 def parse_delivery(
@@ -49,6 +51,7 @@ def parse_delivery(
     if message_id is not None and "\0" in message_id:
         message_id = message_id.replace("\0", "\ufffd")
         content = Malformed("the message id contains a NUL character, which cannot be stored")
+    content = content or parse_body(queue, body)
     return Delivery(
         queue=queue,
         body=body,
@@ -56,7 +59,10 @@ def parse_delivery(
         headers=headers or {},
         redelivered=redelivered,
         digest=deduplication.digest(queue, body),
-        content=content or parse_body(queue, body),
+        content=content,
+        unknown_fields=(
+            () if isinstance(content, DaybookError) else messages.list_unknown_fields(content)
+        ),
     )
 
 

@@ -4,6 +4,8 @@ pending ──▶ paid ──▶ shipped ──▶ delivered
    │          │
    └──────────┴──▶ cancelled      returns the items to stock
 
+Every status but cancelled can also change to completed, which is final.
+
 Locks are taken in the order that catalog/stock.py defines.
 """
 
@@ -35,10 +37,11 @@ from daybook_domain.runs import order_rebuilds
 from daybook_domain.validation import MAX_INTEGER
 
 TRANSITIONS: Mapping[OrderStatus, Sequence[OrderStatus]] = {
-    OrderStatus.PENDING: (OrderStatus.PAID, OrderStatus.CANCELLED),
-    OrderStatus.PAID: (OrderStatus.SHIPPED, OrderStatus.CANCELLED),
-    OrderStatus.SHIPPED: (OrderStatus.DELIVERED,),
-    OrderStatus.DELIVERED: (),
+    OrderStatus.PENDING: (OrderStatus.PAID, OrderStatus.CANCELLED, OrderStatus.COMPLETED),
+    OrderStatus.PAID: (OrderStatus.SHIPPED, OrderStatus.CANCELLED, OrderStatus.COMPLETED),
+    OrderStatus.SHIPPED: (OrderStatus.DELIVERED, OrderStatus.COMPLETED),
+    OrderStatus.DELIVERED: (OrderStatus.COMPLETED,),
+    OrderStatus.COMPLETED: (),
     OrderStatus.CANCELLED: (),
 }
 """The allowed changes of the status."""
@@ -86,7 +89,7 @@ async def change(session: AsyncSession, order_id: int, *, changes: OrderChanges)
 
 
 async def delete(session: AsyncSession, order_id: int) -> None:
-    """Delete an order, and return its items to stock unless they were shipped.
+    """Delete an order, and return its items to stock if it is pending or paid.
 
     Raises `OrderNotFound`, and `OrderReported` if a report contains the order.
     """

@@ -79,7 +79,7 @@ async def change_order(order_id: PathId, body: OrderPatch, app: App) -> OrderOut
 
 @router.delete("/{order_id}", status_code=HTTPStatus.NO_CONTENT)
 async def delete_order(order_id: PathId, app: App) -> None:
-    """Delete an order that no report contains; items that were not shipped return to the stock."""
+    """Delete an order that no report contains; pending and paid items return to the stock."""
     async with app.sessions.begin() as session:
         await service.delete(session, order_id)
 

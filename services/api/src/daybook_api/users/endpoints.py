@@ -54,7 +54,7 @@ async def get_user(user_id: PathId, app: App) -> Response:
 @router.put("/{user_id}")
 async def change_user(user_id: PathId, body: UserPatch, app: App) -> UserOut:
     """Change the given fields of a user."""
-    changes = cast("UserChanges", body.model_dump(exclude_unset=True))
+    changes = cast("UserChanges", body.model_dump(exclude_none=True))
     async with app.sessions.begin() as session:
         return UserOut.model_validate(await service.change_user(session, user_id, changes=changes))
 

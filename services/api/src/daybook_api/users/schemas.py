@@ -5,7 +5,6 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 from daybook_domain.catalog.validation import Email, UserDescription, Username
-from daybook_domain.validation import unset_field
 
 
 class UserIn(BaseModel):
@@ -19,12 +18,12 @@ class UserIn(BaseModel):
 
 
 class UserPatch(BaseModel):
-    """Changes of a user; omitted fields remain as they are."""
+    """Changes of a user; omitted and null fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
-    username: Username = unset_field()
-    email: Email = unset_field()
+    username: Username | None = None
+    email: Email | None = None
     description: UserDescription | None = None
 
 
