@@ -27,7 +27,7 @@ from daybook_domain.intake.messages import (
     get_subject,
 )
 from daybook_domain.orders import service as orders
-from daybook_domain.orders.errors import OrderNotFound, UnknownReference
+from daybook_domain.orders.errors import OrderNotFound, ReportBuilding, UnknownReference
 from daybook_domain.orders.models import OrderStatus
 from daybook_domain.orders.order_placement import place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
@@ -65,8 +65,11 @@ HandlerResult = Applied | DaybookError
 
 
 def missing_subject(error: DaybookError, message: AnyMessage) -> str | None:
-    """Return the row whose creation may let `message` succeed, such as `product:7`, or None."""
-    if isinstance(error, ProductNotFound | OrderNotFound | Postponed):
+    """Return the row for which `message` can wait, such as `product:7`, or None.
+
+    The row may be created, or change to a state in which the message succeeds.
+    """
+    if isinstance(error, ProductNotFound | OrderNotFound | Postponed | ReportBuilding):
         return get_subject(message)
     if isinstance(error, UnknownReference):
         return _referenced_subject(error.field or "", message)
@@ -252,7 +255,8 @@ async def _change_order(session: AsyncSession, message: OrderUpdateMessage) -> N
         changes["delivery_address_id"] = data.delivery_address_id
     if data.items is not None:
         changes["items"] = _to_new_items(data.items)
-    await orders.change(session, message.order_id, changes=changes)
+    # A build may take minutes, and the products of the whole batch are locked.
+    await orders.change(session, message.order_id, changes=changes, wait_for_build=False)
 
 
 def _to_new_items(items: Sequence[OrderItemData]) -> tuple[NewItem, ...]:
