@@ -6,7 +6,15 @@ import httpx
 import pytest
 
 from daybook_api.orders.schemas import OrderIn
-from tests.support.rest import ADDRESS, PRODUCT, USER, add, left, open_shop, order
+from tests.support.http import (
+    ADDRESS,
+    PRODUCT,
+    USER,
+    create_resource,
+    create_shop,
+    fetch_stock,
+    order_body,
+)
 
 CREATED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("/users", {**USER, "description": None}, {"description": None}),
@@ -32,10 +40,14 @@ CREATED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"name": "pot", "price": 3, "description": "black", "stock_quantity": 4},
         {"description": "black", "stock_quantity": 4},
     ),
-    ("/orders", order(), {"status": "pending", "external_id": None}),
-    ("/orders", order(status=None, external_id=None), {"status": "pending", "external_id": None}),
-    ("/orders", order(status="pending"), {"status": "pending"}),
-    ("/orders", order(status="paid", external_id="a"), {"status": "paid", "external_id": "a"}),
+    ("/orders", order_body(), {"status": "pending", "external_id": None}),
+    (
+        "/orders",
+        order_body(status=None, external_id=None),
+        {"status": "pending", "external_id": None},
+    ),
+    ("/orders", order_body(status="pending"), {"status": "pending"}),
+    ("/orders", order_body(status="paid", external_id="a"), {"status": "paid", "external_id": "a"}),
 ]
 
 
@@ -44,12 +56,12 @@ async def test_optional_fields_of_a_new_entity_may_be_present_absent_or_null(
     api: httpx.AsyncClient, path: str, body: dict[str, Any], created: dict[str, Any]
 ) -> None:
     if path != "/users":
-        await open_shop(api)
+        await create_shop(api)
 
-    answer = await api.post(path, json=body)
+    response = await api.post(path, json=body)
 
-    assert answer.status_code == 201, answer.text
-    assert answer.json().items() >= created.items()
+    assert response.status_code == 201, response.text
+    assert response.json().items() >= created.items()
 
 
 CHANGED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -72,18 +84,18 @@ CHANGED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 async def test_null_leaves_a_field_unchanged(
     api: httpx.AsyncClient, path: str, body: dict[str, Any], changed: dict[str, Any]
 ) -> None:
-    await open_shop(api)
+    await create_shop(api)
     await api.put("/users/1", json={"description": "a"})
     await api.put("/users/1/addresses/1", json={"state": "Vestland", "is_primary": True})
     await api.put("/products/1", json={"description": "a"})
-    await add(api, "/orders", order(2))
+    await create_resource(api, "/orders", order_body(2))
     before = (await api.get(path)).json()
 
     nothing = await api.put(path, json=dict.fromkeys(body))
-    answer = await api.put(path, json=body)
+    response = await api.put(path, json=body)
 
     assert _without_times(nothing.json()) == _without_times(before)
-    assert _without_times(answer.json()) == _without_times(before) | changed
+    assert _without_times(response.json()) == _without_times(before) | changed
 
 
 def _without_times(entity: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def _without_times(entity: dict[str, Any]) -> dict[str, Any]:
 async def test_an_empty_string_clears_an_optional_text(
     api: httpx.AsyncClient, path: str, field: str
 ) -> None:
-    await open_shop(api)
+    await create_shop(api)
     await api.put(path, json={field: "text"})
 
     assert (await api.put(path, json={field: ""})).json()[field] == ""
@@ -111,25 +123,25 @@ async def test_an_empty_string_clears_an_optional_text(
 async def test_completed_is_final_and_reachable_from_every_other_status(
     api: httpx.AsyncClient, before: list[str]
 ) -> None:
-    await open_shop(api)
-    await add(api, "/orders", order(3))
+    await create_shop(api)
+    await create_resource(api, "/orders", order_body(3))
     for status in (*before, "completed", "completed"):
-        answer = await api.put("/orders/1", json={"status": status})
-        assert (answer.status_code, answer.json()["status"]) == (200, status)
+        response = await api.put("/orders/1", json={"status": status})
+        assert (response.status_code, response.json()["status"]) == (200, status)
 
     for status in ("pending", "paid", "shipped", "delivered", "cancelled"):
-        answer = await api.put("/orders/1", json={"status": status})
-        assert (answer.status_code, answer.json()["code"]) == (409, "status_forbids")
+        response = await api.put("/orders/1", json={"status": status})
+        assert (response.status_code, response.json()["code"]) == (409, "status_forbids")
     found = (await api.get("/orders", params={"status": "completed"})).json()
-    assert (found["total"], await left(api)) == (1, 7)
+    assert (found["total"], await fetch_stock(api)) == (1, 7)
 
 
 async def test_a_delivered_order_can_be_completed_and_a_cancelled_one_cannot(
     api: httpx.AsyncClient,
 ) -> None:
-    await open_shop(api)
-    await add(api, "/orders", order())
-    await add(api, "/orders", order())
+    await create_shop(api)
+    await create_resource(api, "/orders", order_body())
+    await create_resource(api, "/orders", order_body())
     for status in ("paid", "shipped", "delivered", "completed"):
         assert (await api.put("/orders/1", json={"status": status})).status_code == 200
     await api.put("/orders/2", json={"status": "cancelled"})
@@ -141,27 +153,27 @@ async def test_a_delivered_order_can_be_completed_and_a_cancelled_one_cannot(
 async def test_an_order_cannot_be_created_with_another_status(
     api: httpx.AsyncClient, status: object
 ) -> None:
-    await open_shop(api)
+    await create_shop(api)
 
-    answer = await api.post("/orders", json=order(status=status))
+    response = await api.post("/orders", json=order_body(status=status))
 
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == "#/status"
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "#/status"
 
 
 async def test_a_completed_order_returns_nothing_to_the_stock_when_it_is_deleted(
     api: httpx.AsyncClient,
 ) -> None:
-    await open_shop(api)
-    await add(api, "/orders", order(3))
+    await create_shop(api)
+    await create_resource(api, "/orders", order_body(3))
     await api.put("/orders/1", json={"status": "completed"})
 
     assert (await api.delete("/orders/1")).status_code == 204
-    assert await left(api) == 7
+    assert await fetch_stock(api) == 7
 
 
 def test_an_order_without_a_status_has_the_idempotency_digest_of_earlier_releases() -> None:
-    content = OrderIn.model_validate(order()).model_dump_json()
+    content = OrderIn.model_validate(order_body()).model_dump_json()
 
     assert content == (
         '{"user_id":1,"delivery_address_id":1,"items":[{"product_id":1,"quantity":1}],'

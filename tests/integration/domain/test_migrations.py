@@ -12,8 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain import advisory_locks
 from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine
-from tests.support.databases import fresh_database
-from tests.support.locks import somebody_waits
+from tests.support.postgres import temporary_database, wait_for_blocked_transaction
 
 ALL_OBJECTS = text(
     "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
@@ -25,7 +24,7 @@ ALL_OBJECTS = text(
 @pytest.fixture
 async def empty(postgres_server_url: str) -> AsyncIterator[str]:
     """Return the URL of an empty database."""
-    async with fresh_database(
+    async with temporary_database(
         postgres_server_url, name=f"daybook_test_{os.getpid()}_migrations"
     ) as url:
         yield url
@@ -109,7 +108,7 @@ async def test_concurrent_upgrades_wait_for_each_other(
     async with empty_engine.begin() as connection:
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({advisory_locks.MIGRATION})"))
         upgrades = [asyncio.create_task(migrate.upgrade(empty)) for _ in range(2)]
-        await somebody_waits(empty_engine, others=1)
+        await wait_for_blocked_transaction(empty_engine, more_than=1)
 
     await asyncio.gather(*upgrades)
     await migrate.check(empty)
@@ -131,7 +130,7 @@ async def test_orders_are_placed_while_the_constraint_of_their_status_is_validat
         await holder.execute(text("SELECT pg_advisory_lock(4711)"))
         await _wait_before_statement(empty_engine, "%VALIDATE CONSTRAINT ck_orders_status%")
         upgrade = asyncio.create_task(migrate.upgrade(empty, revision="0010"))
-        await somebody_waits(empty_engine)
+        await wait_for_blocked_transaction(empty_engine)
 
         async with empty_engine.begin() as connection:
             await connection.execute(text("SET LOCAL lock_timeout = '1ms'"))

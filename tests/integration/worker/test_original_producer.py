@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.reports.business_day import business_day
 from tests.integration.worker.intake import running_intake
-from tests.support.messages import books
-from tests.support.producer import Producer
-from tests.support.shop import build, sums
-from tests.support.waiting import until
+from tests.support.amqp import AmqpClient
+from tests.support.factories.reports import build_report, get_quantity_by_order
+from tests.support.oracles.shop_state import get_shop_state
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -23,7 +23,7 @@ Publish = Callable[..., Awaitable[None]]
 
 @pytest.fixture
 async def publish(
-    producer: Producer, postgres_url: str, rabbitmq_url: str
+    producer: AmqpClient, postgres_url: str, rabbitmq_url: str
 ) -> AsyncIterator[Publish]:
     """Return a function that publishes bodies as any aio-pika producer does; the intake runs."""
     connection = await aio_pika.connect(rabbitmq_url)
@@ -49,11 +49,11 @@ async def rows(engine: AsyncEngine, statement: str) -> list[tuple[Any, ...]]:
 async def until_rows(engine: AsyncEngine, statement: str, expected: list[tuple[Any, ...]]) -> None:
     async def is_expected() -> bool:
         found = await rows(engine, statement)
-        letters = (await books(engine)).letters
+        letters = (await get_shop_state(engine)).dead_letters
         assert not letters, await rows(engine, "SELECT reason FROM dead_letters")
         return found == expected
 
-    await until(is_expected, what=f"{expected} from {statement}")
+    await wait_until(is_expected, what=f"{expected} from {statement}")
 
 
 def order_body(*quantities: int, **more: Any) -> dict[str, Any]:
@@ -72,8 +72,8 @@ async def test_three_orders_are_counted_in_the_report_of_today(
     for (placed_on,) in await rows(
         engine, "SELECT DISTINCT (created_at AT TIME ZONE 'UTC')::date FROM orders"
     ):
-        await build(engine, business_day(placed_on, timezone="UTC"))
-        counts |= await sums(engine, placed_on)
+        await build_report(engine, business_day(placed_on, timezone="UTC"))
+        counts |= await get_quantity_by_order(engine, placed_on)
 
     assert [counts[order_id] for order_id in (1, 2, 3)] == [2, 3, 4]
 

@@ -7,11 +7,11 @@ from structlog.testing import capture_logs
 from daybook_domain.intake.parsing import Delivery, parse_delivery
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.unknown_fields import LOG_INTERVAL_SECONDS, OTHER, UnknownFields
-from tests.support.messages import body, product
+from tests.support.factories.messages import encode_message, product_message
 
 
 def with_field(name: str) -> Delivery:
-    return parse_delivery("product", body({"name": "pot", "price": 1, name: "red"}))
+    return parse_delivery("product", encode_message({"name": "pot", "price": 1, name: "red"}))
 
 
 def count(registry: CollectorRegistry, field: str) -> float | None:
@@ -29,7 +29,9 @@ def test_fields_are_counted_by_name(metrics: WorkerMetrics) -> None:
     fields = UnknownFields(metrics)
 
     fields.record([with_field("colour"), with_field("colour"), with_field("size")])
-    fields.record([parse_delivery("product", product()), parse_delivery("product", b"nonsense")])
+    fields.record(
+        [parse_delivery("product", product_message()), parse_delivery("product", b"nonsense")]
+    )
 
     assert (count(metrics.registry, "colour"), count(metrics.registry, "size")) == (2, 1)
 

@@ -17,20 +17,21 @@ from daybook_domain.orders import service
 from daybook_domain.orders.order_validation import NewItem
 from daybook_domain.reports.business_day import business_day
 from daybook_platform.postgres.engine import Sessions
-from tests.integration.domain.intake.conftest import Retry, Take
-from tests.support.locks import somebody_waits
-from tests.support.messages import books, order, order_update
-from tests.support.runs import everything
-from tests.support.shop import build
+from tests.integration.domain.intake.conftest import ConsumeBatch, Retry
+from tests.support.factories.messages import order_message, order_update_message
+from tests.support.factories.reports import build_report
+from tests.support.factories.runs import list_all_runs
+from tests.support.oracles.shop_state import get_shop_state
+from tests.support.postgres import wait_for_blocked_transaction
 
 APPLIED, WAITING = MessageOutcome.APPLIED, MessageOutcome.WAITING
-PAID = parse_delivery("order_update", order_update(1, status="paid"))
+PAID = parse_delivery("order_update", order_update_message(1, status="paid"))
 NO_PATIENCE = RetryPolicy(first=timedelta(0), longest=timedelta(0), total=timedelta(0))
 
 
 def two_pieces_of(order_id: int) -> Delivery:
     items = [{"product_id": 1, "quantity": 2}]
-    return parse_delivery("order_update", order_update(order_id, items=items))
+    return parse_delivery("order_update", order_update_message(order_id, items=items))
 
 
 @asynccontextmanager
@@ -49,44 +50,46 @@ async def running_build(engine: AsyncEngine) -> AsyncIterator[None]:
 
 
 async def test_a_sale_does_not_wait_for_an_update_that_a_build_delays(
-    take: Take, retry: Retry, engine: AsyncEngine
+    consume: ConsumeBatch, retry: Retry, engine: AsyncEngine
 ) -> None:
-    await take(parse_delivery("order", order()))
+    await consume(parse_delivery("order", order_message()))
 
     async with running_build(engine):
-        outcomes = await take(two_pieces_of(1), parse_delivery("order", order(quantity=5)))
+        outcomes = await consume(
+            two_pieces_of(1), parse_delivery("order", order_message(quantity=5))
+        )
         assert outcomes == [WAITING, APPLIED]
-        assert (await books(engine)).sold == {1: 6}
+        assert (await get_shop_state(engine)).sold == {1: 6}
         assert await retry() == [WAITING]
 
     assert await retry() == [APPLIED]
-    seen = await books(engine)
+    seen = await get_shop_state(engine)
     assert (seen.sold, seen.stock) == ({1: 7}, {1: 993})
 
 
 async def test_a_delayed_update_requests_a_rebuild_of_the_report_that_was_built(
-    take: Take, retry: Retry, engine: AsyncEngine, sessions: Sessions
+    consume: ConsumeBatch, retry: Retry, engine: AsyncEngine, sessions: Sessions
 ) -> None:
-    await take(parse_delivery("order", order()))
+    await consume(parse_delivery("order", order_message()))
     async with engine.connect() as connection:
         query = "SELECT (created_at AT TIME ZONE 'UTC')::date FROM orders"
         day = (await connection.execute(text(query))).scalar_one()
     async with running_build(engine):
-        await take(two_pieces_of(1))
-    await build(engine, business_day(day, timezone="UTC"))
+        await consume(two_pieces_of(1))
+    await build_report(engine, business_day(day, timezone="UTC"))
 
     assert await retry() == [APPLIED]
 
-    assert day in [run.report_date for run in await everything(sessions) if run.reason]
+    assert day in [run.report_date for run in await list_all_runs(sessions) if run.reason]
 
 
 async def test_an_update_is_not_given_up_while_a_build_delays_it(
-    take: Take, retry: Retry, engine: AsyncEngine
+    consume: ConsumeBatch, retry: Retry, engine: AsyncEngine
 ) -> None:
-    await take(parse_delivery("order", order()))
+    await consume(parse_delivery("order", order_message()))
 
     async with running_build(engine):
-        await take(two_pieces_of(1), retry_policy=NO_PATIENCE)
+        await consume(two_pieces_of(1), retry_policy=NO_PATIENCE)
         assert await retry() == [WAITING]
         assert await retry() == [WAITING]
 
@@ -94,53 +97,55 @@ async def test_an_update_is_not_given_up_while_a_build_delays_it(
 
 
 async def test_later_updates_wait_behind_one_that_a_build_delays(
-    take: Take, retry: Retry, engine: AsyncEngine
+    consume: ConsumeBatch, retry: Retry, engine: AsyncEngine
 ) -> None:
-    await take(parse_delivery("order", order()))
+    await consume(parse_delivery("order", order_message()))
 
     async with running_build(engine):
-        assert await take(two_pieces_of(1), PAID) == [WAITING, WAITING]
+        assert await consume(two_pieces_of(1), PAID) == [WAITING, WAITING]
 
     assert await retry() == [APPLIED]
     assert await retry() == [APPLIED]
-    assert (await books(engine)).letters == {
+    assert (await get_shop_state(engine)).dead_letters == {
         "redriven": [("order_update", "report_building"), ("order_update", "postponed")]
     }
 
 
-@pytest.mark.parametrize("update", [PAID, parse_delivery("order_update", order_update(1))])
+@pytest.mark.parametrize("update", [PAID, parse_delivery("order_update", order_update_message(1))])
 async def test_an_update_without_items_does_not_wait_for_a_build(
-    take: Take, engine: AsyncEngine, update: Delivery
+    consume: ConsumeBatch, engine: AsyncEngine, update: Delivery
 ) -> None:
-    await take(parse_delivery("order", order()))
+    await consume(parse_delivery("order", order_message()))
 
     async with running_build(engine):
-        assert await take(update) == [APPLIED]
+        assert await consume(update) == [APPLIED]
 
 
 async def test_an_update_of_an_order_of_the_same_batch_does_not_wait_for_a_build(
-    take: Take, retry: Retry, engine: AsyncEngine
+    consume: ConsumeBatch, retry: Retry, engine: AsyncEngine
 ) -> None:
     async with running_build(engine):
-        outcomes = await take(parse_delivery("order", order()), two_pieces_of(1))
+        outcomes = await consume(parse_delivery("order", order_message()), two_pieces_of(1))
         assert outcomes == [APPLIED, WAITING]
 
     assert await retry() == [APPLIED]
-    assert (await books(engine)).sold == {1: 2}
+    assert (await get_shop_state(engine)).sold == {1: 2}
 
 
 async def test_a_batch_and_a_request_that_change_orders_of_one_report_do_not_deadlock(
-    take: Take, engine: AsyncEngine, sessions: Sessions
+    consume: ConsumeBatch, engine: AsyncEngine, sessions: Sessions
 ) -> None:
     async with engine.begin() as connection:
         await connection.execute(
             text("INSERT INTO products (name, price, stock_quantity) VALUES ('pot', 9, 10)")
         )
-    await take(parse_delivery("order", order()), parse_delivery("order", order(product=2)))
+    await consume(
+        parse_delivery("order", order_message()), parse_delivery("order", order_message(product=2))
+    )
     async with engine.connect() as connection:
         query = "SELECT (created_at AT TIME ZONE 'UTC')::date FROM orders WHERE id = 1"
         day = (await connection.execute(text(query))).scalar_one()
-    await build(engine, business_day(day, timezone="UTC"))
+    await build_report(engine, business_day(day, timezone="UTC"))
 
     async def request() -> None:
         async with sessions.begin() as session:
@@ -151,10 +156,10 @@ async def test_a_batch_and_a_request_that_change_orders_of_one_report_do_not_dea
         await connection.execute(text("SELECT FROM products WHERE id = 1 FOR UPDATE"))
         # The request waits for product 1, and then needs product 2, which the batch locks.
         tasks.create_task(request())
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
         items = [{"product_id": 2, "quantity": 3}]
-        update = parse_delivery("order_update", order_update(2, items=items))
+        update = parse_delivery("order_update", order_update_message(2, items=items))
         async with asyncio.timeout(20):
-            assert await take(update) == [APPLIED]
+            assert await consume(update) == [APPLIED]
 
-    assert (await books(engine)).sold == {1: 2, 2: 5}
+    assert (await get_shop_state(engine)).sold == {1: 2, 2: 5}

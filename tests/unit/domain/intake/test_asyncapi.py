@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daybook_domain.intake.asyncapi import document
-from tests.support.asyncapi_compatibility import list_breaking_changes
+from tests.support.oracles.asyncapi_compatibility import list_breaking_changes
 
 DOCS = Path(__file__).parents[4] / "docs"
 Change = Callable[[dict[str, Any]], object]
