@@ -21,6 +21,7 @@ async def no_runs(engine: AsyncEngine) -> None:
             "report_days",
             "reports",
             "backfills",
+            "intake_receipts",
         ):
             await connection.execute(text(f"DELETE FROM {table}"))
 

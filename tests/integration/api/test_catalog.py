@@ -99,14 +99,13 @@ async def test_an_invalid_page_is_rejected(
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("/users", {"username": ""}, "#/username"),
     ("/users", {"username": "x" * 101}, "#/username"),
-    ("/users", {"username": None}, "#/username"),
     ("/users", {"username": 7}, "#/username"),
     ("/users", {"username": "a\0b"}, "#/username"),
     ("/users", {"username": "\ud800"}, "#/username"),
     ("/users", {"email": "ada"}, "#/email"),
     ("/users", {"description": "x" * 501}, "#/description"),
     ("/users", {"admin": True}, "#/admin"),
-    ("/users/1/addresses", {"is_primary": None}, "#/is_primary"),
+    ("/users/1/addresses", {"is_primary": 2}, "#/is_primary"),
     ("/users/1/addresses", {"street": " "}, "#/street"),
     ("/users/1/addresses", {"user_id": 2}, "#/user_id"),
     ("/products", {"name": "x" * 201}, "#/name"),
@@ -114,7 +113,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("/products", {"price": 0}, "#/price"),
     ("/products", {"price": 1.999}, "#/price"),
     ("/products", {"price": 1e10}, "#/price"),
-    ("/products", {"price": None}, "#/price"),
     ("/products", {"stock_quantity": -1}, "#/stock_quantity"),
     ("/products", {"stock_quantity": 2**31}, "#/stock_quantity"),
     ("/products", {"stock_quantity": "many"}, "#/stock_quantity"),
@@ -140,6 +138,26 @@ async def test_an_invalid_field_is_rejected_in_creations_and_changes(
         (error,) = response.json()["errors"]
         assert (error["location"], error["pointer"]) == ("body", pointer)
     assert (await api.get(f"{path}/1")).json() == before
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [("/users", "username"), ("/users/1/addresses", "city"), ("/products", "price")],
+)
+async def test_null_is_rejected_for_a_required_field_of_a_new_entity(
+    api: httpx.AsyncClient, path: str, field: str
+) -> None:
+    await create_shop(api)
+    bodies: dict[str, dict[str, Any]] = {
+        "/users": {"username": "bob", "email": "bob@example.com"},
+        "/users/1/addresses": ADDRESS,
+        "/products": PRODUCT,
+    }
+
+    response = await api.post(path, json={**bodies[path], field: None})
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == f"#/{field}"
 
 
 async def test_an_entity_that_an_order_refers_to_cannot_be_deleted(api: httpx.AsyncClient) -> None:

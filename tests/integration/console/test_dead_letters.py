@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.intake.parsing import parse_delivery
@@ -74,3 +75,24 @@ async def test_a_dead_letter_is_discarded(run_command: RunCommand, engine: Async
     assert (await run_command(*discard, "--note", "a test")).exit_code == 0
     assert (await run_command("dead-letters", "redrive", "4")).exit_code == 1
     assert (await get_shop_state(engine)).dead_letters["discarded"] == [("product", "malformed")]
+
+
+async def test_a_dead_letter_with_deeply_nested_headers_is_shown(
+    run_command: RunCommand, engine: AsyncEngine
+) -> None:
+    await reset_shop(engine)
+    async with engine.begin() as connection:
+        # As stored by a release that did not limit the depth.
+        await connection.execute(
+            text(
+                "INSERT INTO dead_letters (queue, body, headers, reason_code, reason, attempts,"
+                " begun, first_failed_at, last_failed_at, state, version)"
+                " VALUES ('order', '?', CAST(:headers AS jsonb), 'malformed', '?', 1, 0, now(),"
+                " now(), 'kept', 1)"
+            ),
+            {"headers": '{"a": ' + "[" * 300 + "]" * 300 + "}"},
+        )
+
+    for command in (("show", "1"), ("list", "--json")):
+        shown = await run_command("dead-letters", *command)
+        assert "nested too deeply" in shown.stdout, shown.stdout + shown.stderr

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.intake.messages import Queue
 from daybook_domain.intake.parsing import DEAD_LETTER_QUEUE
 from daybook_platform.rabbitmq.queue_arguments import DELIVERY_LIMIT
+from daybook_worker.metrics import WorkerMetrics
 from tests.integration.worker.intake import is_consuming, running_intake
 from tests.support.amqp import AmqpClient
 from tests.support.factories.messages import (
@@ -77,7 +78,6 @@ async def test_a_message_that_cannot_be_processed_is_dead_lettered_and_blocks_no
         product_message(name="a\0b"),
         order_message(user=10**300),
         order_message(quantity=10**9),
-        order_message(colour="red"),
         order_message(external_id="x" * 10_000_000),
     ]
     async with running_intake(postgres_url, rabbitmq_url):
@@ -89,6 +89,22 @@ async def test_a_message_that_cannot_be_processed_is_dead_lettered_and_blocks_no
 
     assert seen.dead_letters.keys() == {"kept"}
     assert await producer.count_intake_messages() == 0
+
+
+async def test_an_unknown_field_is_counted_and_has_no_effect(
+    producer: AmqpClient, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    metrics = WorkerMetrics()
+    async with running_intake(postgres_url, rabbitmq_url, metrics=metrics):
+        await producer.send("order", order_message(colour="red"))
+        await wait_for_shop_state(engine, orders=1)
+
+        async def is_counted() -> bool:
+            labels = {"queue": "order", "field": "colour"}
+            name = "daybook_intake_unknown_fields_total"
+            return metrics.registry.get_sample_value(name, labels) == 1
+
+        await wait_until(is_counted)
 
 
 async def test_unusual_message_properties_are_accepted(

@@ -1,7 +1,7 @@
 """Backward compatibility of AsyncAPI documents.
 
-A new document is compatible if it accepts every message that the old one accepts. Unknown schema
-keywords count as breaking, so that a person reviews them.
+A new document is compatible if it accepts every message that the old one accepts, and ignores no
+field that had a meaning. Unknown schema keywords count as breaking, so that a person reviews them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -113,5 +113,5 @@ def _list_field_changes(old: _ResolvedSchema, new: _ResolvedSchema, where: str) 
             yield from _list_restrictions(
                 old.resolve(schema), new.resolve(successor), f"{where}/{name}"
             )
-        elif closed:
+        else:
             yield f"{where}/{name}: was removed"

@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from daybook_console import database, output
 from daybook_domain.intake import dead_letter_admin, queries
 from daybook_domain.intake.models import DeadLetter, DeadLetterState
-from daybook_domain.intake.parsing import decode_body
+from daybook_domain.intake.parsing import decode_body, to_storable
 from daybook_domain.intake.queries import DeadLetterFilter
 
 app = typer.Typer(
@@ -159,4 +159,6 @@ def discard(
 
 
 def _to_record(letter: DeadLetter) -> dict[str, Any]:
-    return letter.model_dump(mode="json", exclude={"body"})
+    # Earlier releases stored headers of any depth.
+    headers = to_storable(letter.headers)
+    return letter.model_dump(mode="json", exclude={"body", "headers"}) | {"headers": headers}

@@ -1,9 +1,8 @@
-"""Retries of waiting dead letters, and deletion of expired deduplication records."""
+"""Retries of waiting dead letters, and deletion of expired message ids."""
 
 import asyncio
 import time
 from collections import Counter
-from datetime import timedelta
 
 import structlog
 
@@ -22,9 +21,6 @@ _POLL_SECONDS = 0.5
 _RETRY_BATCH_SIZE = 100
 _CLEANUP_INTERVAL_SECONDS = 30.0
 _CLEANUP_BATCH_SIZE = 10_000
-
-_RECEIPT_RETENTION = timedelta(days=7)
-"""RabbitMQ redelivers the messages of a disconnected worker, however late it returns."""
 
 
 class DeadLetterRetrier:
@@ -85,14 +81,13 @@ class DeadLetterRetrier:
             self._metrics.waiting.set(await queries.count_waiting(session))
 
     async def _clean_up_if_due(self) -> None:
-        """Delete one batch of expired message ids and receipts."""
+        """Delete one batch of expired message ids."""
         if time.monotonic() < self._next_cleanup_at:
             return
         async with self._sessions.begin() as session:
-            has_more = await deduplication.delete_expired(
+            has_more = await deduplication.delete_expired_message_ids(
                 session,
-                messages_after=self._message_retention,
-                receipts_after=_RECEIPT_RETENTION,
+                older_than=self._message_retention,
                 limit=_CLEANUP_BATCH_SIZE,
             )
         if not has_more:

@@ -2,13 +2,15 @@
 
 import asyncio
 import base64
+import json
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_domain.intake.parsing import parse_delivery
+from daybook_domain.intake.parsing import DEAD_LETTER_QUEUE, MAX_HEADER_DEPTH, parse_delivery
 from daybook_domain.intake.service import MessageOutcome
 from daybook_platform.postgres.engine import Sessions
 from tests.support.factories.dead_letters import consume_batch, retry_due_dead_letters
@@ -16,6 +18,7 @@ from tests.support.factories.messages import order_message, product_message
 from tests.support.factories.shop import reset_shop
 from tests.support.oracles.shop_state import get_shop_state
 
+KEPT = MessageOutcome.KEPT
 DECISION = {"actor": "ada", "note": "corrected"}
 
 
@@ -217,3 +220,76 @@ async def test_a_redriven_order_that_was_placed_meanwhile_has_no_second_effect(
 
     assert (await get_shop_state(engine)).sold == {2: 1}
     assert (await get_detail(api, 6))["actions"][-1]["note"] == "duplicate of order:1"
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    value: Any = "core"
+    for n in range(depth):
+        value = [value] if n % 2 else {"in": value}
+    return {"nested": value}
+
+
+async def _insert_with_headers(engine: AsyncEngine, headers: dict[str, Any]) -> None:
+    """Insert dead letter 1 as a release stored it that did not limit the depth."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO dead_letters (queue, body, headers, reason_code, reason, attempts,"
+                " begun, first_failed_at, last_failed_at, state, version)"
+                " VALUES ('order', '?', CAST(:headers AS jsonb), 'malformed', '?', 1, 0, now(),"
+                " now(), 'kept', 1)"
+            ),
+            {"headers": json.dumps(headers)},
+        )
+
+
+@pytest.mark.parametrize("release", ["this", "earlier"])
+async def test_a_dead_letter_with_deeply_nested_headers_is_shown_and_discarded(
+    api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions, release: str
+) -> None:
+    await reset_shop(engine)
+    headers = _nested(300)
+    if release == "earlier":
+        await _insert_with_headers(engine, headers)
+    else:
+        assert await consume_batch(sessions, parse_delivery("order", b"?", headers=headers)) == [
+            KEPT
+        ]
+
+    listed = await api.get("/dead-letters")
+    shown = await get_detail(api, 1)
+    edited = await api.put("/dead-letters/1", json={"body": "{}", "version": 1, "actor": "ada"})
+    redriven = await api.post("/dead-letters/1/redrive", json=DECISION)
+    discarded = await api.post("/dead-letters/1/discard", json=DECISION)
+
+    assert [dead_letter["id"] for dead_letter in listed.json()["dead_letters"]] == [1]
+    assert '"nested"' in json.dumps(shown["headers"])
+    assert "nested too deeply" in json.dumps(shown["headers"])
+    statuses = [response.status_code for response in (listed, edited, redriven, discarded)]
+    assert statuses == [200, 200, 202, 200]
+
+
+async def test_the_depth_of_stored_headers_is_limited(
+    api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions
+) -> None:
+    await reset_shop(engine)
+    await consume_batch(sessions, parse_delivery("order", b"?", headers=_nested(300)))
+
+    async with engine.connect() as connection:
+        query = "SELECT headers::text FROM dead_letters"
+        stored = (await connection.execute(text(query))).scalar_one()
+    assert stored.count("[") + stored.count("{") == MAX_HEADER_DEPTH
+
+
+async def test_the_reason_of_a_message_with_a_deeply_nested_death_is_stored(
+    api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions
+) -> None:
+    await reset_shop(engine)
+    death = {"queue": _nested(900), "reason": _nested(900)}
+
+    outcomes = await consume_batch(
+        sessions, parse_delivery(DEAD_LETTER_QUEUE, b"?", headers={"x-death": [death]})
+    )
+
+    assert outcomes == [KEPT]
+    assert (await get_detail(api, 1))["reason_code"] == "delivery_limit"

@@ -94,7 +94,7 @@ async def test_concurrent_orders_with_the_same_external_id_create_one_order(
         ({"user_id": None}, 422, "invalid_request", "#/user_id"),
         ({"external_id": ""}, 422, "invalid_request", "#/external_id"),
         ({"external_id": "a\0"}, 422, "invalid_request", "#/external_id"),
-        ({"status": "paid"}, 422, "invalid_request", "#/status"),
+        ({"status": "shipped"}, 422, "invalid_request", "#/status"),
         ({"total_price": 1}, 422, "invalid_request", "#/total_price"),
     ],
 )
@@ -163,10 +163,8 @@ async def test_items_and_address_of_an_order_are_replaced(api: httpx.AsyncClient
     ("bad", "pointer"),
     [
         ({"status": "lost"}, "#/status"),
-        ({"status": None}, "#/status"),
         ({"items": []}, "#/items"),
-        ({"items": None}, "#/items"),
-        ({"delivery_address_id": None}, "#/delivery_address_id"),
+        ({"delivery_address_id": 0}, "#/delivery_address_id"),
         ({"user_id": 1}, "#/user_id"),
         ({"external_id": "x"}, "#/external_id"),
     ],

@@ -33,12 +33,13 @@ from tests.support.factories.runs import list_all_runs
 from tests.support.factories.shop import get_stock, reset_shop, set_stock
 from tests.support.postgres import wait_for_blocked_transaction
 
-PENDING, PAID, SHIPPED, DELIVERED, CANCELLED = OrderStatus
+PENDING, PAID, SHIPPED, DELIVERED, COMPLETED, CANCELLED = OrderStatus
 PATHS = {
     PENDING: (),
     PAID: (PAID,),
     SHIPPED: (PAID, SHIPPED),
     DELIVERED: (PAID, SHIPPED, DELIVERED),
+    COMPLETED: (COMPLETED,),
     CANCELLED: (CANCELLED,),
 }
 ALLOWED = {
@@ -47,6 +48,10 @@ ALLOWED = {
     (PAID, SHIPPED),
     (PAID, CANCELLED),
     (SHIPPED, DELIVERED),
+    (PENDING, COMPLETED),
+    (PAID, COMPLETED),
+    (SHIPPED, COMPLETED),
+    (DELIVERED, COMPLETED),
 }
 
 
@@ -202,7 +207,7 @@ async def test_items_replaced_by_a_cancellation_take_no_stock(
     assert (await get_stock(engine, 1), await get_stock(engine, 2)) == (1000, 5)
 
 
-@pytest.mark.parametrize("status", [PAID, SHIPPED, DELIVERED, CANCELLED])
+@pytest.mark.parametrize("status", [PAID, SHIPPED, DELIVERED, COMPLETED, CANCELLED])
 async def test_only_a_pending_order_can_change_items(
     engine: AsyncEngine, sessions: Sessions, status: OrderStatus
 ) -> None:
@@ -271,13 +276,13 @@ async def test_stock_above_the_maximum_is_not_returned(
 
 
 @pytest.mark.parametrize("status", PATHS)
-async def test_a_deleted_order_returns_its_stock_unless_shipped(
+async def test_a_deleted_order_returns_its_stock_unless_shipped_or_completed(
     engine: AsyncEngine, sessions: Sessions, status: OrderStatus
 ) -> None:
     order_id = await ordered(sessions, status=status)
     await delete(sessions, order_id)
 
-    assert await get_stock(engine) == (995 if status in (SHIPPED, DELIVERED) else 1000)
+    assert await get_stock(engine) == (995 if status in (SHIPPED, DELIVERED, COMPLETED) else 1000)
     with pytest.raises(OrderNotFound):
         await delete(sessions, order_id)
 

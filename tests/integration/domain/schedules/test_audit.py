@@ -156,6 +156,23 @@ async def test_the_audit_finds_fires_that_no_scheduler_records(sessions: Session
     ]
 
 
+async def test_the_audit_finds_receipts_that_should_have_expired(
+    sessions: Sessions, engine: AsyncEngine
+) -> None:
+    insert = text(
+        "INSERT INTO intake_receipts (consumer, number, digests, created_at)"
+        " VALUES (gen_random_uuid(), :number, '{}', :at)"
+    )
+    async with engine.begin() as connection:
+        for number, age in ((1, timedelta(days=1)), (2, timedelta(minutes=1))):
+            await connection.execute(insert, {"number": number, "at": SOON - age})
+
+    (finding,) = await findings(sessions)
+
+    assert finding.subject.startswith("receipt of batch 1 of consumer ")
+    assert finding.problem.startswith("not expired")
+
+
 async def prune(sessions: Sessions, *, before: datetime, limit: int = 100) -> int:
     async with sessions.begin() as session:
         return await retention.prune(session, before=before, limit=limit)

@@ -7,8 +7,8 @@ from daybook_domain.intake.messages import (
     MAX_BODY_BYTES,
     OrderMessage,
     ProductMessage,
-    ProductUpdateMessage,
     Queue,
+    list_unknown_fields,
     parse_message,
 )
 from tests.support.factories.messages import (
@@ -16,7 +16,6 @@ from tests.support.factories.messages import (
     order_message,
     order_update_message,
     product_message,
-    product_update_message,
 )
 
 MALFORMED: dict[str, tuple[Queue, bytes, str]] = {
@@ -47,7 +46,6 @@ INVALID: dict[str, tuple[Queue, bytes, str]] = {
     "stock below zero": (Queue.PRODUCT, product_message(stock=-1), "stock_quantity: "),
     "too much stock": (Queue.PRODUCT, product_message(stock=2**31), "stock_quantity: "),
     "NUL": (Queue.PRODUCT, product_message(name="a\0b"), "name: contains a NUL"),
-    "an unknown field": (Queue.PRODUCT, product_message(colour="red"), "colour: "),
     "a boolean id": (Queue.ORDER, order_message(user=True), "user_id: "),
     "an id of text": (Queue.PRODUCT_UPDATE, encode_message({"product_id": "1"}), "product_id: "),
     "an id out of range": (Queue.ORDER, order_message(user=2**63), "user_id: "),
@@ -69,11 +67,12 @@ INVALID: dict[str, tuple[Queue, bytes, str]] = {
         order_update_message(1, status="lost"),
         "order_data/status",
     ),
-    "an explicit null": (
-        Queue.PRODUCT_UPDATE,
-        product_update_message(1, name=None),
-        "product_data/name",
+    "a null that is required": (
+        Queue.PRODUCT,
+        encode_message({"name": None, "price": 1}),
+        "name: ",
     ),
+    "a status that no new order has": (Queue.ORDER, order_message(status="shipped"), "status: "),
     "an update of nothing": (
         Queue.PRODUCT_UPDATE,
         encode_message({"product_id": 1}),
@@ -122,11 +121,54 @@ def test_a_price_is_parsed_exactly() -> None:
     assert (message.name, str(message.price)) == ("tea", "9999999999.99")
 
 
-def test_an_absent_field_differs_from_null() -> None:
-    message = parse_message(Queue.PRODUCT_UPDATE, product_update_message(1, description=None))
+@pytest.mark.parametrize(
+    ("queue", "message", "fields"),
+    [
+        (Queue.ORDER, order_message(), ()),
+        (Queue.PRODUCT, product_message(colour="red", size=None), ("colour", "size")),
+        (
+            Queue.PRODUCT_UPDATE,
+            encode_message({"product_id": 1, "product_data": {"colour": {"name": "red"}}, "by": 7}),
+            ("by", "product_data/colour"),
+        ),
+        (
+            Queue.ORDER,
+            order_message(
+                items=[
+                    {"product_id": 1, "quantity": 1, "note": "a"},
+                    {"product_id": 2, "quantity": 1, "note": "b", "gift": True},
+                ]
+            ),
+            ("items/*/note", "items/*/gift"),
+        ),
+        (
+            Queue.ORDER_UPDATE,
+            order_update_message(1, items=[{"product_id": 1, "quantity": 1, "note": "a"}], by=7),
+            ("order_data/by", "order_data/items/*/note"),
+        ),
+    ],
+)
+def test_unknown_fields_are_ignored_and_listed(
+    queue: Queue, message: bytes, fields: tuple[str, ...]
+) -> None:
+    parsed = parse_message(queue, message)
 
-    assert isinstance(message, ProductUpdateMessage)
-    assert message.product_data.model_fields_set == {"description"}
+    assert not isinstance(parsed, DaybookError)
+    assert list_unknown_fields(parsed) == fields
+
+
+def test_the_number_and_the_length_of_listed_fields_are_limited() -> None:
+    parsed = parse_message(
+        Queue.PRODUCT,
+        encode_message(
+            {"name": "pot", "price": 1} | {f"{n:03}{'x' * 1000}": n for n in range(100)}
+        ),
+    )
+
+    assert not isinstance(parsed, DaybookError)
+    fields = list_unknown_fields(parsed)
+    assert len(fields) == 20
+    assert {len(field) for field in fields} == {100}
 
 
 def test_a_minimal_order_is_parsed() -> None:

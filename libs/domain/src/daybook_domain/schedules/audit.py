@@ -135,6 +135,10 @@ _QUERIES = {
         SELECT 'date ' || report_date FROM report_runs WHERE state IN ('pending', 'queued')
         GROUP BY report_date HAVING count(*) > 1
         """,
+    "not expired: no intake consumer was served steadily since then, see docs/adr/0016": """
+        SELECT 'receipt of batch ' || number || ' of consumer ' || consumer FROM intake_receipts
+        WHERE created_at < :before
+        """,
     "not dispatched, although no earlier run is active": """
         SELECT 'run ' || run.id FROM report_runs AS run
         WHERE run.state = 'pending' AND run.available_at < :before AND NOT EXISTS (

@@ -46,7 +46,9 @@ async def create_address(
     async with app.sessions.begin() as session:
         if (stored := await idempotency.replay(session, body)) is not None:
             return stored
-        address = await service.add_address(session, user_id, NewAddress(**body.model_dump()))
+        address = await service.add_address(
+            session, user_id, NewAddress(**body.model_dump(exclude_none=True))
+        )
         return await idempotency.store(
             session,
             AddressOut.model_validate(address),
@@ -69,7 +71,7 @@ async def change_address(
     user_id: PathId, address_id: PathId, body: AddressPatch, app: App
 ) -> AddressOut:
     """Change the given fields of an address."""
-    changes = cast("AddressChanges", body.model_dump(exclude_unset=True))
+    changes = cast("AddressChanges", body.model_dump(exclude_none=True))
     async with app.sessions.begin() as session:
         return AddressOut.model_validate(
             await service.change_address(session, address_id, user_id=user_id, changes=changes)

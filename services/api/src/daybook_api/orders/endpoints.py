@@ -99,7 +99,7 @@ async def change_order(
 
 @router.delete("/{order_id}", status_code=HTTPStatus.NO_CONTENT, response_class=Response)
 async def delete_order(order_id: PathId, if_match: IfMatch, app: App) -> None:
-    """Delete an order that no report contains; items that were not shipped return to the stock."""
+    """Delete an order that no report contains; pending and paid items return to the stock."""
     async with app.sessions.begin() as session:
         if if_match:
             await queries.get_order_for_delete(session, order_id)

@@ -19,7 +19,7 @@ from daybook_api.products.schemas import (
 from daybook_domain.catalog import products as service
 from daybook_domain.catalog import queries
 from daybook_domain.catalog.errors import ProductNotFound
-from daybook_domain.catalog.products import NewProduct, ProductChanges
+from daybook_domain.catalog.products import ProductChanges
 from daybook_domain.catalog.rendering import PRODUCT_QUERY
 from daybook_domain.errors import Invalid
 
@@ -60,7 +60,7 @@ async def create_product(body: ProductIn, app: App, idempotency: Idempotency) ->
     async with app.sessions.begin() as session:
         if (stored := await idempotency.replay(session, body)) is not None:
             return stored
-        (product_id,) = await service.add_products(session, [NewProduct(**body.model_dump())])
+        (product_id,) = await service.add_products(session, [body.to_domain()])
         product = await queries.get_product(session, product_id)
         return await idempotency.store(
             session, ProductOut.model_validate(product), location=f"/products/{product_id}"
@@ -83,7 +83,7 @@ async def change_product(
     product_id: PathId, body: ProductPatch, if_match: IfMatch, app: App, response: Response
 ) -> ProductOut:
     """Change the given fields of a product; `stock_quantity` replaces the current stock."""
-    changes = cast("ProductChanges", body.model_dump(exclude_unset=True))
+    changes = cast("ProductChanges", body.model_dump(exclude_none=True))
     async with app.sessions.begin() as session:
         if if_match:
             current = await queries.get_product_for_update(session, product_id)

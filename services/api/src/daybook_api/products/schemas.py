@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSc
 
 from daybook_api.money import Money
 from daybook_api.pagination import PageQuery
+from daybook_domain.catalog.products import NewProduct
 from daybook_domain.catalog.validation import (
     MAX_AMOUNT,
     Price,
@@ -15,7 +16,7 @@ from daybook_domain.catalog.validation import (
     ProductName,
     Stock,
 )
-from daybook_domain.validation import Storable, unset_field
+from daybook_domain.validation import Storable
 
 
 class ProductIn(BaseModel):
@@ -26,18 +27,27 @@ class ProductIn(BaseModel):
     name: ProductName
     description: ProductDescription | None = None
     price: Price
-    stock_quantity: Stock = 0
+    stock_quantity: Stock | None = 0
+
+    def to_domain(self) -> NewProduct:
+        """Return the product to create."""
+        return NewProduct(
+            name=self.name,
+            description=self.description,
+            price=self.price,
+            stock_quantity=self.stock_quantity or 0,
+        )
 
 
 class ProductPatch(BaseModel):
-    """Changes of a product; omitted fields remain as they are."""
+    """Changes of a product; omitted and null fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: ProductName = unset_field()
+    name: ProductName | None = None
     description: ProductDescription | None = None
-    price: Price = unset_field()
-    stock_quantity: Stock = unset_field()
+    price: Price | None = None
+    stock_quantity: Stock | None = None
 
 
 class ProductOut(BaseModel):

@@ -63,7 +63,7 @@ async def change_user(
     user_id: PathId, body: UserPatch, if_match: IfMatch, app: App, response: Response
 ) -> UserOut:
     """Change the given fields of a user."""
-    changes = cast("UserChanges", body.model_dump(exclude_unset=True))
+    changes = cast("UserChanges", body.model_dump(exclude_none=True))
     async with app.sessions.begin() as session:
         if if_match:
             current = await queries.get_user_for_update(session, user_id)

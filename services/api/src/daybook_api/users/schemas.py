@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from daybook_api.pagination import PageQuery
 from daybook_domain.catalog.validation import Email, UserDescription, Username
-from daybook_domain.validation import Storable, unset_field
+from daybook_domain.validation import Storable
 
 
 class UserIn(BaseModel):
@@ -21,12 +21,12 @@ class UserIn(BaseModel):
 
 
 class UserPatch(BaseModel):
-    """Changes of a user; omitted fields remain as they are."""
+    """Changes of a user; omitted and null fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
-    username: Username = unset_field()
-    email: Email = unset_field()
+    username: Username | None = None
+    email: Email | None = None
     description: UserDescription | None = None
 
 
