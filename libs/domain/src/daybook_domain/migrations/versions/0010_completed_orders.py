@@ -6,7 +6,7 @@ Revision: 0010, after 0007
 from alembic import op
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
