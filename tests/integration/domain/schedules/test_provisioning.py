@@ -103,12 +103,15 @@ async def test_an_invalid_expression_is_rejected_before_any_write(sessions: Sess
         assert (await session.exec(select(Schedule))).all() == []
 
 
-async def test_a_broken_schedule_recovers_when_it_is_redefined(sessions: Sessions) -> None:
+async def test_a_broken_schedule_that_is_redefined_makes_up_for_its_fires(
+    sessions: Sessions,
+) -> None:
     daily = await define(sessions)
     await change(sessions, cron="nonsense", next_fire_at=EARLIER)
     await materialise(sessions, now=MIDNIGHT)
     assert (await find(sessions, daily.name)).error is not None
 
-    redefined = await define(sessions, now=MIDNIGHT)
+    redefined = await define(sessions, now=MIDNIGHT + DAY)
 
-    assert (redefined.error, redefined.next_fire_at) == (None, MIDNIGHT + DAY)
+    assert (redefined.error, redefined.next_fire_at) == (None, MIDNIGHT)
+    assert await materialise(sessions, now=MIDNIGHT + DAY) == MaterializationResult(runs=2)

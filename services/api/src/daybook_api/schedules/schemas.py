@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from daybook_domain.schedules.fire_planning import get_report_date
+from daybook_domain.schedules.fire_planning import find_report_date
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule, ScheduleOrigin
 from daybook_domain.schedules.service import ResumeMode
 from daybook_domain.validation import Storable
@@ -124,7 +124,7 @@ class ScheduleOut(BaseModel):
             # A schedule with an invalid zone or cron expression must remain readable.
             next_report_date=None
             if next_fire_at is None or schedule.error
-            else get_report_date(schedule, next_fire_at),
+            else find_report_date(schedule, next_fire_at),
         )
 
 
