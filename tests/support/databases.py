@@ -34,3 +34,16 @@ async def empty(engine: AsyncEngine) -> None:
     names = ", ".join(table.name for table in metadata.sorted_tables)
     async with engine.begin() as connection:
         await connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+
+
+@asynccontextmanager
+async def added_constraint(engine: AsyncEngine, statement: str) -> AsyncIterator[None]:
+    """Add a constraint with `ALTER TABLE … ADD CONSTRAINT …` for the duration of the block."""
+    _, _, table, _, _, name, *_ = statement.split()
+    async with engine.begin() as connection:
+        await connection.execute(text(statement))
+    try:
+        yield
+    finally:
+        async with engine.begin() as connection:
+            await connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {name}"))
