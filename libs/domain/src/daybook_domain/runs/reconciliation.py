@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from sqlalchemy import and_
-from sqlalchemy.exc import DBAPIError
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_domain.postgres_errors import is_lock_conflict, is_transaction_lost
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.reports.models import ReportDay
+from daybook_domain.row_errors import report_row_error
 from daybook_domain.runs.models import RunTrigger
 from daybook_domain.runs.requests import request
 
@@ -35,8 +36,9 @@ async def reconcile(
     """Request the rebuild of the sealed days since `first` that are due for one.
 
     A day is due `settle` after it was sealed and then every `interval`. The rebuild adds orders
-    whose transaction committed after the previous build took its snapshot. A day whose waiting run
-    is locked is postponed: it is still due at the next call.
+    whose transaction committed after the previous build took its snapshot. A day that fails is
+    postponed and affects no other; so is one whose waiting run is locked. It is still due at the
+    next call.
     """
     due = (
         select(ReportDay)
@@ -57,12 +59,17 @@ async def reconcile(
     )
     requested, postponed = [], []
     for found in (await session.exec(due)).all():
-        day = business_day(found.report_date, timezone=timezone)
+        date = found.report_date
         try:
             async with session.begin_nested():
                 found.reconciled_at = now
+                day = business_day(date, timezone=timezone)
                 await request(session, day=day, trigger=RunTrigger.RECONCILE, now=now)
-            requested.append(day.date)
-        except DBAPIError:
-            postponed.append(day.date)
+            requested.append(date)
+        except Exception as error:
+            if is_transaction_lost(error):
+                raise
+            postponed.append(date)
+            if not is_lock_conflict(error):
+                report_row_error(f"report day {date}", error)
     return Reconciliation(requested=requested, postponed=postponed)

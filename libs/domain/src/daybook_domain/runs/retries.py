@@ -156,5 +156,5 @@ def backoff(attempt: int) -> timedelta:
     Source: "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), equal jitter.
     """
     # Twenty doublings are far beyond the cap; more would overflow.
-    full = min(BACKOFF_BASE * (1 << min(attempt - 1, 20)), BACKOFF_CAP)
+    full = min(BACKOFF_BASE * (1 << max(0, min(attempt - 1, 20))), BACKOFF_CAP)
     return full / 2 + full / 2 * random.random()
