@@ -49,7 +49,7 @@ async def ask(
 async def advance(sessions: Sessions, *, now: datetime = NOW) -> int:
     """Do what a scheduler does for backfills, once."""
     async with sessions.begin() as session:
-        return await advancing.advance(session, timezone="UTC", now=now, limit=10)
+        return await advancing.advance(session, timezone="UTC", now=now, limit=100)
 
 
 async def work(

@@ -18,3 +18,8 @@ def report_row_error(row: str, error: Exception) -> None:
 @lru_cache(maxsize=1000)
 def _log_once(row: str, reason: str) -> None:
     log.error("row cannot be processed; the others proceed", row=row, reason=reason)
+
+
+def forget() -> None:
+    """Log the rows that were logged before again when they fail."""
+    _log_once.cache_clear()

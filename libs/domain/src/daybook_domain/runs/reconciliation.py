@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import and_
+from sqlalchemy import Update, and_, update
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -41,7 +41,7 @@ async def reconcile(
     next call.
     """
     due = (
-        select(ReportDay)
+        select(col(ReportDay.report_date))
         .where(
             ReportDay.report_date >= first,
             col(ReportDay.sealed_at).is_not(None),
@@ -55,21 +55,28 @@ async def reconcile(
         )
         .order_by(col(ReportDay.report_date))
         .with_for_update(skip_locked=True)
-        .execution_options(populate_existing=True)
     )
     requested, postponed = [], []
-    for found in (await session.exec(due)).all():
-        date = found.report_date
+    for day_date in (await session.exec(due)).all():
         try:
             async with session.begin_nested():
-                found.reconciled_at = now
-                day = business_day(date, timezone=timezone)
+                day = business_day(day_date, timezone=timezone)
+                await session.execute(_set_reconciled(day_date, now=now))
                 await request(session, day=day, trigger=RunTrigger.RECONCILE, now=now)
-            requested.append(date)
+            requested.append(day_date)
         except Exception as error:
             if is_transaction_lost(error):
                 raise
-            postponed.append(date)
+            postponed.append(day_date)
             if not is_lock_conflict(error):
-                report_row_error(f"report day {date}", error)
+                report_row_error(f"report day {day_date}", error)
     return Reconciliation(requested=requested, postponed=postponed)
+
+
+def _set_reconciled(day: date, *, now: datetime) -> Update:
+    return (
+        update(ReportDay)
+        .where(col(ReportDay.report_date) == day)
+        .values(reconciled_at=now)
+        .execution_options(synchronize_session=False)
+    )
