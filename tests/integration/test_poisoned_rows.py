@@ -26,10 +26,19 @@ from daybook_worker.dead_letter_retries import DeadLetterRetrier
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
 from tests.integration.api.conftest import serve
-from tests.support import backfills, runs
-from tests.support.schedules import DAY, MIDNIGHT, add, change, define, find, materialise
-from tests.support.shop import open_shop
-from tests.support.waiting import until
+from tests.support.factories.backfills import advance_backfills, request_backfill, seal_day
+from tests.support.factories.runs import claim_due_runs, claim_run
+from tests.support.factories.schedules import (
+    DAY,
+    MIDNIGHT,
+    create_schedule,
+    define_daily_schedule,
+    get_schedule,
+    materialize_due_fires,
+    update_schedule_row,
+)
+from tests.support.factories.shop import reset_shop
+from tests.support.waiting import wait_until
 
 NOW = MIDNIGHT + timedelta(hours=1)
 
@@ -136,9 +145,9 @@ class Shop:
     engine: AsyncEngine
 
     async def open(self) -> None:
-        await open_shop(self.engine)
-        await define(self.sessions)
-        await change(self.sessions, created_at=MIDNIGHT - 30 * DAY)
+        await reset_shop(self.engine)
+        await define_daily_schedule(self.sessions)
+        await update_schedule_row(self.sessions, created_at=MIDNIGHT - 30 * DAY)
         await self.add_rows("healthy", 0)
         await self.execute(
             # Ended long ago, to be pruned.
@@ -151,12 +160,14 @@ class Shop:
     async def add_rows(self, name: str, number: int) -> None:
         """Add a row to each table, with `name` and with dates that depend on `number`."""
         day = date(2026, 2, 25) - number * DAY
-        await add(self.sessions, name, cron="30 23 * * *")
-        await change(self.sessions, name, next_fire_at=MIDNIGHT - timedelta(minutes=30))
-        await runs.running(self.sessions, day=day - 50 * DAY)
-        await backfills.ask(self.sessions, day - 100 * DAY, day - 100 * DAY, reason=name)
+        await create_schedule(self.sessions, name, cron="30 23 * * *")
+        await update_schedule_row(
+            self.sessions, name, next_fire_at=MIDNIGHT - timedelta(minutes=30)
+        )
+        await claim_run(self.sessions, day=day - 50 * DAY)
+        await request_backfill(self.sessions, day - 100 * DAY, day - 100 * DAY, reason=name)
         async with self.sessions.begin() as session:
-            await backfills.seal(session, day, now=MIDNIGHT)
+            await seal_day(session, day, now=MIDNIGHT)
         await self.execute(
             f"UPDATE report_runs SET requested_by = '{name}' WHERE requested_by IS NULL",
             f"{ORDER} VALUES (1, 1, 'pending', {number}, '2026-02-28 12:00Z')",
@@ -196,7 +207,7 @@ class Shop:
 
     async def work(self) -> None:
         """Do one round of what schedulers and workers do, each in its own transaction."""
-        await materialise(self.sessions, now=NOW, limit=100)
+        await materialize_due_fires(self.sessions, now=NOW, limit=100)
         async with self.sessions.begin() as session:
             pause = partial(pause_after_failure, session, now=NOW)
             await leases.reap(session, now=NOW, limit=100, on_reaped=pause)
@@ -209,12 +220,12 @@ class Shop:
                 settle=timedelta(minutes=2),
                 interval=timedelta(hours=1),
             )
-        await backfills.advance(self.sessions, now=NOW)
+        await advance_backfills(self.sessions, now=NOW)
         async with self.sessions.begin() as session:
             await retention.prune(session, before=NOW - 40 * DAY, limit=100)
         async with self.sessions.begin() as session:
             await queries.get_next_due_at(session, after=NOW)
-            await runs.claim_due(session, now=NOW, limit=500)
+            await claim_due_runs(session, now=NOW, limit=500)
         await self._retry_dead_letters()
 
     async def _retry_dead_letters(self) -> None:
@@ -227,12 +238,12 @@ class Shop:
         async def is_redriven() -> bool:
             return await self.count(_COUNT_REDRIVEN) == 1
 
-        await until(is_redriven, what="the retry of the healthy dead letter")
+        await wait_until(is_redriven, what="the retry of the healthy dead letter")
         retrier.stop()
         await task
 
     async def assert_healthy_rows_proceeded(self) -> None:
-        healthy = await find(self.sessions, "healthy")
+        healthy = await get_schedule(self.sessions, "healthy")
         assert (healthy.last_fire_at, healthy.error) == (MIDNIGHT - timedelta(minutes=30), None)
         for query in (
             "requested_by = 'healthy' AND state = 'queued'",

@@ -16,7 +16,7 @@ from daybook_domain.schedules.models import Schedule
 from daybook_domain.schedules.taskiq_sync import SyncResult
 from daybook_platform.postgres.engine import Sessions
 from daybook_platform.redis.schedule_source import RedisScheduleSource
-from tests.support.runs import everything
+from tests.support.factories.runs import list_all_runs
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -83,4 +83,4 @@ class TaskiqClient:
             return list((await session.exec(statement.order_by(col(Schedule.name)))).all())
 
     async def list_fires(self) -> list[ReportRun]:
-        return [run for run in await everything(self.sessions) if run.scheduled_for is not None]
+        return [run for run in await list_all_runs(self.sessions) if run.scheduled_for is not None]

@@ -18,8 +18,8 @@ from daybook_platform.redis.schedule_source import RedisScheduleSource
 from daybook_scheduler.metrics import SchedulerMetrics
 from tests.integration.scheduler.loops import LoopFactory, RecordingQueue, get_metric
 from tests.integration.scheduler.taskiq_client import HOUR, NOW, TaskiqClient
-from tests.support.schedules import add, materialise
-from tests.support.waiting import until
+from tests.support.factories.schedules import create_schedule, materialize_due_fires
+from tests.support.waiting import wait_until
 
 
 async def test_a_cron_schedule_fires_until_it_is_removed(client: TaskiqClient) -> None:
@@ -27,10 +27,10 @@ async def test_a_cron_schedule_fires_until_it_is_removed(client: TaskiqClient) -
     await client.sync()
     await client.sync(now=NOW + 3 * HOUR)
 
-    fires = await materialise(client.sessions, now=NOW + 3 * HOUR)
+    fires = await materialize_due_fires(client.sessions, now=NOW + 3 * HOUR)
     await made.unschedule()
     ended = await client.sync(now=NOW + 3 * HOUR)
-    later = await materialise(client.sessions, now=NOW + 9 * HOUR)
+    later = await materialize_due_fires(client.sessions, now=NOW + 9 * HOUR)
 
     assert fires.recorded == 3
     assert [run.scheduled_for for run in await client.list_fires()] == [
@@ -57,10 +57,10 @@ async def test_a_one_time_schedule_fires_once_and_is_removed_from_redis_only_the
 ) -> None:
     made = await client.task.schedule_by_time(client.source, NOW + HOUR, "2026-02-20")
     await client.sync()
-    before = await materialise(client.sessions, now=NOW + HOUR / 2)
+    before = await materialize_due_fires(client.sessions, now=NOW + HOUR / 2)
     not_yet = await client.sync(now=NOW + HOUR / 2)
 
-    await materialise(client.sessions, now=NOW + HOUR)
+    await materialize_due_fires(client.sessions, now=NOW + HOUR)
     done = await client.sync(now=NOW + HOUR)
     keys = await client.list_keys()
     await client.daybook_source.delete(done.fired)
@@ -80,7 +80,7 @@ async def test_a_one_time_schedule_that_remains_in_redis_does_not_fire_again(
     await client.task.schedule_by_time(client.source, NOW)
     for hours in range(4):
         await client.sync(now=NOW + hours * HOUR)
-        await materialise(client.sessions, now=NOW + hours * HOUR)
+        await materialize_due_fires(client.sessions, now=NOW + hours * HOUR)
 
     assert len(await client.list_fires()) == 1
     async with client.sessions() as session:
@@ -97,7 +97,7 @@ async def test_a_one_time_schedule_in_the_past_is_caught_up_or_recorded_as_misse
     await client.task.schedule_by_time(client.source, NOW - timedelta(days=8))
     await client.sync()
 
-    await materialise(client.sessions, now=NOW)
+    await materialize_due_fires(client.sessions, now=NOW)
 
     old, recent = await client.list_fires()
     assert (old.state, recent.state) == (RunState.MISSED, RunState.PENDING)
@@ -110,11 +110,11 @@ async def test_an_entry_with_the_same_id_and_other_content_changes_the_schedule(
     kicker = client.task.kicker().with_schedule_id("nightly")
     await kicker.schedule_by_time(client.source, NOW + HOUR)
     await client.sync()
-    await materialise(client.sessions, now=NOW + HOUR)
+    await materialize_due_fires(client.sessions, now=NOW + HOUR)
 
     await kicker.schedule_by_time(client.source, NOW + 2 * HOUR)
     await client.sync(now=NOW + HOUR)
-    await materialise(client.sessions, now=NOW + 2 * HOUR)
+    await materialize_due_fires(client.sessions, now=NOW + 2 * HOUR)
     await client.redis.delete(f"{client.prefix}:time:2026-03-01T13:00")
     await kicker.schedule_by_cron(client.source, "0 0 * * *")
     changed = await client.sync(now=NOW + 2 * HOUR)
@@ -128,7 +128,7 @@ async def test_an_entry_with_the_same_id_and_other_content_changes_the_schedule(
 async def test_a_corrupt_entry_is_reported_once_and_does_not_block_others(
     client: TaskiqClient,
 ) -> None:
-    await add(client.sessions, "taken")
+    await create_schedule(client.sessions, "taken")
     good = {"task_name": "reports.build", "labels": {}, "args": [], "kwargs": {}, "cron": "@daily"}
     corrupt = {
         "pickled": pickle.dumps(good),
@@ -196,7 +196,7 @@ async def test_a_redis_that_has_lost_its_data_ends_no_schedule(
 
     names = {schedule.name for schedule in await client.list_schedules()}
     assert names == {lost.schedule_id, new.schedule_id}
-    assert (await materialise(client.sessions, now=NOW + HOUR)).recorded == 2
+    assert (await materialize_due_fires(client.sessions, now=NOW + HOUR)).recorded == 2
 
 
 async def test_a_schedule_of_taskiq_can_be_changed_in_redis_only_but_removed_in_daybook(
@@ -240,8 +240,8 @@ async def test_the_loop_dispatches_a_one_time_schedule_and_removes_it_from_redis
         return await client.list_keys() == {"cron", "data:broken"}
 
     async with loops.running(queue, metrics=metrics, taskiq=client.daybook_source):
-        await queue.until_attempted()
-        await until(is_removed, what="the removal of the entry from Redis")
+        await queue.wait_until_attempted()
+        await wait_until(is_removed, what="the removal of the entry from Redis")
 
     (run,) = await client.list_fires()
     assert queue.sent == [run.id]
@@ -258,7 +258,7 @@ async def test_the_loop_works_without_redis(loops: LoopFactory) -> None:
     queue, metrics = RecordingQueue(), SchedulerMetrics()
     async with loops.running(queue, metrics=metrics, taskiq=unreachable):
         await loops.make_daily_schedule_due()
-        await queue.until_attempted()
+        await queue.wait_until_attempted()
     await unreachable.close()
 
     assert get_metric(metrics, "ticks_total", step="bridge", outcome="ok") > 0

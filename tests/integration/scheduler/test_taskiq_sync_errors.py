@@ -12,7 +12,7 @@ from daybook_domain.schedules import taskiq_entries, taskiq_sync
 from daybook_domain.schedules.cron import due_times
 from tests.integration.scheduler.taskiq_client import NOW, TaskiqClient
 from tests.support.databases import added_constraint
-from tests.support.schedules import change
+from tests.support.factories.schedules import update_schedule_row
 
 ENTRY = {"task_name": "reports.build", "labels": {}, "args": [], "kwargs": {}}
 
@@ -55,8 +55,10 @@ async def test_an_entry_whose_schedule_cannot_fire_can_be_deleted_from_redis(
     await client.sync()
     # Releases before this one adopted such entries; a release of tzdata can drop a zone.
     epoch = datetime.fromtimestamp(0, UTC)
-    await change(client.sessions, "epoch", cron=due_times.one_shot(epoch), next_fire_at=epoch)
-    await change(client.sessions, "zone", timezone="Mars/Olympus", next_fire_at=NOW)
+    await update_schedule_row(
+        client.sessions, "epoch", cron=due_times.one_shot(epoch), next_fire_at=epoch
+    )
+    await update_schedule_row(client.sessions, "zone", timezone="Mars/Olympus", next_fire_at=NOW)
     await client.delete("epoch", "zone")
 
     ended = await client.sync()

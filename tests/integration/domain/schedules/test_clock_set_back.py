@@ -12,10 +12,17 @@ from daybook_domain.runs import reconciliation
 from daybook_domain.runs.errors import FutureDay
 from daybook_domain.schedules.materialization import MaterializationResult
 from daybook_platform.postgres.engine import Sessions
-from tests.support import backfills
-from tests.support.runs import everything, request
-from tests.support.schedules import DAY, MIDNIGHT, define, find, materialise
-from tests.support.shop import add_order, build, kept_day, open_shop, sums
+from tests.support.factories.backfills import advance_backfills, request_backfill, seal_day
+from tests.support.factories.reports import build_report, find_report_day, get_quantity_by_order
+from tests.support.factories.runs import list_all_runs, request_run
+from tests.support.factories.schedules import (
+    DAY,
+    MIDNIGHT,
+    define_daily_schedule,
+    get_schedule,
+    materialize_due_fires,
+)
+from tests.support.factories.shop import create_order, reset_shop
 
 MARCH_1 = date(2026, 3, 1)
 HOUR = timedelta(hours=1)
@@ -26,53 +33,53 @@ BEFORE = MIDNIGHT - timedelta(minutes=10)
 async def test_a_sealed_day_stays_sealed_and_takes_in_the_orders_that_follow(
     engine: AsyncEngine, sessions: Sessions
 ) -> None:
-    await open_shop(engine)
+    await reset_shop(engine)
     async with sessions() as session:
         now = await clock.now(session)
     # The clock is that of the database, so the end of the day moves instead of it.
     ended = BusinessDay(MARCH_1, now - 23 * HOUR, now - HOUR)
     not_ended = BusinessDay(MARCH_1, now - 23 * HOUR, now + HOUR)
     async with engine.begin() as connection:
-        first = await add_order(connection, created_at=now - 2 * HOUR)
-    await build(engine, ended)
+        first = await create_order(connection, created_at=now - 2 * HOUR)
+    await build_report(engine, ended)
     async with engine.begin() as connection:
         await connection.execute(
             text("UPDATE report_days SET data_through = now() + interval '1h'")
         )
-    sealed = await kept_day(engine, MARCH_1)
+    sealed = await find_report_day(engine, MARCH_1)
     async with engine.begin() as connection:
-        second = await add_order(connection, created_at=now - HOUR / 2)
+        second = await create_order(connection, created_at=now - HOUR / 2)
 
-    rebuilt = await build(engine, not_ended)
+    rebuilt = await build_report(engine, not_ended)
 
-    after = await kept_day(engine, MARCH_1)
+    after = await find_report_day(engine, MARCH_1)
     assert sealed is not None
     assert after is not None
     assert (rebuilt.sealed, after.sealed_at, after.revision) == (True, sealed.sealed_at, 2)
     assert after.data_through == sealed.data_through
-    assert await sums(engine, MARCH_1) == {first: 1, second: 1}
+    assert await get_quantity_by_order(engine, MARCH_1) == {first: 1, second: 1}
 
 
 @pytest.mark.usefixtures("no_runs")
 async def test_a_recorded_fire_does_not_become_due_again(sessions: Sessions) -> None:
-    await define(sessions)
-    await materialise(sessions, now=MIDNIGHT)
+    await define_daily_schedule(sessions)
+    await materialize_due_fires(sessions, now=MIDNIGHT)
 
-    back = await materialise(sessions, now=BEFORE)
-    again = await materialise(sessions, now=MIDNIGHT)
+    back = await materialize_due_fires(sessions, now=BEFORE)
+    again = await materialize_due_fires(sessions, now=MIDNIGHT)
 
     assert (back, again) == (MaterializationResult(), MaterializationResult())
-    assert (await find(sessions)).next_fire_at == MIDNIGHT + DAY
+    assert (await get_schedule(sessions)).next_fire_at == MIDNIGHT + DAY
     # A start of the scheduler with other settings does not repeat it, either.
-    redefined = await define(sessions, now=BEFORE, cron="0 0,1 * * *")
+    redefined = await define_daily_schedule(sessions, now=BEFORE, cron="0 0,1 * * *")
     assert redefined.next_fire_at == MIDNIGHT + HOUR
-    assert len(await everything(sessions)) == 1
+    assert len(await list_all_runs(sessions)) == 1
 
 
 @pytest.mark.usefixtures("no_runs")
 async def test_a_sealed_day_is_reconciled_once_the_clock_has_caught_up(sessions: Sessions) -> None:
     async with sessions.begin() as session:
-        await backfills.seal(session, MARCH_1, now=MIDNIGHT)
+        await seal_day(session, MARCH_1, now=MIDNIGHT)
 
     requested = []
     for now in (BEFORE, MIDNIGHT, MIDNIGHT + timedelta(minutes=2)):
@@ -95,11 +102,11 @@ async def test_a_day_that_has_not_started_any_more_is_refused_and_a_backfill_of_
     sessions: Sessions,
 ) -> None:
     march_2 = date(2026, 3, 2)
-    await backfills.ask(sessions, march_2, march_2, now=MIDNIGHT)
+    await request_backfill(sessions, march_2, march_2, now=MIDNIGHT)
 
     async with sessions.begin() as session:
         with pytest.raises(FutureDay):
-            await request(session, day=march_2, now=BEFORE)
-    decided = [await backfills.advance(sessions, now=now) for now in (BEFORE, MIDNIGHT)]
+            await request_run(session, day=march_2, now=BEFORE)
+    decided = [await advance_backfills(sessions, now=now) for now in (BEFORE, MIDNIGHT)]
 
     assert decided == [0, 1]

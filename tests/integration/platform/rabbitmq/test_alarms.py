@@ -10,7 +10,7 @@ from daybook_domain.errors import Unavailable
 from daybook_platform.taskiq_broker import TaskIQQueue
 from tests.integration.platform.notes import NOTE, Note, Notes, sending, working
 from tests.support.servers import RABBITMQ, Server, provide
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -60,7 +60,7 @@ async def _send(queue: TaskIQQueue, number: int) -> None:
             return False
         return True
 
-    await until(is_sent, what="a confirmed message")
+    await wait_until(is_sent, what="a confirmed message")
 
 
 async def _send_all(queue: TaskIQQueue, *numbers: int) -> None:

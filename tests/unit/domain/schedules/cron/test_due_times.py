@@ -16,7 +16,7 @@ from daybook_domain.reports.business_day import LAST_DATE, business_day, shift_d
 from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
-from tests.support.zones import distinct_zones
+from tests.support.clock import distinct_zones
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
