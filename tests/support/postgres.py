@@ -54,3 +54,16 @@ async def wait_for_blocked_transaction(engine: AsyncEngine, *, more_than: int = 
         return bool(blocked > more_than)
 
     await wait_until(is_blocked, what="a transaction that waits for a lock")
+
+
+@asynccontextmanager
+async def added_constraint(engine: AsyncEngine, statement: str) -> AsyncIterator[None]:
+    """Add a constraint with `ALTER TABLE … ADD CONSTRAINT …` for the duration of the block."""
+    _, _, table, _, _, name, *_ = statement.split()
+    async with engine.begin() as connection:
+        await connection.execute(text(statement))
+    try:
+        yield
+    finally:
+        async with engine.begin() as connection:
+            await connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {name}"))

@@ -132,6 +132,12 @@ async def test_a_backfill_is_listed_paused_resumed_and_cancelled(
         (("--from", "2026-03-01"), 2, "expected --from and --to"),
         (("--from", "2026-03-02", "--to", "2026-03-01"), 1, "from: `from` (2026-03-02) is after"),
         (("--from", "2026-03-02", "--to", "2999-03-01"), 1, "to: 2999-03-01 is in the future"),
+        (("--from", "1026-03-01", "--to", "1026-03-02"), 1, "from: 1026-03-01 is out of range"),
+        (
+            ("--from", "1026-03-01", "--to", "1026-03-02", "--dry-run"),
+            1,
+            "from: 1026-03-01 is out of range",
+        ),
         ((*RANGE, "--concurrency", "0"), 1, "concurrency: 0 is not 1-100"),
         (("show", "00000000-0000-0000-0000-000000000001"), 1, "-000000000001 does not exist"),
     ],

@@ -2,90 +2,24 @@
 
 import json
 import pickle
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 import pytest
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlmodel import col, select
-from taskiq import InMemoryBroker
-from taskiq.serializers import JSONSerializer
-from taskiq_redis import ListRedisScheduleSource
+from sqlmodel import select
 
 from daybook_domain.errors import Unavailable
-from daybook_domain.runs.models import ReportRun, RunState
-from daybook_domain.schedules import queries, service, taskiq_sync
+from daybook_domain.runs.models import RunState
+from daybook_domain.schedules import queries, service
 from daybook_domain.schedules.audit import find_problems
 from daybook_domain.schedules.errors import ScheduleFromTaskiq
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
-from daybook_domain.schedules.taskiq_sync import SyncResult
-from daybook_platform.postgres.engine import Sessions
 from daybook_platform.redis.schedule_source import RedisScheduleSource
 from daybook_scheduler.metrics import SchedulerMetrics
 from tests.integration.scheduler.loops import LoopFactory, RecordingQueue, get_metric
-from tests.support.factories.runs import list_all_runs
+from tests.integration.scheduler.taskiq_client import HOUR, NOW, TaskiqClient
 from tests.support.factories.schedules import create_schedule, materialize_due_fires
 from tests.support.waiting import wait_until
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-
-
-class TaskiqClient:
-    """A client that adds schedules through TaskIQ's source, and Daybook's view of them."""
-
-    def __init__(self, sessions: Sessions, url: str) -> None:
-        self.sessions = sessions
-        self.prefix = f"test-{uuid4()}"
-        self.redis: Redis = Redis.from_url(url)
-        self.source = ListRedisScheduleSource(url, self.prefix, serializer=JSONSerializer())
-        self.daybook_source = RedisScheduleSource(url, prefix=self.prefix)
-        broker = InMemoryBroker()
-
-        async def build(report_date: str | None = None) -> None:
-            """Do nothing: clients know the task by its name only."""
-
-        self.task = broker.register_task(build, task_name="reports.build")
-
-    async def close(self) -> None:
-        await self.daybook_source.close()
-        await self.redis.aclose()
-        await self.source._connection_pool.disconnect()
-
-    async def write_raw(self, entry_id: str, raw: bytes, *, index: str = "cron") -> None:
-        """Write an entry to Redis, valid or not."""
-        await self.redis.set(f"{self.prefix}:data:{entry_id}", raw)
-        await self.redis.rpush(f"{self.prefix}:{index}", entry_id)
-
-    async def list_keys(self) -> set[str]:
-        found = [key.decode() async for key in self.redis.scan_iter(f"{self.prefix}:*")]
-        return {key.removeprefix(f"{self.prefix}:") for key in found} - {"daybook:memory"}
-
-    async def sync(self, *, now: datetime = NOW) -> SyncResult:
-        """Synchronize the schedules once, as a scheduler does."""
-        found = await self.daybook_source.read()
-        async with self.sessions.begin() as session:
-            return await taskiq_sync.sync(
-                session, found.entries, redis_epoch=found.generation, timezone="UTC", now=now
-            )
-
-    async def list_schedules(self) -> list[Schedule]:
-        async with self.sessions() as session:
-            statement = select(Schedule).where(col(Schedule.deleted_at).is_(None))
-            return list((await session.exec(statement.order_by(col(Schedule.name)))).all())
-
-    async def list_fires(self) -> list[ReportRun]:
-        return [run for run in await list_all_runs(self.sessions) if run.scheduled_for is not None]
-
-
-@pytest.fixture
-async def client(sessions: Sessions, redis_url: str, no_runs: None) -> AsyncIterator[TaskiqClient]:
-    """Return a client whose keys in Redis are its own."""
-    client = TaskiqClient(sessions, redis_url)
-    yield client
-    await client.close()
 
 
 async def test_a_cron_schedule_fires_until_it_is_removed(client: TaskiqClient) -> None:

@@ -50,7 +50,7 @@ async def request_backfill(
 async def advance_backfills(sessions: Sessions, *, now: datetime = NOW) -> int:
     """Run one backfill step of the scheduler."""
     async with sessions.begin() as session:
-        return await progression.advance(session, timezone="UTC", now=now, limit=10)
+        return await progression.advance(session, timezone="UTC", now=now, limit=100)
 
 
 async def finish_due_runs(

@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import structlog
 
 from daybook_domain.intake import dead_letters, deduplication, queries, service
 from daybook_domain.intake.dead_letters import RetryPolicy
+from daybook_domain.intake.service import MessageResult
 from daybook_domain.postgres_errors import is_outage
+from daybook_domain.row_errors import report_row_error
 from daybook_platform import backoff
 from daybook_platform.postgres.engine import Sessions
 from daybook_platform.wait import wait
@@ -68,13 +71,30 @@ class DeadLetterRetrier:
             ids = await dead_letters.claim_due(session, limit=_RETRY_BATCH_SIZE)
         if not ids:
             return False
-        async with self._sessions.begin() as session:
-            results = await service.retry_dead_letters(
-                session, ids, retry_policy=self._retry_policy
-            )
-        outcomes = Counter(each.outcome for each in results)
+        outcomes = Counter(each.outcome for each in await self._retry_separately(ids))
         log.info("dead letters retried", **{str(key): n for key, n in outcomes.items()})
         return True
+
+    async def _retry_separately(self, ids: Sequence[int]) -> list[MessageResult]:
+        """Retry dead letters together, or each in its own transaction if one fails them all."""
+        try:
+            return await self._retry(ids)
+        except Exception as error:
+            if is_outage(error):
+                raise
+        results = list[MessageResult]()
+        for dead_letter_id in ids:
+            try:
+                results += await self._retry([dead_letter_id])
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                report_row_error(f"dead letter {dead_letter_id}", error)
+        return results
+
+    async def _retry(self, ids: Sequence[int]) -> list[MessageResult]:
+        async with self._sessions.begin() as session:
+            return await service.retry_dead_letters(session, ids, retry_policy=self._retry_policy)
 
     async def _update_gauge(self) -> None:
         async with self._sessions() as session:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from datetime import timedelta
+from datetime import date, timedelta
 from uuid import UUID
 
 import pytest
@@ -309,6 +309,10 @@ async def test_a_clock_that_goes_back_over_midnight_delays_one_backfill_and_no_o
     [
         (BackfillRange(first=march(2), last=march(1)), "is after `to`"),
         (BackfillRange(first=march(2) - timedelta(days=3_661), last=march(2)), "at most 3,660"),
+        (
+            BackfillRange(first=date(1026, 3, 1), last=date(1026, 3, 2)),
+            "is out of range; the first",
+        ),
     ],
 )
 def test_an_invalid_range_is_rejected(wanted: BackfillRange, problem: str) -> None:

@@ -93,6 +93,10 @@ async def test_the_audit_finds_no_problem_in_a_ledger_of_many_outcomes(sessions:
             "lease expired, and the run was not reaped",
         ),
         (
+            "UPDATE report_runs SET state = 'running', lease_until = NULL",
+            "lease expired, and the run was not reaped",
+        ),
+        (
             "UPDATE report_runs SET state = 'succeeded', finished_at = '2026-03-04 00:00Z'",
             "succeeded, but its date has no report",
         ),
@@ -238,3 +242,29 @@ async def test_the_audit_accepts_a_fire_whose_joined_run_was_pruned(
     assert await prune(sessions, before=SOON) == 1
 
     assert await findings(sessions, now=MIDNIGHT + timedelta(minutes=5)) == []
+
+
+async def test_the_audit_finds_a_fire_that_no_scheduler_has_recorded_for_two_minutes(
+    sessions: Sessions,
+) -> None:
+    await define_daily_schedule(sessions)
+
+    on_time = await findings(sessions, now=MIDNIGHT + timedelta(minutes=1))
+    overdue = await findings(sessions, now=MIDNIGHT + timedelta(minutes=2))
+
+    assert on_time == []
+    problem = "the fire of 2026-03-02T00:00:00Z is due, and no scheduler has recorded it"
+    assert overdue == [Finding("schedule daily", problem)]
+
+
+async def test_a_schedule_that_cannot_be_checked_is_a_finding_and_the_others_are_checked(
+    sessions: Sessions,
+) -> None:
+    await create_schedule(sessions, "broken")
+    await update_schedule_row(sessions, "broken", timezone="Mars/Olympus")
+    await define_daily_schedule(sessions)
+
+    found = {finding.subject: finding.problem for finding in await findings(sessions, now=SOON)}
+
+    assert "Mars/Olympus" in found["schedule broken"]
+    assert "no scheduler has recorded it" in found["schedule daily"]

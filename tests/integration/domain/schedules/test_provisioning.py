@@ -108,12 +108,17 @@ async def test_an_invalid_expression_is_rejected_before_any_write(sessions: Sess
         assert (await session.exec(select(Schedule))).all() == []
 
 
-async def test_a_broken_schedule_recovers_when_it_is_redefined(sessions: Sessions) -> None:
+async def test_a_broken_schedule_that_is_redefined_makes_up_for_its_fires(
+    sessions: Sessions,
+) -> None:
     daily = await define_daily_schedule(sessions)
     await update_schedule_row(sessions, cron="nonsense", next_fire_at=EARLIER)
     await materialize_due_fires(sessions, now=MIDNIGHT)
     assert (await get_schedule(sessions, daily.name)).error is not None
 
-    redefined = await define_daily_schedule(sessions, now=MIDNIGHT)
+    redefined = await define_daily_schedule(sessions, now=MIDNIGHT + DAY)
 
-    assert (redefined.error, redefined.next_fire_at) == (None, MIDNIGHT + DAY)
+    assert (redefined.error, redefined.next_fire_at) == (None, MIDNIGHT)
+    assert await materialize_due_fires(sessions, now=MIDNIGHT + DAY) == MaterializationResult(
+        runs=2
+    )

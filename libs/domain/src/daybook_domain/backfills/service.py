@@ -22,7 +22,7 @@ from daybook_domain.backfills.decisions import DayDecision, decide
 from daybook_domain.backfills.errors import BackfillEnded, InvalidRange
 from daybook_domain.backfills.models import Backfill, BackfillMode, BackfillState
 from daybook_domain.errors import Invalid
-from daybook_domain.reports.business_day import business_day, local_date
+from daybook_domain.reports.business_day import FIRST_DATE, business_day, local_date
 from daybook_domain.runs.fire_ledger import BACKFILL_CANCELLED
 from daybook_domain.runs.requests import notify_schedulers
 
@@ -55,6 +55,11 @@ class BackfillRange:
         """
         if self.first > self.last:
             raise InvalidRange(f"`from` ({self.first}) is after `to` ({self.last}).", field="from")
+        if self.first < FIRST_DATE:
+            raise InvalidRange(
+                f"{self.first} is out of range; the first day that can be built is {FIRST_DATE}.",
+                field="from",
+            )
         if self.last > today:
             raise InvalidRange(
                 f"{self.last} is in the future; the last day that can be built is {today}.",

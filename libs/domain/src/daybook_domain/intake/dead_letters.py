@@ -75,7 +75,7 @@ class RetryPolicy:
 
     def delay(self, attempts: int) -> timedelta:
         """Return the delay after this number of attempts."""
-        return min(self.first * (1 << min(attempts - 1, 30)), self.longest)
+        return min(self.first * (1 << max(0, min(attempts - 1, 30))), self.longest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import CursorResult, update
-from sqlalchemy.exc import DBAPIError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_domain.postgres_errors import is_lock_conflict, is_transaction_lost
+from daybook_domain.row_errors import report_row_error
 from daybook_domain.runs import queries, retries
 from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.runs.requests import notify_schedulers
@@ -86,13 +87,18 @@ async def reap(
     )
     reaped = []
     for run in (await session.exec(expired)).all():
+        run_id = run.id
         try:
             async with session.begin_nested():
                 await _reap(session, run, now=now, outage_limit=outage_limit)
                 if on_reaped is not None:
                     await on_reaped(run)
             reaped.append(run)
-        except DBAPIError:
+        except Exception as error:
+            if is_transaction_lost(error):
+                raise
+            if not is_lock_conflict(error):
+                report_row_error(f"run {run_id}", error)
             await session.refresh(run)
             run.lease_until = now + REAP_RETRY_DELAY
             await session.flush()

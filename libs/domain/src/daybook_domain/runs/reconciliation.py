@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, false
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import ColumnElement, Update, and_, false, update
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.errors import DaybookError
+from daybook_domain.postgres_errors import is_lock_conflict, is_transaction_lost
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.reports.models import ReportDay
+from daybook_domain.row_errors import report_row_error
 from daybook_domain.runs.models import RunTrigger
 from daybook_domain.runs.requests import request
 
@@ -45,10 +46,10 @@ async def reconcile(
     `first` is None to request stale days only.
 
     A day whose waiting run is locked is still due at the next call. One that cannot be requested
-    for another reason is due again after `interval`, so that it does not delay the others.
+    for another reason is due again after `interval`, and affects no other.
     """
     due = (
-        select(ReportDay)
+        select(col(ReportDay.report_date))
         .where(
             or_(
                 _is_recent(first=first, now=now, settle=settle, interval=interval),
@@ -58,25 +59,36 @@ async def reconcile(
         .order_by(col(ReportDay.report_date))
         .limit(MAX_DAYS_PER_BATCH)
         .with_for_update(skip_locked=True)
-        .execution_options(populate_existing=True)
     )
     requested, postponed = [], []
-    for found in (await session.exec(due)).all():
-        report_date = found.report_date
+    for report_date in (await session.exec(due)).all():
         try:
             async with session.begin_nested():
-                found.reconciled_at = now
+                await session.execute(_set_reconciled(report_date, now=now))
                 day = business_day(report_date, timezone=timezone)
                 await request(session, day=day, trigger=RunTrigger.RECONCILE, now=now)
             requested.append(report_date)
-        except DBAPIError:
-            postponed.append(report_date)
-        except DaybookError:
+        except DaybookError as error:
             # The date has no business day, or has not started because the clock was set back.
-            found.reconciled_at = now
+            await session.execute(_set_reconciled(report_date, now=now))
             postponed.append(report_date)
-    await session.flush()
+            report_row_error(f"report day {report_date}", error)
+        except Exception as error:
+            if is_transaction_lost(error):
+                raise
+            postponed.append(report_date)
+            if not is_lock_conflict(error):
+                report_row_error(f"report day {report_date}", error)
     return Reconciliation(requested=requested, postponed=postponed)
+
+
+def _set_reconciled(day: date, *, now: datetime) -> Update:
+    return (
+        update(ReportDay)
+        .where(col(ReportDay.report_date) == day)
+        .values(reconciled_at=now)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _is_recent(

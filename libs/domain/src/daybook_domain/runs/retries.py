@@ -190,7 +190,7 @@ def backoff(attempt: int) -> timedelta:
     Source: "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), equal jitter.
     """
     # Twenty doublings are far beyond the cap; more would overflow.
-    return _jitter(min(BACKOFF_BASE * (1 << min(attempt - 1, 20)), BACKOFF_CAP))
+    return _jitter(min(BACKOFF_BASE * (1 << max(0, min(attempt - 1, 20))), BACKOFF_CAP))
 
 
 def outage_backoff(unavailable_for: timedelta) -> timedelta:

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_domain.postgres_errors import is_outage
 from daybook_domain.runs.fire_ledger import BACKFILL_CANCELLED
 from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules import retention
@@ -55,7 +56,17 @@ async def find_problems(
     findings = list[Finding]()
     schedules = select(Schedule).where(col(Schedule.deleted_at).is_(None))
     for schedule in (await session.exec(schedules.order_by(col(Schedule.id)))).all():
-        findings += await _audit_schedule(session, schedule, since=since, now=now)
+        try:
+            findings += await _audit_schedule(session, schedule, since=since, now=now)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            findings.append(
+                Finding(
+                    f"schedule {schedule.name}",
+                    f"cannot be checked: {type(error).__name__}: {error}",
+                )
+            )
     for problem, query in _QUERIES.items():
         rows = await session.execute(text(query), {"since": since, "before": now - overdue_after})
         findings += [Finding(subject, problem) for (subject,) in rows]

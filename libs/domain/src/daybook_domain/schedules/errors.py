@@ -37,3 +37,9 @@ class ScheduleFromTaskiq(Conflict):
     """The schedule is defined by an entry of TaskIQ's source, which would overwrite a change."""
 
     code = "schedule_from_taskiq"
+
+
+class ScheduleCannotFire(Conflict):
+    """The schedule has no date to report: its time zone is unknown, or the date out of range."""
+
+    code = "schedule_cannot_fire"

@@ -3,16 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfoNotFoundError
 
 from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.reports.business_day import business_day, first_instant, local_date, shift_date
+from daybook_domain.errors import Invalid
+from daybook_domain.reports.business_day import (
+    FIRST_DATE,
+    LAST_DATE,
+    business_day,
+    first_instant,
+    local_date,
+    shift_date,
+)
 from daybook_domain.reports.models import ReportDay
 from daybook_domain.schedules.cron import due_times
-from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
 MAX_LOOKBACK_DAYS = 366
@@ -53,7 +59,7 @@ class Expectation:
             return None
         try:
             due = self._first_fire(day)
-        except (InvalidCron, ZoneInfoNotFoundError):
+        except (Invalid, OverflowError, ValueError):
             # The error is recorded on the schedule.
             return None
         return due if due is not None and due > self.daily.created_at else None
@@ -83,7 +89,8 @@ async def find_expectation(
         Schedule.origin == ScheduleOrigin.SETTINGS, col(Schedule.deleted_at).is_(None)
     )
     schedule = (await session.exec(daily)).first()
-    first = (await session.execute(text("SELECT min(created_at) FROM orders"))).scalar_one()
+    # Orders outside of the calendar of business days are in no report.
+    first = (await session.execute(_FIRST_ORDER, {"first": FIRST_DATE, "last": LAST_DATE})).scalar()
     if schedule is None or first is None:
         return None
     return Expectation(
@@ -92,6 +99,13 @@ async def find_expectation(
         timezone=timezone,
         late_after=late_after,
     )
+
+
+# A margin of two days, because the date of an instant depends on the zone.
+_FIRST_ORDER = text(
+    "SELECT min(created_at) FROM orders WHERE created_at >= CAST(:first AS date) + 2"
+    " AND created_at < CAST(:last AS date) - 2"
+)
 
 
 async def list_late_days(

@@ -18,11 +18,12 @@ from daybook_domain.runs.models import RunTrigger
 from daybook_domain.schedules import definition_writes, pause_catchup, queries
 from daybook_domain.schedules.definitions import DAILY_NAME, ScheduleDefinition
 from daybook_domain.schedules.errors import (
+    ScheduleCannotFire,
     ScheduleChanged,
     ScheduleFromSettings,
     ScheduleFromTaskiq,
 )
-from daybook_domain.schedules.fire_planning import get_report_date
+from daybook_domain.schedules.fire_planning import find_report_date
 from daybook_domain.schedules.materialization import materialize_one
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
@@ -131,12 +132,18 @@ async def trigger(
     """Request the report that a fire at `now` would build, even if the schedule is paused.
 
     This is not a fire: the due times of the schedule stay the same. `timezone` is the time zone of
-    business days.
+    business days. Raises `ScheduleCannotFire`.
     """
     schedule = await queries.get_schedule(session, schedule_id)
+    day = find_report_date(schedule, now)
+    if day is None:
+        raise ScheduleCannotFire(
+            f"Schedule {schedule.name} cannot fire: in {schedule.timezone} with an offset of"
+            f" {schedule.report_offset_days} days it has no date to report. Correct its definition."
+        )
     return await requests.request(
         session,
-        day=business_day(get_report_date(schedule, now), timezone=timezone),
+        day=business_day(day, timezone=timezone),
         trigger=RunTrigger.MANUAL,
         now=now,
         reason=f"schedule {schedule.name} was triggered manually",

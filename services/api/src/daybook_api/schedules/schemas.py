@@ -11,7 +11,7 @@ from daybook_domain.schedules.definitions import (
     MAX_JITTER,
     MAX_OFFSET_DAYS,
 )
-from daybook_domain.schedules.fire_planning import get_report_date
+from daybook_domain.schedules.fire_planning import find_report_date
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule, ScheduleOrigin
 from daybook_domain.schedules.service import ResumeMode
 from daybook_domain.validation import Storable, unset_field
@@ -148,7 +148,7 @@ class ScheduleOut(BaseModel):
             # A schedule with an invalid zone or cron expression must remain readable.
             next_report_date=None
             if next_fire_at is None or schedule.error
-            else get_report_date(schedule, next_fire_at),
+            else find_report_date(schedule, next_fire_at),
         )
 
 

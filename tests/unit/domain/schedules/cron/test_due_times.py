@@ -224,3 +224,9 @@ def test_the_search_ends_after_a_century_if_every_due_time_is_skipped(
 
 def make_schedule(*, cron: str, timezone: str) -> Schedule:
     return Schedule(name="daily", cron=cron, timezone=timezone, origin=ScheduleOrigin.SETTINGS)
+
+
+def test_an_instant_within_the_second_of_a_due_time_is_not_after_a_gap() -> None:
+    at = datetime(2026, 3, 2, 9, 0, 0, 500_000, tzinfo=UTC)
+
+    assert not due_times.is_after_gap("0 9 * * *", timezone="UTC", at=at)
