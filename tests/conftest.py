@@ -17,8 +17,9 @@ from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
-from tests.support.databases import empty, migrated_database
+from tests.support.databases import migrated_database
 from tests.support.distribution import GroupScheduling
+from tests.support.postgres import truncate_tables
 from tests.support.servers import POSTGRES, RABBITMQ, REDIS, Kind, Server, provide
 
 KINDS = (POSTGRES, RABBITMQ, REDIS)
@@ -79,7 +80,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 def _pass_on(folder: Path, kind: Kind, starting: Future[Server], number: int) -> None:
     try:
         server = starting.result()
-        url, error = (kind.part(server, number) if server.url else ""), ""
+        url, error = (kind.partition_url(server, number) if server.url else ""), ""
         note = {"url": url, "provider": server.provider, "error": error}
     except BaseException as failure:
         note = {"url": "", "provider": "", "error": repr(failure)}
@@ -196,4 +197,4 @@ def sessions(engine: AsyncEngine) -> Sessions:
 @pytest.fixture
 async def clean(engine: AsyncEngine) -> None:
     """Empty all tables before the test."""
-    await empty(engine)
+    await truncate_tables(engine)

@@ -14,7 +14,7 @@ from tests.e2e.blocked_builds import (
     wait_until_blocked,
 )
 from tests.e2e.stack import Stack
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -50,9 +50,9 @@ async def test_a_worker_paused_past_its_lease_cannot_commit(stack: Stack) -> Non
 
     async def noticed() -> bool:
         # It notices the closed connection or the lost lease, whichever is first.
-        return any(words in paused.said() for words in ("build failed", "run lost"))
+        return any(words in paused.read_log() for words in ("build failed", "run lost"))
 
-    await until(noticed, what="the end of the build in the resumed worker")
+    await wait_until(noticed, what="the end of the build in the resumed worker")
     again = await stack.get_run(run_id)
     assert (again.state, again.attempt, again.fence) == (run.state, run.attempt, run.fence)
     day = await stack.find_day(DAY)

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.platform.rabbitmq.rabbit import Rabbit
+from tests.support.amqp import AmqpClient
 from tests.support.midnight import wait_if_midnight_is_near
 
 
@@ -32,8 +32,8 @@ async def no_runs(engine: AsyncEngine) -> None:
 
 
 @pytest.fixture
-async def rabbit(rabbitmq_url: str) -> AsyncIterator[Rabbit]:
+async def amqp(rabbitmq_url: str) -> AsyncIterator[AmqpClient]:
     """Return a RabbitMQ client, with empty queues of run messages."""
-    async with Rabbit.connected(rabbitmq_url) as rabbit:
-        await rabbit.purge()
-        yield rabbit
+    async with AmqpClient.connected(rabbitmq_url) as amqp:
+        await amqp.purge_run_queues()
+        yield amqp
