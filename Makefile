@@ -7,10 +7,12 @@ BIN := .venv/bin
 COMPOSE := docker compose -f infra/compose.yaml
 SOURCES := libs services tests
 # Each test process needs its own virtual host, which tests cannot create on an external RabbitMQ.
-TEST_PROCESSES := $(if $(DAYBOOK_TEST_RABBITMQ_URL),0,2)
+# More processes than cores, because the tests wait more than they compute.
+TEST_PROCESSES := $(if $(DAYBOOK_TEST_RABBITMQ_URL),0,4)
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check format bench mutants migrate asyncapi images up down clean
+.PHONY: help setup run test test-unit test-all check format bench mutants migrate asyncapi images up down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +32,14 @@ run: setup ## Run Daybook on this machine, with a demo shop
 	@$(BIN)/daybook run
 
 test: setup ## Run the tests
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
+	@$(PYTEST)
 
-test-all: check test bench ## Run the checks, the tests and the benchmarks
+test-unit: setup ## Run the tests that need no server
+	@$(PYTEST) tests/unit tests/docs
+
+test-all: check ## Run the checks, all tests with their long versions, the benchmarks and mutants
+	@$(PYTEST) -m "not benchmark" --hypothesis-profile thorough -o timeout=1200
+	@$(MAKE) bench mutants
 
 check: setup ## Check formatting, lint, types, import contracts and documentation
 	@$(BIN)/ruff format --check $(SOURCES)

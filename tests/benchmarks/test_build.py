@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.reports.business_day import BusinessDay
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import build_variants, days
 from tests.benchmarks.measurement import (
@@ -28,7 +27,7 @@ from tests.benchmarks.measurement import (
     run_interleaved,
 )
 from tests.support.factories.reports import create_running_run
-from tests.support.postgres import temporary_database
+from tests.support.postgres import migrated_database
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
@@ -101,8 +100,7 @@ class BuildBench:
 async def _created(
     server_url: str, *, name: str, history: int, history_orders: int
 ) -> AsyncIterator[BuildBench]:
-    async with temporary_database(server_url, name=f"daybook_bench_{name}_{os.getpid()}") as url:
-        await migrate.upgrade(url)
+    async with migrated_database(server_url, name=f"daybook_bench_{name}_{os.getpid()}") as url:
         engine = create_engine(url, application="bench")
         await days.prepare(engine)
         await days.add_history(engine, days=history, orders=history_orders)

@@ -7,7 +7,6 @@ from functools import partial
 
 import pytest
 
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import http_client
 from tests.benchmarks.http_client import seconds_for
@@ -19,7 +18,7 @@ from tests.benchmarks.measurement import (
     run_interleaved,
 )
 from tests.support.factories.shop import reset_shop
-from tests.support.postgres import temporary_database
+from tests.support.postgres import migrated_database
 from tests.support.processes import Service
 from tests.support.waiting import wait_until
 
@@ -40,10 +39,9 @@ async def ports(
 ) -> AsyncIterator[dict[str, int]]:
     """Return the ports of the API and of the hello world, one process with one worker each."""
     folder = tmp_path_factory.mktemp("entities")
-    async with temporary_database(
+    async with migrated_database(
         postgres_server_url, name=f"daybook_entities_{os.getpid()}"
     ) as url:
-        await migrate.upgrade(url)
         engine = create_engine(url, application="bench")
         await reset_shop(engine)
         await engine.dispose()

@@ -26,7 +26,6 @@ from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.models import Schedule
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine, create_sessions
 from daybook_platform.rabbitmq.topology import declare_run_queues
 from daybook_platform.taskiq_broker import TaskIQQueue, create_broker
@@ -40,7 +39,7 @@ from tests.benchmarks.measurement import (
     measure_seconds,
 )
 from tests.support.clock import sample_zones
-from tests.support.postgres import temporary_database
+from tests.support.postgres import migrated_database
 from tests.support.processes import Service
 from tests.support.waiting import wait_until
 
@@ -187,10 +186,9 @@ async def bench(
 ) -> AsyncIterator[ScheduleBench]:
     chosen = sample_zones(ZONES)
     async with (
-        temporary_database(postgres_server_url, name=f"daybook_many_{os.getpid()}") as url,
+        migrated_database(postgres_server_url, name=f"daybook_many_{os.getpid()}") as url,
         purged(rabbitmq_url),
     ):
-        await migrate.upgrade(url)
         engine = create_engine(url, application="bench")
         async with engine.begin() as connection:
             values = {"schedules": SCHEDULES, "zones": chosen, "share": SCHEDULES // ZONES}

@@ -22,7 +22,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.reports import rendering
 from daybook_domain.reports.rendering import Format
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine, create_stream_pool
 from tests.benchmarks import http_client
 from tests.benchmarks.http_client import seconds_for
@@ -35,7 +34,7 @@ from tests.benchmarks.measurement import (
     measure_seconds,
     run_interleaved,
 )
-from tests.support.postgres import temporary_database
+from tests.support.postgres import migrated_database
 from tests.support.processes import Service
 from tests.support.waiting import wait_until
 
@@ -79,10 +78,7 @@ async def served(
     postgres_server_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServingBench]:
     folder = tmp_path_factory.mktemp("serving")
-    async with temporary_database(
-        postgres_server_url, name=f"daybook_serving_{os.getpid()}"
-    ) as url:
-        await migrate.upgrade(url)
+    async with migrated_database(postgres_server_url, name=f"daybook_serving_{os.getpid()}") as url:
         engine = create_engine(url, application="bench")
         await _fill(engine)
         async with _services(url, folder) as (api, api_port, reference_port):

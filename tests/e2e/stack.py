@@ -19,11 +19,10 @@ from daybook_domain.runs.requests import request
 from daybook_embedded.ports import free_port
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
 from tests.support.clock import MovableClock
 from tests.support.factories.shop import create_order, reset_shop
-from tests.support.postgres import temporary_database
+from tests.support.postgres import migrated_database
 from tests.support.processes import Service
 from tests.support.waiting import wait_until
 
@@ -210,8 +209,7 @@ async def running_stack(
 ) -> AsyncIterator[Stack]:
     """Yield a stack on a new database; end its services afterwards."""
     with ExitStack() as services:
-        async with temporary_database(postgres.url, name=name) as database_url:
-            await migrate.upgrade(database_url)
+        async with migrated_database(postgres.url, name=name) as database_url:
             clock = MovableClock(database_url)
             await clock.install()
             engine = create_engine(database_url, application="e2e")

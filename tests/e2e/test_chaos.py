@@ -1,6 +1,6 @@
 """Fault injection into real processes and servers: no fire is lost or duplicated.
 
-`DAYBOOK_TEST_CHAOS_HARMS` is the number of faults (some hundreds take many minutes), and
+`DAYBOOK_TEST_CHAOS_HARMS` replaces the number of faults (some hundreds take many minutes), and
 `DAYBOOK_TEST_CHAOS_SEED` repeats their order. A failure reports its seed.
 """
 
@@ -30,10 +30,12 @@ from tests.support.processes import Service
 from tests.support.run_history import read_run_history, record_run_history
 from tests.support.waiting import wait_until
 
-FAULTS = int(os.environ.get("DAYBOOK_TEST_CHAOS_HARMS", "10"))
+FAULTS = os.environ.get("DAYBOOK_TEST_CHAOS_HARMS")
 SEED = os.environ.get("DAYBOOK_TEST_CHAOS_SEED")
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180 + 10 * FAULTS)]
+FEW, MANY = 8, 40
+
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180 + 10 * int(FAULTS or MANY))]
 
 NIGHTS = (
     datetime(2026, 3, 8, 6, tzinfo=UTC),  # New York
@@ -54,14 +56,16 @@ TRANSIENT_FINDINGS = (
 """Findings of `daybook check` that may appear while processes are down."""
 
 
+@pytest.mark.parametrize("faults", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 async def test_faults_in_processes_and_servers_lose_and_duplicate_no_fire(
-    stack: Stack,
+    stack: Stack, faults: int
 ) -> None:
+    number = int(FAULTS or faults)
     seed = int(SEED) if SEED else SystemRandom().randrange(10_000)
     random = Random(seed)
     users = UserActions(stack, random)
     injector = FaultInjector(stack, users, random)
-    with seed_in_failure(seed, injector.injected):
+    with seed_in_failure(seed, number, injector.injected):
         night = random.choice(NIGHTS)
         await stack.clock.set(night)
         await stack.add_orders(*(night - timedelta(hours=hours) for hours in range(0, 480, 7)))
@@ -69,11 +73,11 @@ async def test_faults_in_processes_and_servers_lose_and_duplicate_no_fire(
         async with MessageSpy.attached(stack.rabbitmq.url) as spy:
             async with injector:
                 await users.create_schedules()
-                faults = injector.choose_faults(FAULTS)
-                await injector.inject(faults[: FAULTS // 2])
+                chosen = injector.choose_faults(number)
+                await injector.inject(chosen[: number // 2])
                 found = await check(stack)
                 assert [each for each in found if not each.endswith(TRANSIENT_FINDINGS)] == []
-                await injector.inject(faults[FAULTS // 2 :])
+                await injector.inject(chosen[number // 2 :])
 
             settled_at = await wait_until_settled(stack)
             assert await check(stack) == []
@@ -88,13 +92,13 @@ async def test_faults_in_processes_and_servers_lose_and_duplicate_no_fire(
 
 
 @contextmanager
-def seed_in_failure(seed: int, injected: Sequence[str]) -> Iterator[None]:
+def seed_in_failure(seed: int, number: int, injected: Sequence[str]) -> Iterator[None]:
     """Add to a failure how to reproduce it."""
     try:
         yield
     except BaseException as error:
         error.add_note(
-            f"DAYBOOK_TEST_CHAOS_SEED={seed} DAYBOOK_TEST_CHAOS_HARMS={FAULTS}: {injected}"
+            f"DAYBOOK_TEST_CHAOS_SEED={seed} DAYBOOK_TEST_CHAOS_HARMS={number}: {injected}"
         )
         raise
 

@@ -22,19 +22,25 @@ from tests.support.oracles.traffic import (
 from tests.support.processes import Service
 from tests.support.waiting import wait_until
 
-MESSAGES = int(os.environ.get("DAYBOOK_TEST_CHAOS_MESSAGES", "2000"))
-"""Number of published messages; 20,000 take some minutes."""
+MESSAGES = os.environ.get("DAYBOOK_TEST_CHAOS_MESSAGES")
+"""Replaces the number of published messages."""
+
+FEW, MANY = 1_000, 20_000
 
 KILLS = 6
 PUBLISH_BATCH = 100
 STOCK = 1_000_000
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(120 + MESSAGES // 20)]
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(120 + int(MESSAGES or MANY) // 20)]
 
 
-async def test_each_published_message_is_applied_a_duplicate_or_a_dead_letter(stack: Stack) -> None:
-    random = Random(MESSAGES)
-    expected = generate_traffic(MESSAGES, seed=MESSAGES)
+@pytest.mark.parametrize("messages", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+async def test_each_published_message_is_applied_a_duplicate_or_a_dead_letter(
+    stack: Stack, messages: int
+) -> None:
+    number = int(MESSAGES or messages)
+    random = Random(number)
+    expected = generate_traffic(number, seed=number)
     await _open_shop(stack)
     async with AmqpClient.connected(stack.rabbitmq.url) as producer:
         await producer.purge_intake_queues()
@@ -44,17 +50,18 @@ async def test_each_published_message_is_applied_a_duplicate_or_a_dead_letter(st
     publish_lock = asyncio.Lock()
     publishing = asyncio.create_task(_publish(stack, expected.messages, publish_lock))
 
-    for number in range(KILLS):
-        await _wait_until_applied(stack, (number + 1) * expected.applied // (KILLS + 2))
+    for kill in range(KILLS):
+        applied = (kill + 1) * expected.applied // (KILLS + 2)
+        await _wait_until_applied(stack, applied, seconds=60 + number / 100)
         workers.pop(random.randrange(len(workers))).kill()
-        if number == 1:
+        if kill == 1:
             await asyncio.to_thread(stack.postgres.stop)
             await asyncio.to_thread(stack.postgres.start)
-        if number == 3:
+        if kill == 3:
             async with publish_lock:
                 await asyncio.to_thread(stack.rabbitmq.stop)
                 await asyncio.to_thread(stack.rabbitmq.start)
-        if number == 4:
+        if kill == 4:
             await _add_product(stack, ADDED_LATER, stock=STOCK)
         workers.append(await _start_worker(stack))
     await publishing
@@ -68,7 +75,7 @@ async def test_each_published_message_is_applied_a_duplicate_or_a_dead_letter(st
             and await _total_depth(stack) == 0
         )
 
-    await wait_until(settled, seconds=60 + MESSAGES / 50, what=format_expected_state(expected))
+    await wait_until(settled, seconds=60 + number / 50, what=format_expected_state(expected))
     assert [await asyncio.to_thread(worker.stop) for worker in workers] == [0, 0]
     assert await _total_depth(stack) == 0
     expected.check(
@@ -111,11 +118,11 @@ async def _publish(
             )
 
 
-async def _wait_until_applied(stack: Stack, orders: int) -> None:
+async def _wait_until_applied(stack: Stack, orders: int, *, seconds: float) -> None:
     async def applied() -> bool:
         return (await _get_shop_state(stack)).orders >= orders
 
-    await wait_until(applied, seconds=60 + MESSAGES / 100, what=f"{orders} orders")
+    await wait_until(applied, seconds=seconds, what=f"{orders} orders")
 
 
 async def _get_shop_state(stack: Stack) -> ShopState:

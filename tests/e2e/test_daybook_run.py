@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -18,17 +19,21 @@ from sqlalchemy.pool import NullPool
 from daybook_embedded.data_directory import scratch_folder
 from daybook_embedded.ports import free_port
 from daybook_platform.postgres.engine import async_url
+from tests.support.midnight import wait_if_midnight_is_near
 from tests.support.processes import Service
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
 READY_SECONDS = 90
+DATA = "the data"
+"""The name of a folder that a shell needs quoted."""
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Yield a folder in the role of the checkout."""
+    """Yield a folder in the role of the checkout, on a day that lasts until the end of the test."""
+    wait_if_midnight_is_near(margin=timedelta(minutes=2))
     with scratch_folder() as folder:
         yield folder
 
@@ -36,7 +41,7 @@ def folder() -> Iterator[Path]:
 @contextmanager
 def daybook_run(folder: Path, *, port: int) -> Iterator[Service]:
     """Start `daybook run` in `folder`, and end it after the block."""
-    environment = {"DAYBOOK_DATA_DIR": str(folder / "data"), "DAYBOOK_API_PORT": str(port)}
+    environment = {"DAYBOOK_DATA_DIR": str(folder / DATA), "DAYBOOK_API_PORT": str(port)}
     log = folder / "run.log"
     log.unlink(missing_ok=True)
     with Service(["daybook", "run"], environment=environment, log=log) as run:
@@ -71,7 +76,7 @@ async def wait_until_ended(processes: Sequence[psutil.Process], *, seconds: floa
 @asynccontextmanager
 async def client(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client of the API that runs in `folder`."""
-    note = json.loads((folder / "data" / "run.json").read_text())
+    note = json.loads((folder / DATA / "run.json").read_text())
     async with httpx.AsyncClient(base_url=note["url"]) as client:
         yield client
 
@@ -93,7 +98,7 @@ async def test_daybook_run_serves_the_report_of_yesterday_and_leaves_no_process_
         assert [(row["order_id"], row["count_product"]) for row in rows] == expected
         assert f"Report of {yesterday}: {len(rows)} orders" in run.read_log()
 
-        assert (await run_in_shell(folder, "check"))[-1] == "No problems found."
+        assert (await run_in_shell(folder, run, "check"))[-1] == "No problems found."
         await assert_second_run_refers_to_first(folder, run)
         run.send(signal.SIGINT)
 
@@ -101,10 +106,12 @@ async def test_daybook_run_serves_the_report_of_yesterday_and_leaves_no_process_
         await wait_until_ended(started)
 
 
-async def run_in_shell(folder: Path, command: str) -> list[str]:
-    """Run `daybook COMMAND` in a shell that has sourced the env file; return its output lines."""
+async def run_in_shell(folder: Path, run: Service, command: str) -> list[str]:
+    """Run `daybook COMMAND` in a shell by the printed `Commands:` line; return its output lines."""
+    (printed,) = [line for line in run.read_log().splitlines() if line.startswith("Commands:")]
+    line = printed.removeprefix("Commands:").replace("daybook --help", f"exec daybook {command}")
     shell = await asyncio.create_subprocess_exec(
-        *("sh", "-c", f". ./data/env && exec daybook {command}"),
+        *("sh", "-c", line),
         cwd=folder,
         env={"PATH": "/usr/bin:/bin"},
         stdout=asyncio.subprocess.PIPE,
@@ -116,7 +123,7 @@ async def run_in_shell(folder: Path, command: str) -> list[str]:
 
 async def assert_second_run_refers_to_first(folder: Path, first: Service) -> None:
     """Require that another one in the same folder shows the URL of the first and ends."""
-    environment = {"DAYBOOK_DATA_DIR": str(folder / "data")}
+    environment = {"DAYBOOK_DATA_DIR": str(folder / DATA)}
     with Service(["daybook", "run"], environment=environment, log=folder / "second.log") as second:
         assert await asyncio.to_thread(second.wait) == 0
         assert f"already running here, as process {first.pid}" in second.read_log()

@@ -7,6 +7,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.amqp import AmqpClient
+from tests.support.midnight import wait_if_midnight_is_near
+
+
+@pytest.fixture(autouse=True)
+def one_day() -> None:
+    """Begin with enough time until midnight, when days end, reports are due and schedules fire."""
+    wait_if_midnight_is_near()
 
 
 @pytest.fixture
@@ -28,7 +35,7 @@ async def no_runs(engine: AsyncEngine) -> None:
 
 @pytest.fixture
 async def amqp(rabbitmq_url: str) -> AsyncIterator[AmqpClient]:
-    """Return an AMQP client, with empty queues of run messages."""
+    """Return a RabbitMQ client, with empty queues of run messages."""
     async with AmqpClient.connected(rabbitmq_url) as amqp:
         await amqp.purge_run_queues()
         yield amqp

@@ -58,5 +58,5 @@ async def test_a_check_starts_where_the_ledger_is_complete_and_prints_that(
         f"Checked the fires since {through:%FT%TZ}; earlier fires are no longer complete.\n"
         "No problems found.\n"
     )
-    assert json.loads(as_json.output) == {"since": through.isoformat(), "findings": []}
+    assert json.loads(as_json.output) == {"since": f"{through:%FT%TZ}", "findings": []}
     assert "no longer" not in recent.output

@@ -33,7 +33,7 @@ RANGE = ("--from", "2026-03-01", "--to", "2026-03-03")
 @pytest.fixture
 def daybook(postgres_url: str, no_runs: None) -> Daybook:
     """Return a function that runs `daybook backfill` on the tests' database."""
-    runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url, "COLUMNS": "200"})
+    runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url, "COLUMNS": "40"})
 
     async def run(*arguments: str) -> Result:
         # In a thread, because a command starts its own event loop.
@@ -75,7 +75,7 @@ async def test_show_prints_identity_and_progress_first(
     shown = await daybook("show", requested["id"])
 
     names = [line.split()[0] for line in shown.stdout.splitlines()]
-    assert names[:7] == ["id", "from_date", "to_date", "mode", "state", "total", "done"]
+    assert names[:7] == ["id", "from", "to", "mode", "state", "total", "done"]
     assert set(names) == set(requested)
 
 
@@ -99,9 +99,9 @@ async def test_a_dry_run_requests_nothing(daybook: Daybook, sessions: Sessions) 
     found = await read_json(daybook(*RANGE, "--dry-run", "--json"))
     shown = await daybook(*RANGE, "--dry-run")
 
-    assert [day["verdict"] for day in found] == ["build", "skip: sealed", "build"]
+    assert [day["verdict"] for day in found["days"]] == ["build", "skip: sealed", "build"]
     assert "skip: sealed" in shown.output
-    assert await read_json(daybook("list", "--json")) == []
+    assert await read_json(daybook("list", "--json")) == {"backfills": []}
 
 
 async def test_a_backfill_is_listed_paused_resumed_and_cancelled(
@@ -118,10 +118,15 @@ async def test_a_backfill_is_listed_paused_resumed_and_cancelled(
     days = await read_json(daybook("days", requested["id"], "--outcome", "cancelled", "--json"))
     table = await daybook("days", requested["id"])
 
-    assert [backfill["id"] for backfill in listed] == [requested["id"]]
+    assert [backfill["id"] for backfill in listed["backfills"]] == [requested["id"]]
     assert states == ["paused", "running", "cancelled", "cancelled"]
-    assert [day["report_date"] for day in days] == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    assert [day["report_date"] for day in days["days"]] == [
+        "2026-03-01",
+        "2026-03-02",
+        "2026-03-03",
+    ]
     assert "cancelled" in table.output
+    assert requested["id"] in (await daybook("list")).output
     assert {run.state for run in await list_all_runs(sessions)} == {RunState.CANCELLED}
 
 

@@ -32,7 +32,7 @@ async def test_dead_letters_are_listed_as_a_table_and_as_json(run_command: RunCo
     as_json = await run_command("dead-letters", "list", "--queue", "order", "--json")
 
     assert "[red]nonsense" in table.stdout
-    assert [letter["id"] for letter in json.loads(as_json.stdout)] == [3, 2, 1]
+    assert [letter["id"] for letter in json.loads(as_json.stdout)["dead_letters"]] == [3, 2, 1]
 
 
 @pytest.mark.usefixtures("four_dead_letters")

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,7 @@ from daybook_domain.schedules.definitions import ScheduleDefinition
 from daybook_platform.postgres.engine import Sessions
 from tests.support.factories.schedules import (
     MIDNIGHT,
+    create_schedule,
     define_daily_schedule,
     materialize_due_fires,
     update_schedule_row,
@@ -23,9 +26,9 @@ from tests.support.factories.schedules import (
 Daybook = Callable[..., Awaitable[Result]]
 
 SHOWN = [
-    *("name", "cron", "timezone", "report_offset_days", "next_fire_at", "last_fire_at"),
-    *("enabled", "paused_at", "note", "error"),
-    *("catchup", "catchup_window", "overlap", "jitter", "pause_on_failure"),
+    *("name", "cron", "timezone", "report_offset_days", "next_fire_at", "next_report_date"),
+    *("last_fire_at", "enabled", "paused_at", "note", "error"),
+    *("catchup", "catchup_window_seconds", "overlap", "jitter_seconds", "pause_on_failure"),
     *("id", "origin", "version", "created_at", "updated_at"),
 ]
 """Fields of a schedule in their printed order."""
@@ -50,7 +53,9 @@ async def read_json(running: Awaitable[Result]) -> Any:
     return json.loads(result.output)
 
 
-async def test_a_narrow_terminal_truncates_nothing_in_a_list(daybook: Daybook) -> None:
+async def test_a_list_has_one_whole_line_for_each_row_in_a_narrow_terminal(
+    daybook: Daybook,
+) -> None:
     added = await read_json(
         daybook(
             "add", "workdays", "--cron", "0 9 * * MON-FRI", "--timezone", "Asia/Tokyo", "--json"
@@ -58,10 +63,12 @@ async def test_a_narrow_terminal_truncates_nothing_in_a_list(daybook: Daybook) -
     )
     listed = await daybook("list", columns=60)
 
-    cells = [line.strip("│").split("│") for line in listed.output.splitlines() if "│" in line]
-    row = ["".join(parts).replace(" ", "") for parts in zip(*cells, strict=True)]
-    assert {"workdays", "09**MON-FRI", "Asia/Tokyo"} <= set(row)
-    assert added["next_fire_at"].replace("T", "") in row
+    header, row = listed.output.splitlines()
+    due = added["next_fire_at"].replace("T", " ").replace("Z", "+00:00")
+    assert header.split()[:4] == ["id", "name", "cron", "timezone"]
+    assert re.split(" {2,}", row) == [
+        *(str(added["id"]), "workdays", "0 9 * * MON-FRI", "Asia/Tokyo", "True", due)
+    ]
 
 
 async def test_a_schedule_is_added_edited_paused_triggered_resumed_and_removed(
@@ -79,14 +86,15 @@ async def test_a_schedule_is_added_edited_paused_triggered_resumed_and_removed(
     resumed = await read_json(daybook("resume", "workdays", "--mode", "catchup", "--json"))
     removed = await daybook("remove", "workdays")
 
-    assert (added["timezone"], added["jitter"], added["version"]) == ("UTC", 60.0, 1)
-    assert (edited["overlap"], edited["pause_on_failure"], edited["jitter"]) == ("skip", True, 60.0)
+    assert (added["timezone"], added["jitter_seconds"], added["version"]) == ("UTC", 60, 1)
+    assert (edited["overlap"], edited["pause_on_failure"]) == ("skip", True)
+    assert edited["jitter_seconds"] == 60
     assert (paused["enabled"], paused["note"]) == (False, "freeze")
-    assert [schedule["name"] for schedule in listed] == ["workdays"]
-    assert (triggered[0]["state"], triggered[0]["joined"]) == ("pending", False)
+    assert [schedule["name"] for schedule in listed["schedules"]] == ["workdays"]
+    assert (triggered["state"], triggered["joined"]) == ("pending", False)
     assert (resumed["enabled"], resumed["note"]) == (True, None)
     assert (removed.exit_code, removed.output) == (0, "Schedule workdays is removed.\n")
-    assert await read_json(daybook("list", "--json")) == []
+    assert await read_json(daybook("list", "--json")) == {"schedules": []}
 
 
 async def test_a_second_pause_without_a_note_leaves_the_first_note(
@@ -112,7 +120,8 @@ async def test_tables_show_schedules_and_fires(daybook: Daybook, sessions: Sessi
 
     assert "0 0 * * *" in listed.output
     assert [line.split()[0] for line in shown.output.splitlines()] == SHOWN
-    assert {field.name for field in fields(ScheduleDefinition)} <= set(SHOWN)
+    definition = {field.name for field in fields(ScheduleDefinition)}
+    assert definition <= {name.removesuffix("_seconds") for name in SHOWN}
     assert "buffer_one" in shown.output
     assert "2026-03-02 00:00:00+00:00" in fires.output
     assert "pending" in fires.output
@@ -123,7 +132,19 @@ async def test_a_preview_marks_gaps_and_folds(daybook: Daybook) -> None:
         daybook("preview", "30 2 * * *", "--timezone", "Europe/Berlin", "--count", "366", "--json")
     )
 
-    assert {fire["mark"] for fire in found} == {None, "gap", "fold"}
+    assert {fire["mark"] for fire in found["fires"]} == {None, "gap", "fold"}
+
+
+async def test_the_fires_of_a_new_schedule_are_explained_as_by_the_api(
+    daybook: Daybook, sessions: Sessions
+) -> None:
+    await create_schedule(sessions, "yearly", now=datetime.now(UTC), cron="0 0 29 2 *")
+
+    shown = await daybook("fires", "yearly")
+    filtered = await read_json(daybook("fires", "yearly", "--outcome", "missed", "--json"))
+
+    assert shown.output.startswith("No fire of '0 0 29 2 *' in UTC was due in the range; the next")
+    assert filtered == {"fires": [], "note": None}
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.runs import claims
 from daybook_domain.schedules.materialization import materialize
-from daybook_platform.postgres import migrate
 from daybook_platform.postgres.engine import create_engine, create_sessions
 from daybook_scheduler.transactions import TransactionFactory
 from tests.support.clock import sample_zones
 from tests.support.factories.runs import claim_due_runs
-from tests.support.postgres import temporary_database
+from tests.support.postgres import migrated_database
 from tests.support.query_plans import DatabaseWork, QueryPlan, explain, recorded_statements
 
-SCHEDULES, ZONES, NIGHTS = 10_000, 40, 30
+SCHEDULES, ZONES, NIGHTS = 10_000, 40, 10
 FEW_DUE, LIMIT = 20, 500
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -65,8 +64,7 @@ SELECT_ONE_RUN = "SELECT id FROM report_runs WHERE report_date = '2010-01-01' AN
 @pytest.fixture(scope="module")
 async def large_database(postgres_server_url: str) -> AsyncIterator[AsyncEngine]:
     """Return an engine on a database with 10,000 schedules and a history of runs."""
-    async with temporary_database(postgres_server_url, name=f"daybook_plans_{os.getpid()}") as url:
-        await migrate.upgrade(url)
+    async with migrated_database(postgres_server_url, name=f"daybook_plans_{os.getpid()}") as url:
         engine = create_engine(url, application="tests")
         async with engine.begin() as connection:
             await connection.execute(

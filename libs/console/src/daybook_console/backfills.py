@@ -10,15 +10,18 @@ import typer
 from rich.console import Console
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_console import database, output, progress
+from daybook_console import database, output, progress, records
+from daybook_console.help_group import HelpGroup
 from daybook_console.settings import SchedulesSettings
 from daybook_domain import clock
 from daybook_domain.backfills import queries, service
-from daybook_domain.backfills.models import Backfill, BackfillMode
+from daybook_domain.backfills.models import BackfillMode
 from daybook_domain.backfills.service import DEFAULT_CONCURRENCY, BackfillRange, RequestedBackfill
 from daybook_platform.settings import load
 
-app = typer.Typer(help="Build the reports of a range of dates.")
+app = typer.Typer(
+    cls=HelpGroup, help="Build the reports of a range of dates.", rich_markup_mode=None
+)
 
 Id = Annotated[UUID, typer.Argument(help="Id of the backfill.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -82,10 +85,14 @@ def list_(
     async def fetch(session: AsyncSession) -> list[dict[str, Any]]:
         found = await queries.list_backfills(session, limit=limit)
         progress = await queries.get_progress(session, found, now=await clock.now(session))
-        return [_to_record(backfill, progress[backfill.id]) for backfill in found]
+        return [records.backfill_record(each, progress[each.id]) for each in found]
 
-    columns = ("id", "from_date", "to_date", "mode", "state", "done", "total", "reason")
-    output.print_table(database.run_in_transaction(fetch), columns, as_json=as_json)
+    rows = database.run_in_transaction(fetch)
+    if as_json:
+        output.print_json({"backfills": rows})
+        return
+    columns = ("id", "from", "to", "mode", "state", "done", "total", "reason")
+    output.print_table(rows, columns)
 
 
 @app.command()
@@ -116,8 +123,12 @@ def days(
         )
         return [vars(line) for line in found]
 
+    rows = database.run_in_transaction(fetch)
+    if as_json:
+        output.print_json({"days": rows})
+        return
     columns = ("report_date", "outcome", "joined", "revision", "run_id", "error_detail")
-    output.print_table(database.run_in_transaction(fetch), columns, as_json=as_json)
+    output.print_table(rows, columns)
 
 
 @app.command()
@@ -156,16 +167,17 @@ def cancel(backfill_id: Id, *, as_json: AsJson = False) -> None:
 def _preview(dates: BackfillRange, *, as_json: bool) -> None:
     timezone = load(SchedulesSettings).timezone
 
-    async def fetch(session: AsyncSession) -> list[dict[str, Any]]:
+    async def fetch(session: AsyncSession) -> dict[str, Any]:
         now = await clock.now(session)
-        found = await service.preview(session, wanted=dates, timezone=timezone, now=now)
-        return [
-            {"report_date": day, "verdict": decision.action, "run_id": decision.run_id}
-            for day, decision in found
-        ]
+        return records.backfill_preview_record(
+            await service.preview(session, wanted=dates, timezone=timezone, now=now)
+        )
 
-    columns = ("report_date", "verdict", "run_id")
-    output.print_table(database.run_in_transaction(fetch), columns, as_json=as_json)
+    found = database.run_in_transaction(fetch)
+    if as_json:
+        output.print_json(found)
+        return
+    output.print_table(found["days"], ("report_date", "verdict", "run_id"))
 
 
 async def _request(
@@ -212,25 +224,4 @@ async def _show_progress(backfill_id: UUID, console: Console) -> queries.Backfil
 async def _get_record(session: AsyncSession, backfill_id: UUID) -> dict[str, Any]:
     backfill = await queries.get_backfill(session, backfill_id)
     progress = await queries.get_progress(session, [backfill], now=await clock.now(session))
-    return _to_record(backfill, progress[backfill.id])
-
-
-def _to_record(backfill: Backfill, progress: queries.BackfillProgress) -> dict[str, Any]:
-    return {
-        "id": backfill.id,
-        "from_date": backfill.from_date,
-        "to_date": backfill.to_date,
-        "mode": backfill.mode,
-        "state": backfill.state,
-        "total": progress.total,
-        "done": progress.done,
-        "untouched": progress.untouched,
-        "joined": progress.joined,
-        "per_minute": progress.built_last_minute,
-        "outcomes": dict(progress.outcomes),
-        "concurrency": backfill.concurrency,
-        "reason": backfill.reason,
-        "requested_by": backfill.requested_by,
-        "created_at": backfill.created_at,
-        "finished_at": backfill.finished_at,
-    }
+    return records.backfill_record(backfill, progress[backfill.id])

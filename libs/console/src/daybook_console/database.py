@@ -10,6 +10,7 @@ import typer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.errors import DaybookError
+from daybook_domain.postgres_errors import is_outage, is_schema_missing
 from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
 from daybook_platform.settings import DatabaseSettings, load
 
@@ -24,6 +25,19 @@ async def open_sessions(url: str, *, application: str = "daybook") -> AsyncItera
         yield create_sessions(engine)
     finally:
         await engine.dispose()
+
+
+def describe_unavailability(error: Exception) -> str | None:
+    """Return in one line why the database cannot be used; None for other errors."""
+    if is_schema_missing(error):
+        return "A table or column is missing in the database; run `daybook migrate`."
+    if is_outage(error):
+        cause = getattr(error, "orig", None) or error
+        # asyncpg and SQLAlchemy append hints and the statement in further lines.
+        lines = str(cause).strip().splitlines()
+        detail = f": {lines[0]}" if lines else ""
+        return f"Postgres (DAYBOOK_DATABASE_URL) is unavailable{detail}"
+    return None
 
 
 def run_in_transaction(work: Callable[[AsyncSession], Awaitable[T]]) -> T:

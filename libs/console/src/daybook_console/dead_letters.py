@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_console import database, output
+from daybook_console import database, output, records
+from daybook_console.help_group import HelpGroup
 from daybook_domain.intake import dead_letter_admin, queries
-from daybook_domain.intake.models import DeadLetter, DeadLetterState
-from daybook_domain.intake.parsing import decode_body, to_storable
+from daybook_domain.intake.models import DeadLetterState
 from daybook_domain.intake.queries import DeadLetterFilter
 
 app = typer.Typer(
-    help="Manage dead letters: messages that could not be processed.", no_args_is_help=True
+    cls=HelpGroup,
+    help="Manage dead letters: messages that could not be processed.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
+
+EXCERPT_LENGTH = 40
 
 Id = Annotated[int, typer.Argument(help="Id of the dead letter.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -47,21 +49,13 @@ def list_(
     found = database.run_in_transaction(
         lambda session: queries.list_dead_letters(session, wanted, limit=limit)
     )
+    rows = [records.dead_letter_record(letter, excerpt) for letter, excerpt in found]
     if as_json:
-        output.print_json([_to_record(letter) for letter, _ in found])
+        output.print_json({"dead_letters": rows})
         return
-    table = Table("id", "queue", "state", "reason", "attempts", "last failed", "body")
-    for letter, excerpt in found:
-        table.add_row(
-            str(letter.id),
-            letter.queue,
-            letter.state,
-            letter.reason_code,
-            str(letter.attempts),
-            f"{letter.last_failed_at:%F %T}Z",
-            escape(excerpt[:40].decode(errors="replace")),
-        )
-    Console(highlight=False).print(table)
+    columns = ("id", "queue", "state", "reason_code", "attempts", "last_failed_at", "excerpt")
+    shortened = [row | {"excerpt": row["excerpt"][:EXCERPT_LENGTH]} for row in rows]
+    output.print_table(shortened, columns)
 
 
 @app.command()
@@ -71,12 +65,7 @@ def show(dead_letter_id: Id) -> None:
     async def fetch(session: AsyncSession) -> dict[str, Any]:
         letter = await queries.get_dead_letter(session, dead_letter_id)
         actions = await queries.list_actions(session, dead_letter_id)
-        body, encoding = decode_body(letter.body)
-        return _to_record(letter) | {
-            "body": body,
-            "encoding": encoding,
-            "actions": [action.model_dump(mode="json") for action in actions],
-        }
+        return records.dead_letter_detail_record(letter, actions)
 
     output.print_json(database.run_in_transaction(fetch))
 
@@ -156,9 +145,3 @@ def discard(
         lambda session: dead_letter_admin.discard(session, dead_letter_id, actor=actor, note=note)
     )
     typer.echo(f"Dead letter {dead_letter_id} is discarded.")
-
-
-def _to_record(letter: DeadLetter) -> dict[str, Any]:
-    # Earlier releases stored headers of any depth.
-    headers = to_storable(letter.headers)
-    return letter.model_dump(mode="json", exclude={"body", "headers"}) | {"headers": headers}

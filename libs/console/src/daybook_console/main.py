@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from dataclasses import asdict
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ from daybook_console import (
     schedules,
 )
 from daybook_console import run as run_module
+from daybook_console.help_group import HelpGroup
 from daybook_console.settings import CheckSettings, DemoSettings, MigrateSettings, RunSettings
 from daybook_domain import clock
 from daybook_domain.intake import asyncapi
@@ -29,12 +31,17 @@ from daybook_platform.postgres import migrate
 from daybook_platform.settings import load
 
 app = typer.Typer(
+    cls=HelpGroup,
     help="Daybook: a daily report of orders that its readers can trust.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # The boxes of rich cut long options in a terminal of 80 columns.
+    rich_markup_mode=None,
 )
-demo = typer.Typer(help="Manage the demo shop.", no_args_is_help=True)
+demo = typer.Typer(
+    cls=HelpGroup, help="Manage the demo shop.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(demo, name="demo")
 demo.command(name="publish")(publish.publish)
 app.add_typer(dead_letters.app, name="dead-letters")
@@ -42,9 +49,31 @@ app.add_typer(schedules.app, name="schedules")
 app.add_typer(backfills.app, name="backfill")
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 # Typer passes the value of the option.
+    if wanted:
+        typer.echo(f"daybook {metadata.version('daybook-console')}")
+        raise typer.Exit
+
+
+@app.callback()
+def daybook(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Daybook: a daily report of orders that its readers can trust."""
+
+
 @app.command()
 def run() -> None:
-    """Run Daybook on this machine: servers that are not configured, demo shop, three services."""
+    """Run Daybook on this machine: servers that are not configured, demo shop, three services.
+
+    If it already runs with this data folder, prints where, and exits with 0.
+    """
     _stop_on_signals()
     console = Console(highlight=False)
     try:

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
+from pydantic_core import to_jsonable_python
+from rich.cells import cell_len
+
+_GAP = "  "
 
 
 def print_record(record: dict[str, Any], *, as_json: bool) -> None:
@@ -16,36 +18,36 @@ def print_record(record: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(record)
         return
+    width = max(len(name) for name in record)
     for name, value in record.items():
-        typer.echo(f"{name:20} {_text(value)}")
+        typer.echo(f"{name:{width}} {_text(value)}")
 
 
-def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
-    """Print records as a table of these columns; JSON has all their fields."""
-    if as_json:
-        print_json(rows)
-        return
-    # In a narrow terminal, fold rather than truncate: half a timestamp is useless.
-    table = Table(*(Column(name, overflow="fold") for name in columns))
-    for row in rows:
-        table.add_row(*(_text(row[column]) for column in columns))
-    Console(highlight=False, markup=False).print(table)
+def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Print the columns of records, a line for each record.
+
+    A line is as long as it needs to be: half an id is useless, and an id that is folded within a
+    column cannot be copied. A terminal wraps the line without breaking it.
+    """
+    lines = [columns, *([_text(row[column]) for column in columns] for row in rows)]
+    widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)
+        )
+        typer.echo(_GAP.join(padded).rstrip())
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON; instants in ISO 8601, durations in seconds."""
-    typer.echo(json.dumps(value, default=_to_json, indent=2, ensure_ascii=False))
+    """Print a value as JSON, in the formats of the REST API."""
+    typer.echo(json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False))
 
 
 def _text(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, Enum):
-        return str(value.value)
-    return "" if value is None else str(value)
-
-
-def _to_json(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+        value = value.value
+    text = "" if value is None else str(value)
+    # What others have written may contain line breaks, and sequences that control a terminal.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
@@ -26,6 +27,7 @@ from daybook_platform.postgres.engine import Sessions
 
 RESTART_INTERVAL_SECONDS = 1.0
 HOST = "127.0.0.1"
+RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def run(settings: RunSettings, console: Console) -> int:
     try:
         with ExitStack() as stack:
             stack.callback(lock.release)
+            # A killed run has left its file, which would be shown to another one from now on.
+            (context.folder / RUN_FILE).unlink(missing_ok=True)
             _run_until_interrupted(context, stack)
     except KeyboardInterrupt:
         # The regular end: see the signal handlers of the command.
@@ -77,14 +81,18 @@ def _run_until_interrupted(context: RunContext, stack: ExitStack) -> NoReturn:
     url = f"http://{HOST}:{port}"
     _write_run_files(context, url, urls, stack)
     preview.show(console, url, asyncio.run(_get_yesterday(context, urls)))
-    console.print(f"Commands:  . {context.folder / 'env'} && daybook --help", soft_wrap=True)
+    console.print(
+        f"Commands:  . {shlex.quote(str(context.folder / 'env'))} && daybook --help",
+        soft_wrap=True,
+        markup=False,
+    )
     console.print("Ctrl-C stops everything; the data remains.")
     _restart_services_forever(context, services)
 
 
 def _write_run_files(context: RunContext, url: str, urls: ServerUrls, stack: ExitStack) -> None:
     """Write what other commands read while this one runs; `stack` removes it."""
-    run_file, environment = context.folder / "run.json", context.folder / "env"
+    run_file, environment = context.folder / RUN_FILE, context.folder / "env"
     run_file.write_text(json.dumps({"pid": os.getpid(), "url": url}))
     env_file.write(environment, _shared_environment(context, urls))
     for path in (run_file, environment):
@@ -92,7 +100,7 @@ def _write_run_files(context: RunContext, url: str, urls: ServerUrls, stack: Exi
 
 
 def _show_other_run(context: RunContext, error: EmbeddedError) -> int:
-    run_file = context.folder / "run.json"
+    run_file = context.folder / RUN_FILE
     if not run_file.exists():
         raise error
     other = json.loads(run_file.read_text())

@@ -1,6 +1,5 @@
 """`daybook schedules`: commands that read and change schedules in the database."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
@@ -9,28 +8,24 @@ from zoneinfo import ZoneInfo
 import typer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_console import database, output
+from daybook_console import database, output, records
+from daybook_console.help_group import HelpGroup
 from daybook_console.settings import SchedulesSettings
 from daybook_domain import clock
 from daybook_domain.schedules import definitions, preview, queries, service
 from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.definitions import ScheduleDefinition
+from daybook_domain.schedules.missing_fires import explain_missing_fires
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
 from daybook_domain.schedules.queries import FireOutcome
 from daybook_domain.schedules.service import ResumeMode
 from daybook_platform.settings import load
 
-app = typer.Typer(help="Manage schedules.", no_args_is_help=True)
+app = typer.Typer(
+    cls=HelpGroup, help="Manage schedules.", no_args_is_help=True, rich_markup_mode=None
+)
 
 T = TypeVar("T")
-
-FIELDS = (
-    *("name", "cron", "timezone", "report_offset_days", "next_fire_at", "last_fire_at"),
-    *("enabled", "paused_at", "note", "error"),
-    *("catchup", "catchup_window", "overlap", "jitter", "pause_on_failure"),
-    *("id", "origin", "version", "created_at", "updated_at"),
-)
-"""Printed fields of a schedule: definition, state, options, record data."""
 
 Name = Annotated[str, typer.Argument(help="Name of the schedule.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -47,13 +42,16 @@ Offset = Annotated[
 def list_(*, as_json: AsJson = False) -> None:
     """List all schedules."""
 
-    async def fetch(session: AsyncSession) -> Sequence[Schedule]:
-        return await queries.list_schedules(session, limit=100_000)
+    async def fetch(session: AsyncSession) -> list[dict[str, Any]]:
+        found = await queries.list_schedules(session, limit=100_000)
+        return [records.schedule_record(schedule) for schedule in found]
 
-    found = database.run_in_transaction(fetch)
-    rows = [_to_record(schedule) for schedule in found]
+    rows = database.run_in_transaction(fetch)
+    if as_json:
+        output.print_json({"schedules": rows})
+        return
     columns = ("id", "name", "cron", "timezone", "enabled", "next_fire_at", "note", "error")
-    output.print_table(rows, columns, as_json=as_json)
+    output.print_table(rows, columns)
 
 
 @app.command()
@@ -207,10 +205,13 @@ def trigger(name: Name, *, as_json: AsJson = False) -> None:
             timezone=business_zone,
             now=await clock.now(session),
         )
-        return requested.run.model_dump() | {"joined": requested.joined}
+        return records.requested_run_record(requested)
 
     run = database.run_in_transaction(fetch)
-    output.print_table([run], ("id", "report_date", "state", "joined"), as_json=as_json)
+    if as_json:
+        output.print_json(run)
+        return
+    output.print_table([run], ("id", "report_date", "state", "joined"))
 
 
 @app.command(name="preview")
@@ -227,20 +228,31 @@ def preview_(
     """List the next fires of a cron expression, within a century, and their reported dates."""
     zone = timezone or load(SchedulesSettings).timezone
 
-    async def fetch(session: AsyncSession) -> list[preview.UpcomingFire]:
+    async def fetch(session: AsyncSession) -> dict[str, Any]:
         due_times.validate(expression)
         definitions.validate_zone(zone)
         definitions.validate_offset(report_offset_days)
-        return preview.list_upcoming(
+        now = await clock.now(session)
+        upcoming = preview.list_upcoming(
             expression,
             timezone=zone,
             report_offset_days=report_offset_days,
-            after=await clock.now(session),
+            after=now,
             count=count,
         )
+        return {
+            "cron": expression,
+            "timezone": zone,
+            "report_offset_days": report_offset_days,
+            "fires": [asdict(fire) for fire in upcoming],
+            "until": preview.search_end(now),
+        }
 
-    rows = [asdict(fire) for fire in database.run_in_transaction(fetch)]
-    output.print_table(rows, ("at", "local", "report_date", "mark"), as_json=as_json)
+    found = database.run_in_transaction(fetch)
+    if as_json:
+        output.print_json(found)
+        return
+    output.print_table(found["fires"], ("at", "local", "report_date", "mark"))
 
 
 @app.command()
@@ -248,30 +260,36 @@ def fires(
     name: Name,
     *,
     outcome: Annotated[
-        list[FireOutcome] | None, typer.Option(help="Filter by outcome; repeatable.")
+        list[FireOutcome] | None,
+        typer.Option(
+            metavar="OUTCOME",
+            help=f"Filter by outcome: {', '.join(FireOutcome)}. Repeatable.",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the fires of a schedule with their outcomes, newest first."""
+    """List the fires of a schedule with their outcomes, newest first, or why there are none."""
 
-    async def fetch(session: AsyncSession) -> list[dict[str, Any]]:
+    async def fetch(session: AsyncSession) -> dict[str, Any]:
         schedule = await _get(session, name)
         assert schedule.id is not None
         found = await queries.list_fires(session, schedule.id, outcomes=outcome or (), limit=limit)
+        note = None
+        if not found and not outcome:
+            now = await clock.now(session)
+            note = explain_missing_fires(schedule, first=None, before=None, now=now)
         zone = ZoneInfo(schedule.timezone)
-        return [
-            {
-                **fire.run.model_dump(),
-                "local": fire.run.scheduled_for and fire.run.scheduled_for.astimezone(zone),
-                "outcome": fire.outcome,
-                "joined_run_state": fire.joined_run_state,
-            }
-            for fire in found
-        ]
+        return {"fires": [records.fire_record(fire, zone=zone) for fire in found], "note": note}
 
-    columns = ("scheduled_for", "local", "report_date", "outcome", "reason")
-    output.print_table(database.run_in_transaction(fetch), columns, as_json=as_json)
+    found = database.run_in_transaction(fetch)
+    if as_json:
+        output.print_json(found)
+    elif found["note"]:
+        typer.echo(found["note"])
+    else:
+        columns = ("scheduled_for", "local", "report_date", "outcome", "run_id", "reason")
+        output.print_table(found["fires"], columns)
 
 
 async def _get(session: AsyncSession, name: str) -> Schedule:
@@ -282,9 +300,5 @@ def _duration(seconds: int | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
-def _to_record(schedule: Schedule) -> dict[str, Any]:
-    return {name: getattr(schedule, name) for name in FIELDS}
-
-
 def _print(schedule: Schedule, *, as_json: bool) -> None:
-    output.print_record(_to_record(schedule), as_json=as_json)
+    output.print_record(records.schedule_record(schedule), as_json=as_json)

@@ -14,35 +14,42 @@ from tests.support.factories.schedules import define_daily_schedule
 from tests.support.factories.shop import create_order, reset_shop
 
 DAY = timedelta(days=1)
-NOW = datetime.now(UTC)
-TODAY = NOW.date()
 
 
 @pytest.fixture
-async def daily_schedule(api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions) -> None:
+def today(one_day: None) -> datetime:
+    """Return the first instant of the current day."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@pytest.fixture
+async def daily_schedule(
+    api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions, today: datetime
+) -> None:
     """Insert an order of four days ago, and a schedule that has existed for three days."""
     await reset_shop(engine)
-    await define_daily_schedule(sessions, now=NOW)
+    await define_daily_schedule(sessions, now=datetime.now(UTC))
     async with engine.begin() as connection:
-        await create_order(connection, created_at=NOW - 4 * DAY)
+        await create_order(connection, created_at=today - 4 * DAY)
         await connection.execute(
             text("UPDATE schedules SET created_at = :at"),
-            {"at": datetime.combine(TODAY - 3 * DAY, NOW.min.time(), UTC) + timedelta(seconds=1)},
+            {"at": today - 3 * DAY + timedelta(seconds=1)},
         )
 
 
 @pytest.mark.usefixtures("daily_schedule")
 async def test_a_day_that_is_not_sealed_in_time_is_late_everywhere(
-    api: httpx.AsyncClient, make_day: MakeDay
+    api: httpx.AsyncClient, make_day: MakeDay, today: datetime
 ) -> None:
     # Nothing is asserted about yesterday, whose report may be due at this moment.
-    late, sealed = TODAY - 3 * DAY, TODAY - 2 * DAY
+    current = today.date()
+    late, sealed = current - 3 * DAY, current - 2 * DAY
     await make_day(str(sealed))
 
     with structlog.testing.capture_logs() as logged:
         ready = await api.get("/readyz")
         metrics = (await api.get("/metrics")).text
-    days = (await api.get("/report/days", params={"from": str(TODAY - 9 * DAY)})).json()["days"]
+    days = (await api.get("/report/days", params={"from": str(current - 9 * DAY)})).json()["days"]
 
     assert ready.status_code == 200
     assert ready.json()["late_days"][0] == str(late)
@@ -53,16 +60,16 @@ async def test_a_day_that_is_not_sealed_in_time_is_late_everywhere(
     assert (listed[str(late)]["late"], listed[str(late)]["state"]) == (True, "absent")
     assert listed[str(late)]["due_at"] == f"{late + DAY}T00:00:00Z"
     assert not listed[str(sealed)]["late"]
-    assert not any(listed[str(TODAY - n * DAY)]["late"] for n in (0, 4, 5, 8))
+    assert not any(listed[str(current - n * DAY)]["late"] for n in (0, 4, 5, 8))
     (line,) = [line for line in logged if line.get("report_date") == str(late)]
     assert (line["event"], line["log_level"]) == ("report late", "error")
 
 
 @pytest.mark.usefixtures("daily_schedule")
 async def test_a_report_that_is_sealed_after_its_due_time_is_no_longer_late(
-    api: httpx.AsyncClient, make_day: MakeDay
+    api: httpx.AsyncClient, make_day: MakeDay, today: datetime
 ) -> None:
-    late = TODAY - 3 * DAY
+    late = today.date() - 3 * DAY
     before = (await api.get("/readyz")).json()["late_days"]
     await make_day(str(late))
 
@@ -75,10 +82,10 @@ async def test_a_report_that_is_sealed_after_its_due_time_is_no_longer_late(
 
 
 async def test_without_orders_or_a_schedule_nothing_is_late(
-    api: httpx.AsyncClient, engine: AsyncEngine
+    api: httpx.AsyncClient, engine: AsyncEngine, today: datetime
 ) -> None:
     await reset_shop(engine)
     async with engine.begin() as connection:
-        await create_order(connection, created_at=NOW - 900 * DAY)
+        await create_order(connection, created_at=today - 900 * DAY)
 
     assert (await api.get("/readyz")).json()["late_days"] == []

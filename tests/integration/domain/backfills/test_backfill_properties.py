@@ -123,9 +123,7 @@ async def count_builds(
 
 
 @pytest.mark.usefixtures("no_runs")
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     past=st.lists(st.sampled_from(Past), min_size=len(DAYS), max_size=len(DAYS)),
     mode=st.sampled_from(BackfillMode),

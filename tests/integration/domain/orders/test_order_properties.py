@@ -321,7 +321,6 @@ def test_catalogue_and_orders_behave_as_the_model(
     run_state_machine_as_test(
         BoundShopMachine,
         settings=settings(
-            max_examples=30,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

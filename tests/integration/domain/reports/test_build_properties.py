@@ -134,7 +134,7 @@ def _sums(stored: Sequence[ReportLine]) -> dict[int, int]:
     return {line.order_id: line.count_product for line in stored}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(
     zone=st.sampled_from(ZONES),
     on=st.sampled_from(CHANGE_DATES) | st.dates(date(2000, 1, 2), date(2037, 12, 30)),
@@ -158,7 +158,7 @@ async def test_a_report_is_the_sum_of_the_orders_of_its_day(
     assert (built.digest == "0" * 16) == (not expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(
     zone=st.sampled_from(ZONES),
     on=st.sampled_from(CHANGE_DATES),

@@ -208,7 +208,6 @@ steps = st.lists(
 
 @given(steps=steps, crons=st.tuples(*[st.sampled_from(CRONS)] * 3))
 @settings(
-    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
