@@ -17,8 +17,8 @@ from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
-from tests.support.databases import empty, migrated_database
 from tests.support.distribution import GroupScheduling
+from tests.support.postgres import migrated_database, truncate_tables
 from tests.support.servers import POSTGRES, RABBITMQ, REDIS, Kind, Server, provide
 
 KINDS = (POSTGRES, RABBITMQ, REDIS)
@@ -79,7 +79,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 def _pass_on(folder: Path, kind: Kind, starting: Future[Server], number: int) -> None:
     try:
         server = starting.result()
-        url, error = (kind.part(server, number) if server.url else ""), ""
+        url, error = (kind.partition_url(server, number) if server.url else ""), ""
         note = {"url": url, "provider": server.provider, "error": error}
     except BaseException as failure:
         note = {"url": "", "provider": "", "error": repr(failure)}
@@ -181,7 +181,7 @@ async def postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 async def engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
-    """Return an engine on the migrated database."""
+    """Return an engine of the migrated database."""
     engine = create_engine(postgres_url, application="tests", pool_size=20)
     yield engine
     await engine.dispose()
@@ -189,11 +189,11 @@ async def engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture(scope="session")
 def sessions(engine: AsyncEngine) -> Sessions:
-    """Return a session factory on the migrated database."""
+    """Return a session factory of the migrated database."""
     return create_sessions(engine)
 
 
 @pytest.fixture
 async def clean(engine: AsyncEngine) -> None:
     """Empty all tables before the test."""
-    await empty(engine)
+    await truncate_tables(engine)

@@ -21,7 +21,7 @@ from daybook_domain.reports.business_day import BusinessDay, business_day
 from daybook_domain.reports.errors import LeaseLost
 from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import build_variants
-from tests.support.bench import seconds
+from tests.benchmarks.measurement import measure_seconds
 
 NO_RUN = UUID(int=0)
 
@@ -33,7 +33,7 @@ async def measure(
     engine = create_engine(url, application="bench")
     await _warm_up(engine)
     before = _peak_megabytes()
-    taken = await seconds(_start(variant, engine, day, run_id))
+    taken = await measure_seconds(_start(variant, engine, day, run_id))
     await engine.dispose()
     return taken, _peak_megabytes() - before
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import days
-from tests.support.databases import migrated_database
+from tests.support.postgres import migrated_database
 
 
 @asynccontextmanager

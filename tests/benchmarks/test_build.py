@@ -17,9 +17,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.reports.business_day import BusinessDay
 from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import build_variants, days
-from tests.support.bench import Way, interleaved, milliseconds, ratio, seconds, setting, table
-from tests.support.databases import migrated_database
-from tests.support.shop import start_run
+from tests.benchmarks.measurement import (
+    Operation,
+    describe_environment,
+    format_milliseconds,
+    format_ratio,
+    format_table,
+    measure_seconds,
+    run_interleaved,
+)
+from tests.support.factories.reports import create_running_run
+from tests.support.postgres import migrated_database
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
@@ -38,31 +46,31 @@ class BuildBench:
         self.engine = engine
 
     async def start_run(self, on: date) -> UUID:
-        return await start_run(self.engine, on)
+        return await create_running_run(self.engine, on)
 
-    def build(self, day: BusinessDay, *, delete: bool) -> Way:
+    def build(self, day: BusinessDay, *, delete: bool) -> Operation:
         async def way() -> float:
             if delete:
                 await days.delete_report(self.engine, day.date)
             run_id = await self.start_run(day.date)
-            return await seconds(build_variants.daybook(self.engine, day, run_id))
+            return await measure_seconds(build_variants.daybook(self.engine, day, run_id))
 
         return way
 
-    def limit(self, day: BusinessDay) -> Way:
+    def limit(self, day: BusinessDay) -> Operation:
         async def way() -> float:
             await days.delete_report(self.engine, day.date)
-            return await seconds(build_variants.limit(self.engine, day))
+            return await measure_seconds(build_variants.limit(self.engine, day))
 
         return way
 
-    def read(self, day: BusinessDay) -> Way:
+    def read(self, day: BusinessDay) -> Operation:
         async def way() -> float:
-            return await seconds(build_variants.read(self.engine, day))
+            return await measure_seconds(build_variants.read(self.engine, day))
 
         return way
 
-    def build_with_late_order(self, day: BusinessDay) -> Way:
+    def build_with_late_order(self, day: BusinessDay) -> Operation:
         build = self.build(day, delete=False)
 
         async def way() -> float:
@@ -129,19 +137,25 @@ async def test_the_first_build_of_a_day_is_compared_with_the_lower_limit(
             await days.vacuum(small.engine)
         for size, day in sized.items():
             await build_variants.precompute(small.engine, day)
-            taken = await interleaved(
+            taken = await run_interleaved(
                 {"limit": small.limit(day), "daybook": small.build(day, delete=True)},
                 rounds=ROUNDS[size],
             )
             rows.append(
                 [
                     f"{size:,} orders, {state}",
-                    milliseconds(taken.median("limit")),
-                    milliseconds(taken.median("daybook")),
-                    ratio(taken.ratio("daybook", to="limit")),
+                    format_milliseconds(taken.median("limit")),
+                    format_milliseconds(taken.median("daybook")),
+                    format_ratio(taken.ratio("daybook", to="limit")),
                 ]
             )
-    print(table(await setting(small.engine), ["first build", "L", "daybook", "daybook / L"], rows))
+    print(
+        format_table(
+            await describe_environment(small.engine),
+            ["first build", "L", "daybook", "daybook / L"],
+            rows,
+        )
+    )
 
 
 async def test_the_orm_variants_are_compared_with_the_lower_limit(
@@ -150,7 +164,7 @@ async def test_the_orm_variants_are_compared_with_the_lower_limit(
     rows = []
     for size, day in sized.items():
         await build_variants.precompute(small.engine, day)
-        taken = await interleaved(
+        taken = await run_interleaved(
             {"limit": small.limit(day), "daybook": small.build(day, delete=True)}, rounds=3
         )
         least = taken.median("limit")
@@ -163,13 +177,13 @@ async def test_the_orm_variants_are_compared_with_the_lower_limit(
             rows.append(
                 [
                     f"{way}, {size:,} orders",
-                    milliseconds(time),
-                    ratio(time / least),
+                    format_milliseconds(time),
+                    format_ratio(time / least),
                     f"{grown:.1f} MB",
                 ]
             )
-    title = f"{await setting(small.engine)}; other variants: one run, in a new process"
-    print(table(title, ["variant", "time", "/ L", "memory growth"], rows))
+    title = f"{await describe_environment(small.engine)}; other variants: one run, in a new process"
+    print(format_table(title, ["variant", "time", "/ L", "memory growth"], rows))
 
 
 async def test_rebuilds_are_compared_with_reading_the_aggregate(
@@ -179,7 +193,7 @@ async def test_rebuilds_are_compared_with_reading_the_aggregate(
     for size, day in sized.items():
         await small.build(day, delete=True)()
         await days.vacuum(small.engine)
-        taken = await interleaved(
+        taken = await run_interleaved(
             {
                 "read": small.read(day),
                 "unchanged": small.build(day, delete=False),
@@ -190,14 +204,14 @@ async def test_rebuilds_are_compared_with_reading_the_aggregate(
         async with small.engine.begin() as connection:
             await days.add_late_order(connection, day, order_id=FAR_ID + size)
         await small.build(day, delete=False)()
-        far = await interleaved({"far": small.build(day, delete=False)}, rounds=ROUNDS[size])
+        far = await run_interleaved({"far": small.build(day, delete=False)}, rounds=ROUNDS[size])
         rows.append(
             [
                 f"{size:,} orders",
-                milliseconds(taken.median("read")),
-                ratio(taken.ratio("unchanged", to="read")),
-                ratio(taken.ratio("late", to="unchanged")),
-                ratio(far.median("far") / taken.median("unchanged")),
+                format_milliseconds(taken.median("read")),
+                format_ratio(taken.ratio("unchanged", to="read")),
+                format_ratio(taken.ratio("late", to="unchanged")),
+                format_ratio(far.median("far") / taken.median("unchanged")),
             ]
         )
     header = [
@@ -207,7 +221,7 @@ async def test_rebuilds_are_compared_with_reading_the_aggregate(
         "a late order / unchanged",
         "one distant id / unchanged",
     ]
-    print(table(await setting(small.engine), header, rows))
+    print(format_table(await describe_environment(small.engine), header, rows))
 
 
 async def test_a_build_is_compared_next_to_five_and_365_days_of_history(
@@ -217,7 +231,7 @@ async def test_a_build_is_compared_next_to_five_and_365_days_of_history(
     async with _created(postgres_server_url, name="year", history=365, history_orders=1000) as year:
         day = await days.add_day(year.engine, days.NEWEST, orders=size, reported=False)
         await days.vacuum(year.engine)
-        taken = await interleaved(
+        taken = await run_interleaved(
             {
                 "five": small.build(sized[size], delete=True),
                 "year": year.build(day, delete=True),
@@ -229,11 +243,13 @@ async def test_a_build_is_compared_next_to_five_and_365_days_of_history(
     rows = [
         [
             name,
-            milliseconds(taken.median(f"five{again}")),
-            milliseconds(taken.median(f"year{again}")),
-            ratio(taken.ratio(f"year{again}", to=f"five{again}")),
+            format_milliseconds(taken.median(f"five{again}")),
+            format_milliseconds(taken.median(f"year{again}")),
+            format_ratio(taken.ratio(f"year{again}", to=f"five{again}")),
         ]
         for name, again in (("first build", ""), ("unchanged", " again"))
     ]
-    title = f"{await setting(small.engine)}; a day of {size:,} orders next to other days"
-    print(table(title, ["build", "next to 5", "next to 365", "365 / 5"], rows))
+    title = (
+        f"{await describe_environment(small.engine)}; a day of {size:,} orders next to other days"
+    )
+    print(format_table(title, ["build", "next to 5", "next to 365", "365 / 5"], rows))

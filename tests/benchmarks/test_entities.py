@@ -10,11 +10,17 @@ import pytest
 from daybook_platform.postgres.engine import create_engine
 from tests.benchmarks import http_client
 from tests.benchmarks.http_client import seconds_for
-from tests.support.bench import Way, interleaved, ratio, setting, table
-from tests.support.databases import migrated_database
+from tests.benchmarks.measurement import (
+    Operation,
+    describe_environment,
+    format_ratio,
+    format_table,
+    run_interleaved,
+)
+from tests.support.factories.shop import reset_shop
+from tests.support.postgres import migrated_database
 from tests.support.processes import Service
-from tests.support.shop import open_shop
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
 
@@ -37,7 +43,7 @@ async def ports(
         postgres_server_url, name=f"daybook_entities_{os.getpid()}"
     ) as url:
         engine = create_engine(url, application="bench")
-        await open_shop(engine)
+        await reset_shop(engine)
         await engine.dispose()
         ports = {name: http_client.free_port() for name in ("api", "hello")}
         with ExitStack() as stack:
@@ -48,7 +54,9 @@ async def ports(
                 http_client.reference(url, port=ports["hello"], log=folder / "hello")
             )
             for port in ports.values():
-                await until(partial(http_client.accepts_connections, port), what=f"port {port}")
+                await wait_until(
+                    partial(http_client.accepts_connections, port), what=f"port {port}"
+                )
             yield ports
 
 
@@ -56,7 +64,7 @@ async def ports(
 async def test_single_entities_are_compared_with_hello_world(
     ports: dict[str, int], postgres_server_url: str, connections: int
 ) -> None:
-    def way(name: str) -> Way:
+    def way(name: str) -> Operation:
         process, path = PATHS[name]
 
         async def one_request() -> float:
@@ -65,16 +73,16 @@ async def test_single_entities_are_compared_with_hello_world(
 
         return one_request
 
-    taken = await interleaved({name: way(name) for name in PATHS}, rounds=5)
+    taken = await run_interleaved({name: way(name) for name in PATHS}, rounds=5)
     rows = [
         [
             name,
             f"{1 / taken.median(name):,.0f}/s",
-            ratio(taken.ratio("FastAPI hello world", to=name)),
+            format_ratio(taken.ratio("FastAPI hello world", to=name)),
         ]
         for name in PATHS
     ]
     engine = create_engine(postgres_server_url, application="bench")
-    title = f"Single entities, {connections} connections; {await setting(engine)}"
+    title = f"Single entities, {connections} connections; {await describe_environment(engine)}"
     await engine.dispose()
-    print(table(title, ["", "requests", "x hello"], rows))
+    print(format_table(title, ["", "requests", "x hello"], rows))

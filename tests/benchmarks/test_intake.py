@@ -20,11 +20,18 @@ from daybook_worker.intake import IntakeProcessor
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
 from tests.benchmarks import shop_database
+from tests.benchmarks.measurement import (
+    Operation,
+    describe_environment,
+    format_ratio,
+    format_table,
+    measure_seconds,
+    run_interleaved,
+)
 from tests.benchmarks.test_orders import OrderPlacer
-from tests.support.bench import Way, interleaved, ratio, seconds, setting, table
-from tests.support.messages import body
-from tests.support.producer import Producer
-from tests.support.waiting import until
+from tests.support.amqp import AmqpClient
+from tests.support.factories.messages import encode_message
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.rabbitmq, pytest.mark.timeout(1800)]
 
@@ -51,7 +58,7 @@ def shop_url(shop: AsyncEngine) -> str:
 class IntakeBench:
     """Fills the queue `order`, and measures several consumers that empty it."""
 
-    def __init__(self, producer: Producer, url: str, database_url: str) -> None:
+    def __init__(self, producer: AmqpClient, url: str, database_url: str) -> None:
         self._producer = producer
         self._url = url
         self._database_url = database_url
@@ -74,17 +81,19 @@ class IntakeBench:
                 for product in self._random.sample(range(1, 1001), k=3)
             ],
         }
-        return body(order | ({"external_id": str(next(self._numbers))} if external_ids else {}))
+        return encode_message(
+            order | ({"external_id": str(next(self._numbers))} if external_ids else {})
+        )
 
     async def raw(self) -> float:
         """Only acknowledge."""
         await self._fill(external_ids=False)
-        return await seconds(self._acknowledge(read=False)) / MESSAGES
+        return await measure_seconds(self._acknowledge(read=False)) / MESSAGES
 
     async def read(self) -> float:
         """Acknowledge after reading the JSON."""
         await self._fill(external_ids=False)
-        return await seconds(self._acknowledge(read=True)) / MESSAGES
+        return await measure_seconds(self._acknowledge(read=True)) / MESSAGES
 
     async def _acknowledge(self, *, read: bool) -> None:
         connection = await aio_pika.connect(self._url)
@@ -104,10 +113,10 @@ class IntakeBench:
         await done.wait()
         await connection.close()
 
-    def intake(self, *, external_ids: bool) -> Way:
+    def intake(self, *, external_ids: bool) -> Operation:
         async def way() -> float:
             await self._fill(external_ids=external_ids)
-            return await seconds(self._consume_by_intake()) / MESSAGES
+            return await measure_seconds(self._consume_by_intake()) / MESSAGES
 
         return way
 
@@ -127,7 +136,7 @@ class IntakeBench:
             applied = metrics.registry.get_sample_value("daybook_intake_messages_total", labels)
             return (applied or 0) >= MESSAGES
 
-        await until(done, seconds=600)
+        await wait_until(done, seconds=600)
         processor.stop()
         await running
         await engine.dispose()
@@ -137,26 +146,26 @@ async def test_intake_is_compared_with_a_raw_consumer_and_the_orm(
     shop: AsyncEngine, shop_url: str, rabbitmq_url: str
 ) -> None:
     placer = OrderPlacer(shop, ids=count(10_000_000), external_ids=False)
-    async with Producer.connected(rabbitmq_url) as producer:
-        await producer.purge()
+    async with AmqpClient.connected(rabbitmq_url) as producer:
+        await producer.purge_intake_queues()
         bench = IntakeBench(producer, rabbitmq_url, shop_url)
-        ways: dict[str, Way] = {
+        ways: dict[str, Operation] = {
             "consumer that only acknowledges": bench.raw,
             "… and reads the JSON": bench.read,
             "intake, without ids": bench.intake(external_ids=False),
             "intake, with external ids": bench.intake(external_ids=True),
             "ORM one by one, without a queue": placer.orm(ORM_ORDERS),
         }
-        taken = await interleaved(ways, rounds=ROUNDS)
+        taken = await run_interleaved(ways, rounds=ROUNDS)
     raw, orm = "consumer that only acknowledges", "ORM one by one, without a queue"
     rows = [
         [
             way,
             f"{1 / taken.median(way):,.0f}",
-            ratio(taken.ratio(raw, to=way)),
-            ratio(taken.ratio(orm, to=way)),
+            format_ratio(taken.ratio(raw, to=way)),
+            format_ratio(taken.ratio(orm, to=way)),
         ]
         for way in ways
     ]
-    title = f"{await setting(shop)}; {MESSAGES:,} orders of three items, from RabbitMQ"
-    print(table(title, ["orders", "/ s", "/ raw consumer", "/ ORM"], rows))
+    title = f"{await describe_environment(shop)}; {MESSAGES:,} orders of three items, from RabbitMQ"
+    print(format_table(title, ["orders", "/ s", "/ raw consumer", "/ ORM"], rows))

@@ -25,9 +25,16 @@ from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_platform.postgres.engine import create_sessions
 from tests.benchmarks import shop_database
 from tests.benchmarks.http_client import accepts_connections, free_port
-from tests.support.bench import Way, interleaved, ratio, seconds, setting, table
+from tests.benchmarks.measurement import (
+    Operation,
+    describe_environment,
+    format_ratio,
+    format_table,
+    measure_seconds,
+    run_interleaved,
+)
 from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
@@ -57,7 +64,7 @@ async def api(
     }
     log = tmp_path_factory.mktemp("orders") / "api.log"
     with Service(["daybook-api"], environment=environment, log=log):
-        await until(lambda: accepts_connections(port), what="the API")
+        await wait_until(lambda: accepts_connections(port), what="the API")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             yield client
 
@@ -88,30 +95,32 @@ class OrderPlacer:
         key = None if self._numbers is None else f"{id(self)}-{next(self._numbers)}"
         return NewOrder(user, user, items, key)
 
-    def orm(self, number: int) -> Way:
+    def orm(self, number: int) -> Operation:
         async def way() -> float:
-            return await seconds(self._orm(self._orders(number))) / number
+            return await measure_seconds(self._orm(self._orders(number))) / number
 
         return way
 
-    def batches(self, number: int, *, batch: int) -> Way:
+    def batches(self, number: int, *, batch: int) -> Operation:
         async def way() -> float:
-            return await seconds(self._place_in_batches(self._orders(number), batch)) / number
+            return (
+                await measure_seconds(self._place_in_batches(self._orders(number), batch)) / number
+            )
 
         return way
 
-    def copy(self, number: int) -> Way:
+    def copy(self, number: int) -> Operation:
         async def way() -> float:
             orders = [(next(self._ids), order) for order in self._orders(number)]
-            return await seconds(self._copy(orders)) / number
+            return await measure_seconds(self._copy(orders)) / number
 
         return way
 
-    def rest(self, number: int, client: httpx.AsyncClient) -> Way:
+    def rest(self, number: int, client: httpx.AsyncClient) -> Operation:
         async def way() -> float:
             bodies = [asdict(order) for order in self._orders(number)]
             shares = (bodies[share::CLIENTS] for share in range(CLIENTS))
-            return await seconds(_send_all(client, list(shares))) / number
+            return await measure_seconds(_send_all(client, list(shares))) / number
 
         return way
 
@@ -209,16 +218,16 @@ async def test_batches_and_rest_are_compared_with_the_orm_and_copy(
         "REST": placer.rest(ORDERS["REST"], api),
     }
     names = {"ORM": "ORM, one by one", "COPY": "COPY, stock untouched", "REST": "by REST"}
-    taken = await interleaved(ways, rounds=ROUNDS)
+    taken = await run_interleaved(ways, rounds=ROUNDS)
     rows = [
         [
             names.get(way, f"batches of {way}"),
             f"{1 / taken.median(way):,.0f}",
-            ratio(taken.ratio("ORM", to=way)),
-            ratio(taken.ratio("COPY", to=way)),
+            format_ratio(taken.ratio("ORM", to=way)),
+            format_ratio(taken.ratio("COPY", to=way)),
         ]
         for way in ways
     ]
     what = "with an external id" if external_ids else "without external ids"
-    title = f"{await setting(engine)}; orders of three items, {what}"
-    print(table(title, ["placed", "orders / s", "/ ORM", "/ COPY"], rows))
+    title = f"{await describe_environment(engine)}; orders of three items, {what}"
+    print(format_table(title, ["placed", "orders / s", "/ ORM", "/ COPY"], rows))

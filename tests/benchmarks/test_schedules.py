@@ -31,11 +31,17 @@ from daybook_platform.rabbitmq.topology import declare_run_queues
 from daybook_platform.taskiq_broker import TaskIQQueue, create_broker
 from daybook_scheduler.dispatch import MAX_CONCURRENT_SENDS
 from tests.benchmarks import days
-from tests.support.bench import milliseconds, ratio, seconds, setting, table
-from tests.support.databases import migrated_database
+from tests.benchmarks.measurement import (
+    describe_environment,
+    format_milliseconds,
+    format_ratio,
+    format_table,
+    measure_seconds,
+)
+from tests.support.clock import sample_zones
+from tests.support.postgres import migrated_database
 from tests.support.processes import Service
-from tests.support.waiting import until
-from tests.support.zones import some_zones
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.rabbitmq, pytest.mark.timeout(900)]
 
@@ -109,7 +115,7 @@ class FireDelays:
 
     def row(self, name: str) -> list[str]:
         """Return a row of the table."""
-        return [name, *(milliseconds(value) for value in (self.recorded[1], *self.sent))]
+        return [name, *(format_milliseconds(value) for value in (self.recorded[1], *self.sent))]
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,7 @@ class ScheduleBench:
             async def all_sent() -> bool:
                 return bool(await connection.scalar(text(COUNT_SENT)) == SCHEDULES)
 
-            await until(all_sent, seconds=180, what="all messages")
+            await wait_until(all_sent, seconds=180, what="all messages")
             recorded, sent = [
                 [float(value) for value in await connection.scalar(text(DELAYS.format(at=at)))]
                 for at in (RECORDED, SENT)
@@ -178,7 +184,7 @@ class ScheduleBench:
 async def bench(
     postgres_server_url: str, rabbitmq_url: str, tmp_path: Path
 ) -> AsyncIterator[ScheduleBench]:
-    chosen = some_zones(ZONES)
+    chosen = sample_zones(ZONES)
     async with (
         migrated_database(postgres_server_url, name=f"daybook_many_{os.getpid()}") as url,
         purged(rabbitmq_url),
@@ -209,7 +215,7 @@ async def test_the_delay_from_due_to_sent_is_measured_for_ten_thousand_schedules
     rows = []
     for schedulers in (1, 3):
         with bench.services(*["daybook-scheduler"] * schedulers):
-            await until(partial(bench.schedulers_listen, schedulers), what="schedulers")
+            await wait_until(partial(bench.schedulers_listen, schedulers), what="schedulers")
             day = await bench.fire(apart=APART_SECONDS)
             bursts = sorted(
                 [await bench.fire(apart=0) for _ in range(3)], key=lambda burst: burst.sent[1]
@@ -217,28 +223,29 @@ async def test_the_delay_from_due_to_sent_is_measured_for_ten_thousand_schedules
         who = f"{schedulers} scheduler{'s' * (schedulers > 1)}"
         rows.append(day.row(f"{who}, at nine o'clock in each zone"))
         rows.append(bursts[1].row(f"{who}, all at one instant"))
-    title = f"{SCHEDULES:,} schedules in {ZONES} zones, a run each; {await setting(bench.engine)}"
-    print(table(title, ["", "recorded p99", "sent p50", "p99", "last"], rows))
+    environment = await describe_environment(bench.engine)
+    title = f"{SCHEDULES:,} schedules in {ZONES} zones, a run each; {environment}"
+    print(format_table(title, ["", "recorded p99", "sent p50", "p99", "last"], rows))
 
 
 async def test_a_fire_is_compared_with_a_simple_loop_and_publishing_alone(
     bench: ScheduleBench,
 ) -> None:
     with bench.services("daybook-scheduler"):
-        await until(partial(bench.schedulers_listen, 1), what="the scheduler")
+        await wait_until(partial(bench.schedulers_listen, 1), what="the scheduler")
         bursts = [await bench.fire(apart=0) for _ in range(3)]
     daybook = median(burst.sent[2] for burst in bursts) / SCHEDULES
     naive = await _naive(bench) / NAIVE
     limit = await _publish_alone(bench.rabbitmq_url) / SCHEDULES
     rows = [
-        [name, f"{value * 1e6:,.0f} us", ratio(naive / value), ratio(value / limit)]
+        [name, f"{value * 1e6:,.0f} us", format_ratio(naive / value), format_ratio(value / limit)]
         for name, value in (
             ("one transaction and one message for each", naive),
             ("daybook: one scheduler", daybook),
             ("publishing alone, with confirms", limit),
         )
     ]
-    print(table("A fire, of many at one instant", ["", "time", "x naive", "x limit"], rows))
+    print(format_table("A fire, of many at one instant", ["", "time", "x naive", "x limit"], rows))
 
 
 async def test_the_delay_from_due_to_sealed_is_measured_for_a_small_day(
@@ -252,14 +259,14 @@ async def test_the_delay_from_due_to_sealed_is_measured_for_a_small_day(
         await connection.execute(text(LATER))
         await connection.execute(text(NIGHTLY))
     with bench.services(*["daybook-scheduler"] * 3, "daybook-worker reports"):
-        await until(partial(bench.schedulers_listen, 3), what="schedulers")
+        await wait_until(partial(bench.schedulers_listen, 3), what="schedulers")
         delays = sorted([await _sealed_after(bench.engine, night) for night in nights])
     title = (
         f"Due to sealed: {NIGHTS} nights of {ORDERS_OF_A_SMALL_DAY} orders,"
         f" 3 schedulers, {SCHEDULES:,} other schedules"
     )
-    row = ["one worker", *(milliseconds(value) for value in (median(delays), delays[-1]))]
-    print(table(title, ["", "median", "longest"], [row]))
+    row = ["one worker", *(format_milliseconds(value) for value in (median(delays), delays[-1]))]
+    print(format_table(title, ["", "median", "longest"], [row]))
 
 
 async def _sealed_after(engine: AsyncEngine, night: date) -> float:
@@ -270,7 +277,7 @@ async def _sealed_after(engine: AsyncEngine, night: date) -> float:
         async def sealed() -> bool:
             return await connection.scalar(text(SEALED_AFTER), {"day": night}) is not None
 
-        await until(sealed, seconds=60, what=f"the report of {night}")
+        await wait_until(sealed, seconds=60, what=f"the report of {night}")
         return float(await connection.scalar(text(SEALED_AFTER), {"day": night}))
 
 
@@ -325,6 +332,6 @@ async def _publish_alone(rabbitmq_url: str) -> float:
             await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
 
     await queue.send(BUILD_REPORT, BuildReport(run_id=uuid4()))
-    taken = await seconds(asyncio.gather(*(send() for _ in range(MAX_CONCURRENT_SENDS))))
+    taken = await measure_seconds(asyncio.gather(*(send() for _ in range(MAX_CONCURRENT_SENDS))))
     await broker.shutdown()
     return taken

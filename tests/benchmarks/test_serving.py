@@ -25,18 +25,18 @@ from daybook_domain.reports.rendering import Format
 from daybook_platform.postgres.engine import create_engine, create_stream_pool
 from tests.benchmarks import http_client
 from tests.benchmarks.http_client import seconds_for
-from tests.support.bench import (
-    Way,
-    interleaved,
-    milliseconds,
-    ratio,
-    seconds,
-    setting,
-    table,
+from tests.benchmarks.measurement import (
+    Operation,
+    describe_environment,
+    format_milliseconds,
+    format_ratio,
+    format_table,
+    measure_seconds,
+    run_interleaved,
 )
-from tests.support.databases import migrated_database
+from tests.support.postgres import migrated_database
 from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
 
@@ -106,7 +106,7 @@ async def _services(url: str, folder: Path) -> AsyncIterator[tuple[Service, int,
         )
         stack.enter_context(http_client.reference(url, port=ports[1], log=folder / "o.log"))
         for port in ports:
-            await until(partial(http_client.accepts_connections, port), what=f"port {port}")
+            await wait_until(partial(http_client.accepts_connections, port), what=f"port {port}")
         yield api, ports[0], ports[1]
 
 
@@ -124,7 +124,7 @@ async def test_a_small_day_is_compared_with_the_orm_and_hello_world(served: Serv
         "healthz": (served.api_port, "/healthz", {}, 1600),
     }
 
-    def way(name: str) -> Way:
+    def way(name: str) -> Operation:
         port, path, headers, requests = targets[name]
 
         async def one_request() -> float:
@@ -136,7 +136,7 @@ async def test_a_small_day_is_compared_with_the_orm_and_hello_world(served: Serv
 
         return one_request
 
-    taken = await interleaved({name: way(name) for name in targets}, rounds=7)
+    taken = await run_interleaved({name: way(name) for name in targets}, rounds=7)
     names = {
         "naive": "100 rows, naive: ORM and Pydantic",
         "daybook": "100 rows",
@@ -148,19 +148,20 @@ async def test_a_small_day_is_compared_with_the_orm_and_hello_world(served: Serv
         [
             text_,
             f"{1 / taken.median(name):,.0f}/s",
-            ratio(taken.ratio("naive", to=name)),
-            ratio(taken.ratio("hello", to=name)),
+            format_ratio(taken.ratio("naive", to=name)),
+            format_ratio(taken.ratio("hello", to=name)),
         ]
         for name, text_ in names.items()
     ]
-    title = f"Serving a small day, {CONNECTIONS} connections; {await setting(served.engine)}"
-    print(table(title, ["", "requests", "x naive", "x hello"], rows))
+    environment = await describe_environment(served.engine)
+    title = f"Serving a small day, {CONNECTIONS} connections; {environment}"
+    print(format_table(title, ["", "requests", "x naive", "x hello"], rows))
 
 
 async def test_a_streamed_long_day_is_compared_with_copy(served: ServingBench) -> None:
     firsts: dict[Format, list[float]] = {format: [] for format in Format}
 
-    def stream(format: Format) -> Way:
+    def stream(format: Format) -> Operation:
         async def way() -> float:
             first, whole, _ = await asyncio.to_thread(
                 http_client.download, served.api_port, f"/report?date={BIG}&format={format}"
@@ -172,18 +173,18 @@ async def test_a_streamed_long_day_is_compared_with_copy(served: ServingBench) -
 
     async with create_stream_pool(served.url, application="bench", size=1) as pool:
 
-        def copy(format: Format) -> Way:
+        def copy(format: Format) -> Operation:
             async def way() -> float:
-                return await seconds(_copy_and_discard(pool, format))
+                return await measure_seconds(_copy_and_discard(pool, format))
 
             return way
 
         await stream(Format.CSV)()
         before = served.rss_megabytes()
-        ways: dict[str, Way] = {}
+        ways: dict[str, Operation] = {}
         for format in Format:
             ways |= {f"stream {format}": stream(format), f"copy {format}": copy(format)}
-        taken = await interleaved(ways, rounds=5)
+        taken = await run_interleaved(ways, rounds=5)
         grown = served.rss_megabytes() - before
         pool.terminate()
     naive = await _naive(served, BIG if LARGE else MIDDLE)
@@ -191,16 +192,16 @@ async def test_a_streamed_long_day_is_compared_with_copy(served: ServingBench) -
     rows = [
         [
             format.media_type,
-            milliseconds(sorted(firsts[format])[len(firsts[format]) // 2]),
-            milliseconds(taken.median(f"stream {format}")),
-            ratio(taken.ratio(f"stream {format}", to=f"copy {format}")),
-            ratio(naive * scale / taken.median(f"stream {format}")),
+            format_milliseconds(sorted(firsts[format])[len(firsts[format]) // 2]),
+            format_milliseconds(taken.median(f"stream {format}")),
+            format_ratio(taken.ratio(f"stream {format}", to=f"copy {format}")),
+            format_ratio(naive * scale / taken.median(f"stream {format}")),
         ]
         for format in Format
     ]
     note = "" if LARGE else " (measured with 100,000, times 10)"
     title = f"Streaming 1,000,000 rows; naive {naive * scale:.1f} s{note}; api {grown:+.1f} MB"
-    print(table(title, ["", "first byte", "whole", "x COPY", "x naive"], rows))
+    print(format_table(title, ["", "first byte", "whole", "x COPY", "x naive"], rows))
 
 
 async def _copy_and_discard(pool: asyncpg.Pool, format: Format) -> None:
@@ -228,5 +229,6 @@ async def test_memory_is_measured_with_slow_readers(served: ServingBench) -> Non
         reader.close()
     sys.stdout.write(
         f"\n12 readers of 1,000,000 rows that read nothing: api {grown:+.1f} MB"
-        f" ({grown / 12:.2f} each); a small day next to them {milliseconds(quick)} a request\n"
+        f" ({grown / 12:.2f} each); a small day next to them"
+        f" {format_milliseconds(quick)} a request\n"
     )

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from daybook_domain.reports.business_day import business_day
 from tests.e2e.stack import Stack
 from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 DAY = date(2026, 11, 23)
 
@@ -41,7 +41,7 @@ async def wait_until_blocked(stack: Stack) -> None:
         async with stack.sessions() as session:
             return bool((await session.execute(statement)).scalar_one())
 
-    await until(blocked, what="a blocked build")
+    await wait_until(blocked, what="a blocked build")
 
 
 async def prepare_day(stack: Stack) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from daybook_domain.runs.models import ReportRun, RunState
-from tests.support.cron_oracle import Rule, due_times, reported
-from tests.support.history import History, Step
+from tests.support.oracles.cron import CronRule, get_expected_report_date, list_expected_due_times
+from tests.support.run_history import RunHistory, RunStep
 
 WORKED = {"succeeded", "failed"}
 CANCELLED = "cancelled"
@@ -34,7 +34,7 @@ LONG_LEASE = QUEUE_LEASE / 2
 class EffectiveDefinition:
     """The definition of a schedule that applies to fires after `since`."""
 
-    rule: Rule
+    rule: CronRule
     timezone: str
     offset_days: int
     since: datetime
@@ -47,7 +47,7 @@ class Evidence:
     definitions: Mapping[int, Sequence[EffectiveDefinition]]
     """By schedule id, in order."""
     runs: Sequence[ReportRun]
-    history: History
+    history: RunHistory
     messages: Sequence[UUID]
     """The run ids of all published messages."""
     changed_by_users: AbstractSet[UUID]
@@ -87,8 +87,14 @@ def _iter_due(evidence: Evidence) -> Iterator[tuple[int, datetime, date]]:
         ends = [*(definition.since for definition in definitions[1:]), evidence.history.latest]
         for definition, end in zip(definitions, ends, strict=True):
             zone, offset_days = definition.timezone, definition.offset_days
-            for at in due_times(definition.rule, timezone=zone, after=definition.since, until=end):
-                yield schedule_id, at, reported(at, timezone=zone, offset_days=offset_days)
+            for at in list_expected_due_times(
+                definition.rule, timezone=zone, after=definition.since, until=end
+            ):
+                yield (
+                    schedule_id,
+                    at,
+                    get_expected_report_date(at, timezone=zone, offset_days=offset_days),
+                )
 
 
 def _find_wrong_ends(evidence: Evidence) -> Iterator[str]:
@@ -115,7 +121,7 @@ def _find_wrong_steps(evidence: Evidence) -> Iterator[str]:
     """Yield the forbidden state transitions of runs."""
     runs = {run.id: run for run in evidence.runs}
     waiting: dict[date, UUID] = {}
-    before: dict[UUID, Step] = {}
+    before: dict[UUID, RunStep] = {}
     for step in evidence.history.steps:
         run = runs.get(step.run_id)
         if run is None:
@@ -136,7 +142,7 @@ def _find_wrong_steps(evidence: Evidence) -> Iterator[str]:
 
 
 def _find_wrong_step(
-    before: Step | None, step: Step, run: ReportRun, *, changed_by_users: AbstractSet[UUID]
+    before: RunStep | None, step: RunStep, run: ReportRun, *, changed_by_users: AbstractSet[UUID]
 ) -> Iterator[str]:
     transition = (before.state if before else "nothing", step.state)
     subject = f"run {step.run_id}, {transition[0]} to {transition[1]}"
@@ -164,7 +170,7 @@ def _find_wrong_step(
 
 
 def _is_by_user(
-    before: Step, step: Step, run: ReportRun, changed_by_users: AbstractSet[UUID]
+    before: RunStep, step: RunStep, run: ReportRun, changed_by_users: AbstractSet[UUID]
 ) -> bool:
     """Return whether an ended run was retried, or cancelled together with the run it joined.
 
@@ -212,9 +218,9 @@ def _find_wrong_messages(evidence: Evidence) -> Iterator[str]:
         yield f"a message names {run_id}, which is no run"
 
 
-def _count_dispatches(history: History) -> dict[UUID, _DispatchCounts]:
+def _count_dispatches(history: RunHistory) -> dict[UUID, _DispatchCounts]:
     counts: dict[UUID, _DispatchCounts] = {}
-    by_run: dict[UUID, list[Step]] = {}
+    by_run: dict[UUID, list[RunStep]] = {}
     for step in history.steps:
         by_run.setdefault(step.run_id, []).append(step)
     for run_id, steps in by_run.items():
@@ -227,7 +233,7 @@ def _count_dispatches(history: History) -> dict[UUID, _DispatchCounts]:
     return counts
 
 
-def _has_long_lease(step: Step) -> bool:
+def _has_long_lease(step: RunStep) -> bool:
     return step.lease_until is not None and step.lease_until - step.clock > LONG_LEASE
 
 
@@ -248,7 +254,7 @@ def falsified(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
     def variant(run: ReportRun, **changed: Any) -> ReportRun:
         return ReportRun(**(run.model_dump() | changed))
 
-    def with_steps(error: str, *added: Step) -> tuple[str, Evidence]:
+    def with_steps(error: str, *added: RunStep) -> tuple[str, Evidence]:
         history = replace(evidence.history, steps=[*steps, *added])
         return error, replace(evidence, history=history)
 

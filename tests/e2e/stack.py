@@ -20,11 +20,11 @@ from daybook_embedded.ports import free_port
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer
 from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
-from tests.support.databases import migrated_database
-from tests.support.movable_clock import Clock
+from tests.support.clock import MovableClock
+from tests.support.factories.shop import create_order, reset_shop
+from tests.support.postgres import migrated_database
 from tests.support.processes import Service
-from tests.support.shop import add_order, open_shop
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 READY_SECONDS = 30
 
@@ -40,7 +40,7 @@ class Stack:
         database_url: str,
         redis_url: str,
         sessions: Sessions,
-        clock: Clock,
+        clock: MovableClock,
         folder: Path,
         timezone: str,
         services: ExitStack,
@@ -96,14 +96,14 @@ class Stack:
         async with httpx.AsyncClient(timeout=2) as client:
 
             async def ready() -> bool:
-                assert service.running, service.said()[-4000:]
+                assert service.running, service.read_log()[-4000:]
                 try:
                     response = await client.get(f"http://127.0.0.1:{port}/readyz")
                 except httpx.HTTPError:
                     return False
                 return response.is_success
 
-            await until(ready, seconds=READY_SECONDS, what=f"{command[0]} ready")
+            await wait_until(ready, seconds=READY_SECONDS, what=f"{command[0]} ready")
         return service
 
     async def add_orders(self, *instants: datetime, quantities: Sequence[int] = (1, 2)) -> None:
@@ -117,7 +117,7 @@ class Stack:
         """Add an order at each of `instants`, in the transaction of the caller."""
         connection = await session.connection()
         for instant in instants:
-            await add_order(connection, created_at=instant, quantities=quantities)
+            await create_order(connection, created_at=instant, quantities=quantities)
 
     async def request_run(self, day: date) -> UUID:
         """Request the report of `day` and return the id of its run."""
@@ -171,14 +171,15 @@ class Stack:
             return {order: int(count) for order, count in found.all()}
 
     async def wait_for_state(
-        self, run_id: UUID, state: RunState, *, seconds: float = 30
+        self, run_id: UUID, state: RunState, *, attempt: int | None = None, seconds: float = 30
     ) -> ReportRun:
-        """Wait until a run is in `state`, and return it."""
+        """Wait until a run is in `state`, in that `attempt` if given, and return it."""
 
         async def reached() -> bool:
-            return (await self.get_run(run_id)).state == state
+            run = await self.get_run(run_id)
+            return run.state == state and attempt in (None, run.attempt)
 
-        await until(reached, seconds=seconds, what=f"run {run_id} {state.value}")
+        await wait_until(reached, seconds=seconds, what=f"run {run_id} {state.value}")
         return await self.get_run(run_id)
 
     async def wait_until_sealed(
@@ -191,7 +192,7 @@ class Stack:
             done = row is not None and row.sealed_at is not None and row.revision == revision
             return row if done else None
 
-        row = await until(sealed, seconds=seconds, what=f"{day} sealed at revision {revision}")
+        row = await wait_until(sealed, seconds=seconds, what=f"{day} sealed at revision {revision}")
         assert row is not None
         return row
 
@@ -209,11 +210,11 @@ async def running_stack(
     """Yield a stack on a new database; end its services afterwards."""
     with ExitStack() as services:
         async with migrated_database(postgres.url, name=name) as database_url:
-            clock = Clock(database_url)
+            clock = MovableClock(database_url)
             await clock.install()
             engine = create_engine(database_url, application="e2e")
             try:
-                await open_shop(engine)
+                await reset_shop(engine)
                 yield Stack(
                     postgres=postgres,
                     rabbitmq=rabbitmq,

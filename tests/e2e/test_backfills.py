@@ -10,7 +10,7 @@ from sqlalchemy import text
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.runs.models import RunState, RunTrigger
 from tests.e2e.stack import Stack
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(240)]
 
@@ -41,7 +41,7 @@ async def wait_until_done(location: str, *, days: int) -> dict[str, object]:
             assert isinstance(found["done"], int)
             return found["done"] >= days
 
-        await until(done, seconds=120, what=f"{days} dates done")
+        await wait_until(done, seconds=120, what=f"{days} dates done")
     return found
 
 
@@ -100,9 +100,9 @@ async def test_the_nightly_run_is_built_before_fifty_queued_runs_of_a_backfill(
         runs = await stack.list_runs(trigger=trigger)
         return len(runs) >= count and all(run.state == RunState.QUEUED for run in runs)
 
-    await until(lambda: queued(RunTrigger.BACKFILL, 50), what="fifty messages in the queue")
+    await wait_until(lambda: queued(RunTrigger.BACKFILL, 50), what="fifty messages in the queue")
     await stack.clock.set(span.ends_at)
-    await until(lambda: queued(RunTrigger.SCHEDULE, 1), what="the nightly message behind them")
+    await wait_until(lambda: queued(RunTrigger.SCHEDULE, 1), what="the nightly message behind them")
 
     await stack.start_worker(DAYBOOK_CONCURRENCY="1")
     await stack.wait_until_sealed(NIGHT)
@@ -124,4 +124,4 @@ async def wait_until_all_succeeded(stack: Stack) -> None:
         runs = await stack.list_runs(trigger=RunTrigger.BACKFILL)
         return len(runs) == len(DAYS) and all(run.state == RunState.SUCCEEDED for run in runs)
 
-    await until(all_succeeded, seconds=120, what="the end of the backfill")
+    await wait_until(all_succeeded, seconds=120, what="the end of the backfill")

@@ -25,10 +25,10 @@ from tests.e2e.chaos import FaultInjector, quiet_minute
 from tests.e2e.invariants import QUEUE_LEASE, Evidence, falsified, find_violations
 from tests.e2e.stack import Stack
 from tests.e2e.user_actions import UserActions
-from tests.support import history
-from tests.support.message_spy import Eavesdropper
+from tests.support.amqp import MessageSpy
 from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.run_history import read_run_history, record_run_history
+from tests.support.waiting import wait_until
 
 FAULTS = os.environ.get("DAYBOOK_TEST_CHAOS_HARMS")
 SEED = os.environ.get("DAYBOOK_TEST_CHAOS_SEED")
@@ -69,8 +69,8 @@ async def test_faults_in_processes_and_servers_lose_and_duplicate_no_fire(
         night = random.choice(NIGHTS)
         await stack.clock.set(night)
         await stack.add_orders(*(night - timedelta(hours=hours) for hours in range(0, 480, 7)))
-        await history.keep(stack.sessions)
-        async with Eavesdropper.listening(stack.rabbitmq.url) as ear:
+        await record_run_history(stack.sessions)
+        async with MessageSpy.attached(stack.rabbitmq.url) as spy:
             async with injector:
                 await users.create_schedules()
                 chosen = injector.choose_faults(number)
@@ -82,8 +82,8 @@ async def test_faults_in_processes_and_servers_lose_and_duplicate_no_fire(
             settled_at = await wait_until_settled(stack)
             assert await check(stack) == []
             await stop_all([*injector.schedulers, *injector.workers])
-            assert [await ear.depth(name) for name in (RUNS, DEAD_LETTERS)] == [0, 0]
-            evidence = await collect_evidence(stack, users, ear, settled_at=settled_at)
+            assert [await spy.depth(name) for name in (RUNS, DEAD_LETTERS)] == [0, 0]
+            evidence = await collect_evidence(stack, users, spy, settled_at=settled_at)
         assert list(find_violations(evidence)) == []
         # Evidence with one error in it must not pass.
         missed = [error for error, other in falsified(evidence) if not list(find_violations(other))]
@@ -127,9 +127,9 @@ async def wait_until_settled(stack: Stack) -> datetime:
     found = None
     # Once for the remaining work, and once more for work that follows from it.
     for _ in range(2):
-        recorded = await history.read(stack.sessions)
+        recorded = await read_run_history(stack.sessions)
         await stack.clock.set(quiet_minute(recorded.latest + QUEUE_LEASE))
-        found = await until(settled, seconds=55, what="no remaining work")
+        found = await wait_until(settled, seconds=55, what="no remaining work")
     assert found is not None
     return found
 
@@ -152,7 +152,7 @@ async def stop_all(services: Sequence[Service]) -> None:
 
 
 async def collect_evidence(
-    stack: Stack, users: UserActions, ear: Eavesdropper, *, settled_at: datetime
+    stack: Stack, users: UserActions, spy: MessageSpy, *, settled_at: datetime
 ) -> Evidence:
     """Return definitions, runs, history and messages."""
     async with stack.sessions() as session:
@@ -160,8 +160,8 @@ async def collect_evidence(
     return Evidence(
         definitions=await users.list_definitions(),
         runs=runs,
-        history=await history.read(stack.sessions),
-        messages=await ear.heard(),
+        history=await read_run_history(stack.sessions),
+        messages=await spy.take_run_ids(),
         changed_by_users=users.changed_runs,
         settled_at=settled_at,
     )

@@ -9,11 +9,18 @@ import pytest
 from sqlalchemy import text
 
 from tests.e2e.stack import Stack
-from tests.support.messages import Books, books_seen
+from tests.support.amqp import AmqpClient
+from tests.support.oracles.shop_state import ShopState, get_visible_shop_state
+from tests.support.oracles.traffic import (
+    ADDED_LATER,
+    IN_STOCK,
+    SOLD_OUT,
+    TrafficMessage,
+    format_expected_state,
+    generate_traffic,
+)
 from tests.support.processes import Service
-from tests.support.producer import Producer
-from tests.support.traffic import LATE, PLENTY, SOLD_OUT, Message, described, traffic
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 MESSAGES = os.environ.get("DAYBOOK_TEST_CHAOS_MESSAGES")
 """Replaces the number of published messages."""
@@ -33,10 +40,10 @@ async def test_each_published_message_is_applied_a_duplicate_or_a_dead_letter(
 ) -> None:
     number = int(MESSAGES or messages)
     random = Random(number)
-    expected = traffic(number, seed=number)
+    expected = generate_traffic(number, seed=number)
     await _open_shop(stack)
-    async with Producer.connected(stack.rabbitmq.url) as producer:
-        await producer.purge()
+    async with AmqpClient.connected(stack.rabbitmq.url) as producer:
+        await producer.purge_intake_queues()
     workers = [await _start_worker(stack), await _start_worker(stack)]
     # RabbitMQ is not restarted during a publish: whether an unconfirmed message arrived is the
     # question of the producer, not of this test.
@@ -55,23 +62,25 @@ async def test_each_published_message_is_applied_a_duplicate_or_a_dead_letter(
                 await asyncio.to_thread(stack.rabbitmq.stop)
                 await asyncio.to_thread(stack.rabbitmq.start)
         if kill == 4:
-            await _add_product(stack, LATE, stock=STOCK)
+            await _add_product(stack, ADDED_LATER, stock=STOCK)
         workers.append(await _start_worker(stack))
     await publishing
 
     async def settled() -> bool:
-        found = await _books(stack)
+        found = await _get_shop_state(stack)
         return (
             found.orders >= expected.applied
-            and "waiting" not in found.letters
-            and len(found.letters.get("kept", [])) >= expected.letters.total()
+            and "waiting" not in found.dead_letters
+            and len(found.dead_letters.get("kept", [])) >= expected.dead_letters.total()
             and await _total_depth(stack) == 0
         )
 
-    await until(settled, seconds=60 + number / 50, what=described(expected))
+    await wait_until(settled, seconds=60 + number / 50, what=format_expected_state(expected))
     assert [await asyncio.to_thread(worker.stop) for worker in workers] == [0, 0]
     assert await _total_depth(stack) == 0
-    expected.check(await _books(stack), stock={PLENTY: STOCK, SOLD_OUT: 0, LATE: STOCK})
+    expected.check(
+        await _get_shop_state(stack), stock={IN_STOCK: STOCK, SOLD_OUT: 0, ADDED_LATER: STOCK}
+    )
 
 
 async def _start_worker(stack: Stack) -> Service:
@@ -95,10 +104,12 @@ async def _add_product(stack: Stack, product_id: int, *, stock: int) -> None:
         )
 
 
-async def _publish(stack: Stack, messages: Sequence[Message], publish_lock: asyncio.Lock) -> None:
+async def _publish(
+    stack: Stack, messages: Sequence[TrafficMessage], publish_lock: asyncio.Lock
+) -> None:
     """Publish all messages in batches, each over a new connection."""
     for first in range(0, len(messages), PUBLISH_BATCH):
-        async with publish_lock, Producer.connected(stack.rabbitmq.url) as producer:
+        async with publish_lock, AmqpClient.connected(stack.rabbitmq.url) as producer:
             await asyncio.gather(
                 *(
                     producer.send("order", message.body, **message.properties)
@@ -109,16 +120,16 @@ async def _publish(stack: Stack, messages: Sequence[Message], publish_lock: asyn
 
 async def _wait_until_applied(stack: Stack, orders: int, *, seconds: float) -> None:
     async def applied() -> bool:
-        return (await _books(stack)).orders >= orders
+        return (await _get_shop_state(stack)).orders >= orders
 
-    await until(applied, seconds=seconds, what=f"{orders} orders")
+    await wait_until(applied, seconds=seconds, what=f"{orders} orders")
 
 
-async def _books(stack: Stack) -> Books:
+async def _get_shop_state(stack: Stack) -> ShopState:
     async with stack.sessions() as session:
-        return await books_seen(await session.connection())
+        return await get_visible_shop_state(await session.connection())
 
 
 async def _total_depth(stack: Stack) -> int:
-    async with Producer.connected(stack.rabbitmq.url) as producer:
-        return await producer.depths()
+    async with AmqpClient.connected(stack.rabbitmq.url) as producer:
+        return await producer.count_intake_messages()

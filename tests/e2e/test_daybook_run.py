@@ -21,7 +21,7 @@ from daybook_embedded.ports import free_port
 from daybook_platform.postgres.engine import async_url
 from tests.support.midnight import wait_if_midnight_is_near
 from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -52,10 +52,10 @@ async def wait_until_ready(run: Service) -> None:
     """Wait until `daybook run` reports that everything is running."""
 
     async def ready() -> bool:
-        assert run.running, run.said()
-        return "Ctrl-C stops" in run.said()
+        assert run.running, run.read_log()
+        return "Ctrl-C stops" in run.read_log()
 
-    await until(ready, seconds=READY_SECONDS, what="daybook run ready")
+    await wait_until(ready, seconds=READY_SECONDS, what="daybook run ready")
 
 
 def list_processes(run: Service) -> Sequence[psutil.Process]:
@@ -70,7 +70,7 @@ async def wait_until_ended(processes: Sequence[psutil.Process], *, seconds: floa
     async def ended() -> bool:
         return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
-    await until(ended, seconds=seconds, what="the end of every process")
+    await wait_until(ended, seconds=seconds, what="the end of every process")
 
 
 @asynccontextmanager
@@ -86,7 +86,7 @@ async def test_daybook_run_serves_the_report_of_yesterday_and_leaves_no_process_
 ) -> None:
     with busy_port() as busy, daybook_run(folder, port=busy) as run:
         await wait_until_ready(run)
-        assert f"Port {busy} is busy; the API listens on" in run.said()
+        assert f"Port {busy} is busy; the API listens on" in run.read_log()
         started = list_processes(run)
         async with client(folder) as api:
             days = (await api.get("/report/days")).json()["days"]
@@ -96,7 +96,7 @@ async def test_daybook_run_serves_the_report_of_yesterday_and_leaves_no_process_
             rows = (await api.get("/report", params={"date": yesterday})).json()
         expected = await expected_rows(started, yesterday)
         assert [(row["order_id"], row["count_product"]) for row in rows] == expected
-        assert f"Report of {yesterday}: {len(rows)} orders" in run.said()
+        assert f"Report of {yesterday}: {len(rows)} orders" in run.read_log()
 
         assert (await run_in_shell(folder, run, "check"))[-1] == "No problems found."
         await assert_second_run_refers_to_first(folder, run)
@@ -108,7 +108,7 @@ async def test_daybook_run_serves_the_report_of_yesterday_and_leaves_no_process_
 
 async def run_in_shell(folder: Path, run: Service, command: str) -> list[str]:
     """Run `daybook COMMAND` in a shell by the printed `Commands:` line; return its output lines."""
-    (printed,) = [line for line in run.said().splitlines() if line.startswith("Commands:")]
+    (printed,) = [line for line in run.read_log().splitlines() if line.startswith("Commands:")]
     line = printed.removeprefix("Commands:").replace("daybook --help", f"exec daybook {command}")
     shell = await asyncio.create_subprocess_exec(
         *("sh", "-c", line),
@@ -126,9 +126,9 @@ async def assert_second_run_refers_to_first(folder: Path, first: Service) -> Non
     environment = {"DAYBOOK_DATA_DIR": str(folder / DATA)}
     with Service(["daybook", "run"], environment=environment, log=folder / "second.log") as second:
         assert await asyncio.to_thread(second.wait) == 0
-        assert f"already running here, as process {first.pid}" in second.said()
+        assert f"already running here, as process {first.pid}" in second.read_log()
     async with client(folder) as api:
-        assert f"{api.base_url}/docs".replace("//docs", "/docs") in second.said()
+        assert f"{api.base_url}/docs".replace("//docs", "/docs") in second.read_log()
         assert (await api.get("/readyz")).is_success
 
 
@@ -143,7 +143,7 @@ async def test_daybook_run_restarts_after_a_kill_and_its_children_end_with_it(fo
         await wait_until_ended(started)
     with daybook_run(folder, port=port) as run:
         await wait_until_ready(run)
-        assert "Demo shop: up to date" in run.said()
+        assert "Demo shop: up to date" in run.read_log()
         started = list_processes(run)
 
         # Only this process: its children must notice by themselves.

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import text
 
 from tests.e2e.stack import Stack
-from tests.support.messages import Books, books_seen, order
-from tests.support.producer import Producer
-from tests.support.waiting import until
+from tests.support.amqp import AmqpClient
+from tests.support.factories.messages import order_message
+from tests.support.oracles.shop_state import ShopState, get_visible_shop_state
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -23,26 +24,28 @@ async def test_ten_pieces_are_sold_to_exactly_ten_of_fifty_concurrent_buyers(sta
         stack.start_api(), stack.start_worker("intake", DAYBOOK_INTAKE_BATCH="5")
     )
     async with (
-        Producer.connected(stack.rabbitmq.url) as producer,
+        AmqpClient.connected(stack.rabbitmq.url) as producer,
         httpx.AsyncClient(base_url=url, timeout=30) as client,
     ):
         headers = {"Content-Type": "application/json"}
-        publishing = [asyncio.create_task(producer.send("order", order())) for _ in range(25)]
+        publishing = [
+            asyncio.create_task(producer.send("order", order_message())) for _ in range(25)
+        ]
         responses = await asyncio.gather(
-            *(client.post("/orders", content=order(), headers=headers) for _ in range(25))
+            *(client.post("/orders", content=order_message(), headers=headers) for _ in range(25))
         )
         await asyncio.gather(*publishing)
 
-        async def decided() -> Books | None:
+        async def decided() -> ShopState | None:
             async with stack.sessions() as session:
-                found = await books_seen(await session.connection())
+                found = await get_visible_shop_state(await session.connection())
             refused = sum(response.status_code == 409 for response in responses)
-            letters = len(found.letters.get("kept", []))
-            return found if found.orders + refused + letters == BUYERS else None
+            dead_letters = len(found.dead_letters.get("kept", []))
+            return found if found.orders + refused + dead_letters == BUYERS else None
 
-        found = await until(decided, what="a decision for every buyer")
+        found = await wait_until(decided, what="a decision for every buyer")
 
     assert found is not None
     assert (found.orders, found.stock) == (PIECES, {1: 0})
     assert {response.status_code for response in responses} <= {201, 409}
-    assert set(found.letters["kept"]) == {("order", "out_of_stock")}
+    assert set(found.dead_letters["kept"]) == {("order", "out_of_stock")}

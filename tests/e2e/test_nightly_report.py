@@ -9,7 +9,7 @@ import pytest
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.runs.models import RunState, RunTrigger
 from tests.e2e.stack import Stack
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -98,7 +98,7 @@ async def test_each_minute_has_one_run_although_services_are_replaced(stack: Sta
                 for run in await stack.list_runs()
             )
 
-        await until(fired, seconds=30, what=f"the run due {due}")
+        await wait_until(fired, seconds=30, what=f"the run due {due}")
 
     runs = await stack.list_runs()
     assert [run.scheduled_for for run in runs] == [

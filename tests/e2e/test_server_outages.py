@@ -14,7 +14,7 @@ from daybook_embedded.rabbitmq import RabbitServer
 from daybook_embedded.valkey import ValkeyServer
 from tests.e2e.blocked_builds import DAY, blocked_build, prepare_day, start_blocked_run
 from tests.e2e.stack import Stack, running_stack
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
 
@@ -31,7 +31,7 @@ async def test_a_fire_during_a_rabbitmq_outage_runs_after_it(stack: Stack) -> No
     async def fire_recorded() -> bool:
         return bool(await stack.list_runs())
 
-    await until(fire_recorded, what="the fire recorded during the outage")
+    await wait_until(fire_recorded, what="the fire recorded during the outage")
     assert await stack.find_day(DAY) is None
     await asyncio.to_thread(stack.rabbitmq.start)
 

@@ -17,7 +17,7 @@ from daybook_domain.reports.business_day import business_day
 from daybook_domain.runs.models import RunState
 from tests.e2e.stack import Stack
 from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -70,7 +70,7 @@ async def wait_for_connection(stack: Stack, state: str, *, application: str, que
             values = {"application": application, "query": query, "state": state}
             return bool((await session.execute(STATE, values)).scalar_one())
 
-    await until(is_in_state, what=f"a connection of {application} in state {state}")
+    await wait_until(is_in_state, what=f"a connection of {application} in state {state}")
 
 
 async def pause(service: Service, stack: Stack, *, application: str, query: str) -> None:

@@ -25,7 +25,7 @@ from daybook_domain.schedules.models import Catchup, Overlap, Schedule
 from daybook_domain.schedules.service import ResumeMode
 from tests.e2e.invariants import EffectiveDefinition
 from tests.e2e.stack import Stack
-from tests.support.cron_oracle import RULES
+from tests.support.oracles.cron import CRON_RULES
 
 SCHEDULE_COUNT = 36
 PAUSED_COUNT = 6
@@ -114,7 +114,9 @@ class UserActions:
         return ScheduleDefinition(
             name=f"s{number}",
             cron=(
-                FREQUENT_CRONS[number // 3 % 3] if is_frequent else self.random.choice(list(RULES))
+                FREQUENT_CRONS[number // 3 % 3]
+                if is_frequent
+                else self.random.choice(list(CRON_RULES))
             ),
             timezone=self.random.choice(ZONES),
             report_offset_days=-self.random.randrange(30),
@@ -127,7 +129,7 @@ class UserActions:
 
     async def _change(self, schedule_id: int) -> None:
         changes: dict[str, Any] = {
-            "cron": self.random.choice(list(RULES)),
+            "cron": self.random.choice(list(CRON_RULES)),
             "timezone": self.random.choice(ZONES),
         }
         async with self.stack.sessions.begin() as session:
@@ -151,7 +153,7 @@ class UserActions:
         assert schedule.defined_at is not None
         definitions = self.definitions.setdefault(_id(schedule), [])
         definition = EffectiveDefinition(
-            rule=RULES[schedule.cron],
+            rule=CRON_RULES[schedule.cron],
             timezone=schedule.timezone,
             offset_days=schedule.report_offset_days,
             since=schedule.defined_at,

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.platform.rabbitmq.rabbit import Rabbit
+from tests.support.amqp import AmqpClient
 from tests.support.midnight import wait_if_midnight_is_near
 
 
@@ -18,7 +18,7 @@ def one_day() -> None:
 
 @pytest.fixture
 async def no_runs(engine: AsyncEngine) -> None:
-    """Begin without schedules, runs and days; deleting a few rows is faster than TRUNCATE."""
+    """Delete schedules, runs and days; deleting a few rows is faster than TRUNCATE."""
     async with engine.begin() as connection:
         for table in (
             "report_runs",
@@ -26,14 +26,16 @@ async def no_runs(engine: AsyncEngine) -> None:
             "schedules",
             "ledger_beginnings",
             "report_days",
+            "reports",
             "backfills",
+            "intake_receipts",
         ):
             await connection.execute(text(f"DELETE FROM {table}"))
 
 
 @pytest.fixture
-async def rabbit(rabbitmq_url: str) -> AsyncIterator[Rabbit]:
+async def amqp(rabbitmq_url: str) -> AsyncIterator[AmqpClient]:
     """Return a RabbitMQ client, with empty queues of run messages."""
-    async with Rabbit.connected(rabbitmq_url) as rabbit:
-        await rabbit.purge()
-        yield rabbit
+    async with AmqpClient.connected(rabbitmq_url) as amqp:
+        await amqp.purge_run_queues()
+        yield amqp

@@ -171,7 +171,7 @@ def workspaces(count: int) -> Iterator["SimpleQueue[Workspace]"]:
                 copy = Path(folder) / str(number)
                 _copy_repository(copy)
                 parts = {
-                    kind.variable: kind.part(server, number)
+                    kind.variable: kind.partition_url(server, number)
                     for kind, server in zip(kinds, servers, strict=True)
                 }
                 sources = [str(path) for path in copy.glob("*/*/src")]

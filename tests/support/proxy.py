@@ -1,4 +1,4 @@
-"""How is a network cut between a service and its server, without touching the server?"""
+"""A TCP proxy that simulates network failures between a service and a server."""
 
 import asyncio
 from contextlib import suppress
@@ -8,10 +8,10 @@ from yarl import URL
 
 
 class Proxy:
-    """Forwards TCP connections to the server of `url`, until told otherwise.
+    """A proxy that forwards TCP connections to the server at `url`.
 
-    `cut` ends all connections and refuses new ones; `swallow` keeps and accepts connections but
-    lets nothing through; `mend` takes either back.
+    `cut` aborts all connections and refuses new ones; `stall` accepts connections but forwards no
+    data; `restore` ends either failure.
     """
 
     def __init__(self, url: str) -> None:
@@ -25,18 +25,18 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The server's URL, by way of this proxy."""
+        """The URL of the server through this proxy."""
         return str(self._target.with_host("127.0.0.1").with_port(self._port))
 
-    async def mend(self) -> None:
-        """Let everything through again."""
+    async def restore(self) -> None:
+        """Forward connections and data again."""
         self._flowing.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
             self._port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
-        """End all connections, and refuse new ones."""
+        """Abort all connections, and refuse new ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -44,17 +44,17 @@ class Proxy:
             writer.transport.abort()
         self._writers.clear()
 
-    def swallow(self) -> None:
-        """Let nothing through, and tell nobody."""
+    def stall(self) -> None:
+        """Forward no more data, without closing connections."""
         self._flowing.clear()
 
     async def __aenter__(self) -> Self:
         """Start forwarding."""
-        await self.mend()
+        await self.restore()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End all."""
+        """Abort all connections and stop."""
         await self.cut()
         for task in self._tasks:
             task.cancel()
@@ -65,7 +65,7 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         with suppress(OSError, asyncio.CancelledError):
-            # It may have been accepted in the very moment of a cut, which did not see it.
+            # A connection may be accepted while `cut` runs, which then does not abort it.
             if self._server is None:
                 raise ConnectionAbortedError
             self._writers.add(writer)

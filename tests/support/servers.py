@@ -1,8 +1,8 @@
-"""Where do the tests get their Postgres, RabbitMQ and Redis from?
+"""Provisioning of Postgres, RabbitMQ and Redis for the tests.
 
-Each comes from the first of: `DAYBOOK_TEST_POSTGRES_URL`, `DAYBOOK_TEST_RABBITMQ_URL` or
-`DAYBOOK_TEST_REDIS_URL`; a container, when a Docker engine answers and the image is at hand or can
-be pulled; a private process of `daybook_embedded`.
+Each server comes from the first available of: the URL in `DAYBOOK_TEST_POSTGRES_URL`,
+`DAYBOOK_TEST_RABBITMQ_URL` or `DAYBOOK_TEST_REDIS_URL`; a container, if a Docker engine responds
+and has the image or can pull it; a private process of `daybook_embedded`.
 """
 
 import os
@@ -25,49 +25,51 @@ from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer, find_rabbitmq
 from daybook_embedded.valkey import ValkeyServer
 
-# Tests lose nothing that matters when the machine crashes.
-HASTY = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
+# Test data need not survive a crash of the machine.
+NON_DURABLE = (
+    "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
+)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server, who provides it, and how to end it; no url: there is none to be had."""
+    """A running server; an empty `url` means that none is available."""
 
     url: str
     provider: str
     stop: Callable[[], object] = lambda: None
     control: Callable[[Sequence[str]], object] | None = None
-    """Runs the server's own administration command, where it is ours to administer."""
+    """Runs the administration command of the server; None for a server given by its URL."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the servers that the tests need, and the ways to get it."""
+    """A kind of server that the tests need, and its providers."""
 
     name: str
     variable: str
     image: str
-    contain: Callable[[str], Server]
-    embed: Callable[[Path], Server]
-    part: Callable[[Server, int], str]
-    """Returns the URL of the part of a server that the test process of that number has alone."""
+    start_container: Callable[[str], Server]
+    start_process: Callable[[Path], Server]
+    partition_url: Callable[[Server, int], str]
+    """Returns the URL of the part of a server that is reserved for the numbered test process."""
 
 
 def provide(kind: Kind) -> Server:
-    """Return a server of `kind`, from the first provider that has one."""
+    """Return a server of `kind` from the first available provider."""
     if url := os.environ.get(kind.variable):
         return Server(url=url, provider=kind.variable)
     if has_image(kind.image):
-        return kind.contain(kind.image)
+        return kind.start_container(kind.image)
     with ExitStack() as stack:
-        server = kind.embed(stack.enter_context(scratch_folder()))
+        server = kind.start_process(stack.enter_context(scratch_folder()))
         stack.callback(server.stop)
-        # Kept until it is stopped, its folder too.
+        # Stopping the server also removes its folder.
         return replace(server, stop=stack.pop_all().close)
 
 
 def has_image(image: str) -> bool:
-    """Tell whether a Docker engine answers and has `image`, or can pull it."""
+    """Return whether a Docker engine responds and has `image` or can pull it."""
     try:
         client = docker.from_env(timeout=60)
         try:
@@ -84,7 +86,7 @@ def has_image(image: str) -> bool:
 def _postgres_container(image: str) -> Server:
     container = PostgresContainer(
         image, username="daybook", password="daybook", dbname="daybook", driver=None
-    ).with_command(f"postgres {HASTY}")
+    ).with_command(f"postgres {NON_DURABLE}")
     container.start()
     return Server(container.get_connection_url(), f"container {image}", container.stop)
 
@@ -114,7 +116,7 @@ def _rabbitmq_container(image: str) -> Server:
 
 def _rabbitmq_process(folder: Path) -> Server:
     if find_rabbitmq() is None:
-        return Server("", "none: no engine, and no rabbitmq-server on the PATH")
+        return Server("", "unavailable: no Docker engine, and no rabbitmq-server on the PATH")
     server = RabbitServer(folder)
     return Server(server.start(), "private process", server.stop, server.control)
 
@@ -131,16 +133,16 @@ def _valkey_process(folder: Path) -> Server:
     return Server(server.start(), "private process (Valkey)", server.stop)
 
 
-def _all_of_it(server: Server, _: int) -> str:
-    """Return the URL as it is: each process makes databases of its own."""
+def _whole_server(server: Server, _: int) -> str:
+    """Return the URL unchanged: each test process creates its own databases."""
     return server.url
 
 
 def _virtual_host(server: Server, number: int) -> str:
     if server.control is None:
         raise pytest.UsageError(
-            "Tests in several processes need a virtual host each, which cannot be made on a "
-            f"RabbitMQ that is given by {RABBITMQ.variable}: run pytest with -n 0."
+            "Parallel tests need a virtual host per process, which cannot be created on a "
+            f"RabbitMQ given by {RABBITMQ.variable}; run pytest with -n 0."
         )
     url, name = URL(server.url), f"tests-{number}"
     server.control(["add_vhost", name])
@@ -158,7 +160,7 @@ POSTGRES = Kind(
     os.environ.get("DAYBOOK_TEST_POSTGRES_IMAGE", "postgres:15"),
     _postgres_container,
     _postgres_process,
-    _all_of_it,
+    _whole_server,
 )
 RABBITMQ = Kind(
     "rabbitmq",

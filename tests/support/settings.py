@@ -1,12 +1,12 @@
-"""What does a service say to an environment that it cannot start in?"""
+"""Error messages of services that cannot start with their settings."""
 
 from collections.abc import Callable
 
 import pytest
 
 
-def refusal(start: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
-    """Return what is said when `start` ends the process, with exit code 2."""
+def get_startup_error(start: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
+    """Call `start`, which must exit with code 2, and return its standard error."""
     with pytest.raises(SystemExit) as ended:
         start()
     assert ended.value.code == 2

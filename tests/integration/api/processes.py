@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 @asynccontextmanager
@@ -20,10 +20,10 @@ async def api_process(
     with Service(["daybook-api"], environment=environment, log=folder / "api.log") as service:
 
         async def ready_url() -> str | None:
-            assert service.running, service.said()
-            found = re.search(r'http://127[^"]*', service.said())
-            return found[0] if found and '"ready"' in service.said() else None
+            assert service.running, service.read_log()
+            found = re.search(r'http://127[^"]*', service.read_log())
+            return found[0] if found and '"ready"' in service.read_log() else None
 
-        base_url = await until(ready_url, what="the start of the API")
+        base_url = await wait_until(ready_url, what="the start of the API")
         async with httpx.AsyncClient(base_url=str(base_url), timeout=10) as client:
             yield service, client

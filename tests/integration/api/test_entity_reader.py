@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.support.rest import PRODUCT, USER, add
+from tests.support.http import PRODUCT, USER, create_resource
 
 TEXTS = [
     "plain",
@@ -20,7 +20,7 @@ async def test_a_single_product_equals_its_entry_in_the_list(
     api: httpx.AsyncClient, text: str
 ) -> None:
     product = {"name": f"a{text}z", "description": text, "price": 1234.5, "stock_quantity": 7}
-    added = await add(api, "/products", product)
+    added = await create_resource(api, "/products", product)
 
     single = await api.get(f"/products/{added['id']}")
 
@@ -31,7 +31,7 @@ async def test_a_single_product_equals_its_entry_in_the_list(
 
 @pytest.mark.parametrize("price", [0.01, 5, 19.9, 9_999_999_999.99])
 async def test_a_single_product_shows_its_exact_price(api: httpx.AsyncClient, price: float) -> None:
-    added = await add(api, "/products", PRODUCT | {"price": price, "description": None})
+    added = await create_resource(api, "/products", PRODUCT | {"price": price, "description": None})
 
     single = (await api.get(f"/products/{added['id']}")).json()
 
@@ -42,7 +42,9 @@ async def test_a_single_product_shows_its_exact_price(api: httpx.AsyncClient, pr
 async def test_a_single_user_equals_its_entry_in_the_list(
     api: httpx.AsyncClient, text: str
 ) -> None:
-    added = await add(api, "/users", USER | {"username": f"a{text}z", "description": text})
+    added = await create_resource(
+        api, "/users", USER | {"username": f"a{text}z", "description": text}
+    )
 
     assert (await api.get(f"/users/{added['id']}")).json() == added
     assert (await api.get("/users")).json()["users"] == [added]

@@ -21,9 +21,9 @@ def _app(url: str) -> FastAPI:
 async def test_an_unknown_path_is_a_problem_that_names_the_documentation(
     api: httpx.AsyncClient,
 ) -> None:
-    answer = await api.get("/reports")
-    assert (answer.status_code, answer.json()["code"]) == (404, "no_such_path")
-    assert "/docs" in answer.json()["detail"]
+    response = await api.get("/reports")
+    assert (response.status_code, response.json()["code"]) == (404, "no_such_path")
+    assert "/docs" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,10 @@ async def test_an_unknown_path_is_a_problem_that_names_the_documentation(
 async def test_an_unsupported_method_is_rejected_with_the_supported_ones(
     api: httpx.AsyncClient, method: str, path: str, allowed: str
 ) -> None:
-    answer = await api.request(method, path)
-    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert allowed in answer.json()["detail"]
+    response = await api.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert allowed in response.json()["detail"]
 
 
 async def test_an_unhandled_exception_is_a_500_without_details(postgres_url: str) -> None:
@@ -51,8 +51,8 @@ async def test_an_unhandled_exception_is_a_500_without_details(postgres_url: str
 
     app.add_api_route("/boom", boom)
     async with serve(app) as client:
-        answer = await client.get("/boom")
-    problem = Problem.model_validate(answer.json())
-    assert (answer.status_code, problem.code) == (500, "internal_error")
-    assert "secret" not in answer.text
-    assert problem.request_id == answer.headers["x-request-id"]
+        response = await client.get("/boom")
+    problem = Problem.model_validate(response.json())
+    assert (response.status_code, problem.code) == (500, "internal_error")
+    assert "secret" not in response.text
+    assert problem.request_id == response.headers["x-request-id"]

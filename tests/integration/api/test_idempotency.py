@@ -10,7 +10,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.idempotency.service import EXPIRED_KEYS_PER_CLAIM
-from tests.support.rest import ADDRESS, PRODUCT, add, left, open_shop, order
+from tests.support.http import (
+    ADDRESS,
+    PRODUCT,
+    create_resource,
+    create_shop,
+    fetch_stock,
+    order_body,
+)
 
 KEY = "Idempotency-Key"
 
@@ -18,7 +25,7 @@ KEY = "Idempotency-Key"
 @pytest.fixture(autouse=True)
 async def shop(api: httpx.AsyncClient) -> None:
     """Create a user, her address and ten pieces of a product at 3.50."""
-    await open_shop(api)
+    await create_shop(api)
 
 
 async def send(
@@ -49,7 +56,7 @@ async def age_keys(engine: AsyncEngine, *, by: timedelta) -> None:
         ("/users", {"username": "bob", "email": "bob@example.com"}, {"username": "eve"}),
         ("/users/1/addresses", ADDRESS, {"city": "Oslo"}),
         ("/products", PRODUCT, {"price": 4}),
-        ("/orders", order(2), {"external_id": "x"}),
+        ("/orders", order_body(2), {"external_id": "x"}),
         ("/report/runs", {"date": "2026-03-01"}, {"date": "2026-03-02"}),
         ("/report/runs", {"from": "2026-03-01", "to": "2026-03-02"}, {"to": "2026-03-03"}),
         ("/schedules", {"name": "hourly", "cron": "@hourly"}, {"cron": "@daily"}),
@@ -67,11 +74,11 @@ async def test_a_repeated_request_returns_the_stored_response(
     )
     assert first.status_code in {201, 202}
     assert "idempotency-replayed" not in first.headers
-    for answer in (again, reordered):
-        assert (answer.status_code, answer.content) == (first.status_code, first.content)
-        assert answer.headers["location"] == first.headers["location"]
-        assert answer.headers.get("etag") == first.headers.get("etag")
-        assert answer.headers["idempotency-replayed"] == "true"
+    for response in (again, reordered):
+        assert (response.status_code, response.content) == (first.status_code, first.content)
+        assert response.headers["location"] == first.headers["location"]
+        assert response.headers.get("etag") == first.headers.get("etag")
+        assert response.headers["idempotency-replayed"] == "true"
 
     reused = await send(api, path, {**body, **other})
     assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused")
@@ -83,44 +90,47 @@ async def test_every_creating_endpoint_accepts_an_idempotency_key(api: httpx.Asy
         path: {one["name"] for one in operations["post"].get("parameters", [])}
         for path, operations in paths.items()
         if "post" in operations
-        and any("Location" in answer.get("headers", {}) for answer in _answers(operations["post"]))
+        and any(
+            "Location" in response.get("headers", {})
+            for response in _list_responses(operations["post"])
+        )
     }
     assert {"/orders", "/schedules", "/schedules/{schedule_id}/trigger"} <= creating.keys()
     assert [path for path, names in creating.items() if KEY not in names] == []
 
 
-def _answers(operation: dict[str, Any]) -> list[dict[str, Any]]:
+def _list_responses(operation: dict[str, Any]) -> list[dict[str, Any]]:
     return list(operation["responses"].values())
 
 
 async def test_concurrent_requests_with_one_key_have_one_effect_and_one_response(
     api: httpx.AsyncClient,
 ) -> None:
-    answers = await asyncio.gather(*(send(api, "/orders", order(2)) for _ in range(12)))
-    assert {answer.status_code for answer in answers} == {201}
-    assert len({answer.content for answer in answers}) == 1
-    assert sum("idempotency-replayed" in answer.headers for answer in answers) == 11
-    assert await left(api) == 8
+    responses = await asyncio.gather(*(send(api, "/orders", order_body(2)) for _ in range(12)))
+    assert {response.status_code for response in responses} == {201}
+    assert len({response.content for response in responses}) == 1
+    assert sum("idempotency-replayed" in response.headers for response in responses) == 11
+    assert await fetch_stock(api) == 8
     assert (await api.get("/orders")).json()["total"] == 1
 
 
 async def test_a_key_is_scoped_to_its_operation(api: httpx.AsyncClient) -> None:
-    await add(api, "/users", {"username": "bob", "email": "bob@example.com"})
+    await create_resource(api, "/users", {"username": "bob", "email": "bob@example.com"})
     for path in ("/users/1/addresses", "/users/2/addresses"):
-        answer = await send(api, path, ADDRESS)
-        assert answer.headers["location"].startswith(path)
+        response = await send(api, path, ADDRESS)
+        assert response.headers["location"].startswith(path)
     assert (await send(api, "/users/1/addresses/", ADDRESS)).headers["idempotency-replayed"]
 
 
 async def test_a_repeated_trigger_requests_no_second_run(api: httpx.AsyncClient) -> None:
-    schedule = await add(api, "/schedules", {"name": "hourly", "cron": "@hourly"})
+    schedule = await create_resource(api, "/schedules", {"name": "hourly", "cron": "@hourly"})
     trigger = f"/schedules/{schedule['id']}/trigger"
     first = await api.post(trigger, headers={KEY: "k-1"})
     await api.post(f"{first.headers['location']}/cancel")
     again = await api.post(trigger, headers={KEY: "k-1"})
     other = await api.post(trigger, headers={KEY: "k-2"})
 
-    assert [answer.status_code for answer in (first, again, other)] == [202] * 3
+    assert [response.status_code for response in (first, again, other)] == [202] * 3
     assert again.content == first.content
     assert again.headers["location"] == first.headers["location"] != other.headers["location"]
     assert again.headers["idempotency-replayed"] == "true"
@@ -128,30 +138,30 @@ async def test_a_repeated_trigger_requests_no_second_run(api: httpx.AsyncClient)
 
 
 async def test_an_error_response_is_not_stored(api: httpx.AsyncClient, engine: AsyncEngine) -> None:
-    rejected = await send(api, "/orders", order(11))
+    rejected = await send(api, "/orders", order_body(11))
     await api.put("/products/1", json={"stock_quantity": 11})
     assert await count_keys(engine) == 0
-    accepted = await send(api, "/orders", order(11))
+    accepted = await send(api, "/orders", order_body(11))
     assert (rejected.status_code, accepted.status_code) == (409, 201)
 
 
 async def test_a_stored_response_does_not_change_with_the_entity(api: httpx.AsyncClient) -> None:
-    first = await send(api, "/orders", order(2))
+    first = await send(api, "/orders", order_body(2))
     await api.delete("/orders/1")
-    assert (await send(api, "/orders", order(2))).content == first.content
+    assert (await send(api, "/orders", order_body(2))).content == first.content
     assert (await api.get("/orders")).json()["total"] == 0
 
 
 async def test_a_key_expires_after_its_retention(
     api: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
-    await send(api, "/orders", order(2))
+    await send(api, "/orders", order_body(2))
     await age_keys(engine, by=timedelta(hours=23))
-    assert (await send(api, "/orders", order(2))).headers["location"] == "/orders/1"
+    assert (await send(api, "/orders", order_body(2))).headers["location"] == "/orders/1"
     await age_keys(engine, by=timedelta(hours=2))
-    fresh = await send(api, "/orders", order(3))
+    fresh = await send(api, "/orders", order_body(3))
     assert (fresh.status_code, fresh.headers["location"]) == (201, "/orders/2")
-    assert (await send(api, "/orders", order(3))).content == fresh.content
+    assert (await send(api, "/orders", order_body(3))).content == fresh.content
 
 
 async def test_expired_keys_are_deleted_by_later_requests(
@@ -168,8 +178,8 @@ async def test_expired_keys_are_deleted_by_later_requests(
 
 @pytest.mark.parametrize("key", [b"", b"two words", b"x" * 201, b"caf\xe9"])
 async def test_a_malformed_key_is_rejected(api: httpx.AsyncClient, key: bytes) -> None:
-    answer = await api.post("/orders", json=order(), headers={KEY.encode(): key})
-    assert answer.status_code == 422
-    (error,) = answer.json()["errors"]
+    response = await api.post("/orders", json=order_body(), headers={KEY.encode(): key})
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
     assert (error["location"], error["pointer"]) == ("header", f"#/{KEY}")
-    assert await left(api) == 10
+    assert await fetch_stock(api) == 10

@@ -24,8 +24,8 @@ async def test_every_response_has_the_request_id(api: httpx.AsyncClient) -> None
         generated = await api.get(path)
         malformed = await api.get(path, headers={"X-Request-ID": "a b\tc" * 50})
         assert accepted.headers["x-request-id"] == "order-17.a"
-        for answer in (generated, malformed):
-            assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+        for response in (generated, malformed):
+            assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
 async def test_a_too_large_body_is_rejected_before_it_is_read_completely(
@@ -39,10 +39,10 @@ async def test_a_too_large_body_is_rejected_before_it_is_read_completely(
             sent += 100_000
             yield b" " * 100_000
 
-    answer = await api.post(
+    response = await api.post(
         "/report/runs", content=endless(), headers={"Content-Type": "application/json"}
     )
-    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert (response.status_code, response.json()["code"]) == (413, "too_large")
     assert sent < 2_000_000
 
 

@@ -30,10 +30,10 @@ async def test_only_requests_that_need_the_database_fail_while_it_is_unavailable
             "/report/days",
             f"/report/runs/{uuid4()}",
         ):
-            answer = await client.get(path)
-            assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), path
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert answer.headers["retry-after"] == "2"
+            response = await client.get(path)
+            assert (response.status_code, response.json()["code"]) == (503, "unavailable"), path
+            assert response.headers["content-type"] == "application/problem+json"
+            assert response.headers["retry-after"] == "2"
         assert (await client.post("/report/runs", json={"date": "2026-03-01"})).status_code == 503
         assert (await client.head("/report?date=2026-03-01")).status_code == 503
         assert (await client.get("/healthz")).status_code == 200
@@ -53,11 +53,11 @@ async def test_a_request_fails_when_the_database_does_not_respond_in_time(
     async with serve(build_app(impatient)) as client:
         async with engine.begin() as connection:
             await connection.execute(text("LOCK TABLE report_runs"))
-            answers = [
+            responses = [
                 await client.get("/report/runs"),
                 await client.post("/report/runs", json={"date": "2026-03-01"}),
             ]
-        assert [answer.status_code for answer in answers] == [503, 503]
+        assert [response.status_code for response in responses] == [503, 503]
         assert (await client.get("/report/runs")).status_code == 200
 
 

@@ -16,9 +16,8 @@ import pytest
 from daybook_embedded.ports import free_port
 from tests.integration.api.conftest import MakeDay
 from tests.integration.api.processes import api_process
-from tests.support.logs import until_logged
-from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.processes import Service, wait_for_log_entry
+from tests.support.waiting import wait_until
 
 DAY = "2026-03-01"
 MANY = 300_000
@@ -67,7 +66,7 @@ async def test_a_stalled_client_is_disconnected(
         with closing(_slow_reader(client)):
 
             async def stream_aborted() -> bool:
-                return "report stream aborted" in service.said()
+                return "report stream aborted" in service.read_log()
 
             async def connection_closed() -> bool:
                 return not process.net_connections(kind="tcp4") or not any(
@@ -76,8 +75,8 @@ async def test_a_stalled_client_is_disconnected(
                     for item in process.net_connections(kind="tcp4")
                 )
 
-            await until(stream_aborted, what="the end of the stream")
-            await until(connection_closed, what="the end of the connection")
+            await wait_until(stream_aborted, what="the end of the stream")
+            await wait_until(connection_closed, what="the end of the connection")
             assert (await client.get("/healthz")).status_code == 200
 
 
@@ -87,9 +86,9 @@ async def test_sigterm_lets_an_open_stream_complete(
     await make_day(DAY, rows=MANY)
     async with (
         api_process(postgres_url, tmp_path) as (service, client),
-        client.stream("GET", f"/report?date={DAY}&format=ndjson") as answer,
+        client.stream("GET", f"/report?date={DAY}&format=ndjson") as response,
     ):
-        pieces = answer.aiter_bytes()
+        pieces = response.aiter_bytes()
         rows = (await anext(pieces)).count(b"\n")
         service.send(signal.SIGTERM)
         async for piece in pieces:
@@ -110,22 +109,22 @@ async def test_a_client_that_connects_during_the_start_is_served_afterwards(
             "DAYBOOK_API_PORT": str(port),
         }
         with Service(["daybook-api"], environment=environment, log=tmp_path / "api.log") as service:
-            await until_logged(service, "starting")
+            await wait_for_log_entry(service, "starting")
             async with httpx.AsyncClient(timeout=10) as client:
-                answer = await client.get(f"http://127.0.0.1:{port}/healthz")
-    assert answer.status_code == 200
+                response = await client.get(f"http://127.0.0.1:{port}/healthz")
+    assert response.status_code == 200
 
 
 async def test_sigint_stops_the_process_cleanly(postgres_url: str, tmp_path: Path) -> None:
     async with api_process(postgres_url, tmp_path) as (service, _):
         service.send(signal.SIGINT)
         assert await asyncio.to_thread(service.wait) == 0
-    assert "Traceback" not in service.said()
+    assert "Traceback" not in service.read_log()
 
 
 def _run(command: list[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str]:
     with Service(command, environment=environment, log=folder / "api.log") as service:
-        return service.wait(), service.said()
+        return service.wait(), service.read_log()
 
 
 def test_a_port_in_use_is_reported_by_setting(postgres_url: str, tmp_path: Path) -> None:
@@ -153,10 +152,10 @@ async def test_the_log_is_json_with_the_request_id(postgres_url: str, tmp_path: 
     async with api_process(postgres_url, tmp_path) as (service, client):
 
         async def logged() -> list[dict[str, Any]]:
-            lines = [json.loads(line) for line in service.said().splitlines()]
+            lines = [json.loads(line) for line in service.read_log().splitlines()]
             return [line for line in lines if line["message"] == "request"]
 
         await client.get("/report?date=", headers={"X-Request-ID": "mine"})
         # The line is logged after the response, so the client may be ahead of it.
-        (line,) = await until(logged, what="a line about the request")
+        (line,) = await wait_until(logged, what="a line about the request")
     assert (line["request_id"], line["status"], line["path"]) == ("mine", 422, "/report")

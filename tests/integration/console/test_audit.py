@@ -12,7 +12,12 @@ from daybook_console.main import app
 from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules import retention
 from daybook_platform.postgres.engine import Sessions
-from tests.support.schedules import MIDNIGHT, add, change, materialise
+from tests.support.factories.schedules import (
+    MIDNIGHT,
+    create_schedule,
+    materialize_due_fires,
+    update_schedule_row,
+)
 
 
 async def test_a_check_with_problems_prints_them_and_exits_with_1(
@@ -20,8 +25,8 @@ async def test_a_check_with_problems_prints_them_and_exits_with_1(
 ) -> None:
     runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url})
     good = await asyncio.to_thread(runner.invoke, app, ["check"])
-    await add(sessions, "forgotten")
-    await change(sessions, "forgotten", next_fire_at=MIDNIGHT)
+    await create_schedule(sessions, "forgotten")
+    await update_schedule_row(sessions, "forgotten", next_fire_at=MIDNIGHT)
     bad = await asyncio.to_thread(runner.invoke, app, ["check", "--days", "30"])
 
     assert good.exit_code == 0
@@ -36,8 +41,8 @@ async def test_a_check_starts_where_the_ledger_is_complete_and_prints_that(
     runner = CliRunner(env={"DAYBOOK_DATABASE_URL": postgres_url})
     now = datetime.now(UTC)
     started = now - timedelta(days=90)
-    await add(sessions, now=started, catchup="none", catchup_window=timedelta(days=1))
-    await materialise(sessions, now=now)
+    await create_schedule(sessions, now=started, catchup="none", catchup_window=timedelta(days=1))
+    await materialize_due_fires(sessions, now=now)
     async with sessions.begin() as session:
         for run in (await session.exec(select(ReportRun))).all():
             run.finished_at = run.scheduled_for

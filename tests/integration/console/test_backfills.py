@@ -13,9 +13,17 @@ from typer.testing import CliRunner, Result
 from daybook_console.main import app
 from daybook_domain.runs.models import RunState
 from daybook_platform.postgres.engine import Sessions
-from tests.support import backfills, runs
+from tests.support.factories.backfills import (
+    advance_backfills,
+    finish_backfills,
+    finish_due_runs,
+    has_unfinished_backfills,
+    march,
+    seal_day,
+)
+from tests.support.factories.runs import list_all_runs
 from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 Daybook = Callable[..., Coroutine[Any, Any, Result]]
 
@@ -41,7 +49,9 @@ async def read_json(running: Coroutine[Any, Any, Result]) -> Any:
 
 
 async def wait_for_backfill(sessions: Sessions) -> None:
-    await until(lambda: backfills.going(sessions), what="the backfill being requested")
+    await wait_until(
+        lambda: has_unfinished_backfills(sessions), what="the backfill being requested"
+    )
 
 
 async def test_the_command_waits_for_the_end_and_prints_the_backfill(
@@ -50,7 +60,7 @@ async def test_the_command_waits_for_the_end_and_prints_the_backfill(
     command = asyncio.create_task(read_json(daybook(*RANGE, "--reason", "an import", "--json")))
     await wait_for_backfill(sessions)
 
-    await backfills.to_its_end(sessions)
+    await finish_backfills(sessions)
 
     ended = await command
     assert (ended["state"], ended["outcomes"]) == ("finished", {"succeeded": 3})
@@ -72,9 +82,9 @@ async def test_show_prints_identity_and_progress_first(
 async def test_a_failed_build_sets_the_exit_code(daybook: Daybook, sessions: Sessions) -> None:
     command = asyncio.create_task(daybook(*RANGE, "--concurrency", "3"))
     await wait_for_backfill(sessions)
-    await backfills.advance(sessions)
-    await backfills.work(sessions, ends=RunState.FAILED)
-    await backfills.advance(sessions)
+    await advance_backfills(sessions)
+    await finish_due_runs(sessions, final_state=RunState.FAILED)
+    await advance_backfills(sessions)
 
     result = await command
 
@@ -84,7 +94,7 @@ async def test_a_failed_build_sets_the_exit_code(daybook: Daybook, sessions: Ses
 
 async def test_a_dry_run_requests_nothing(daybook: Daybook, sessions: Sessions) -> None:
     async with sessions.begin() as session:
-        await backfills.seal(session, backfills.march(2))
+        await seal_day(session, march(2))
 
     found = await read_json(daybook(*RANGE, "--dry-run", "--json"))
     shown = await daybook(*RANGE, "--dry-run")
@@ -98,7 +108,7 @@ async def test_a_backfill_is_listed_paused_resumed_and_cancelled(
     daybook: Daybook, sessions: Sessions
 ) -> None:
     requested = await read_json(daybook(*RANGE, "--no-wait", "--json"))
-    await backfills.advance(sessions)
+    await advance_backfills(sessions)
 
     listed = await read_json(daybook("list", "--json"))
     states = [
@@ -117,7 +127,7 @@ async def test_a_backfill_is_listed_paused_resumed_and_cancelled(
     ]
     assert "cancelled" in table.output
     assert requested["id"] in (await daybook("list")).output
-    assert {run.state for run in await runs.everything(sessions)} == {RunState.CANCELLED}
+    assert {run.state for run in await list_all_runs(sessions)} == {RunState.CANCELLED}
 
 
 @pytest.mark.parametrize(
@@ -127,6 +137,12 @@ async def test_a_backfill_is_listed_paused_resumed_and_cancelled(
         (("--from", "2026-03-01"), 2, "expected --from and --to"),
         (("--from", "2026-03-02", "--to", "2026-03-01"), 1, "from: `from` (2026-03-02) is after"),
         (("--from", "2026-03-02", "--to", "2999-03-01"), 1, "to: 2999-03-01 is in the future"),
+        (("--from", "1026-03-01", "--to", "1026-03-02"), 1, "from: 1026-03-01 is out of range"),
+        (
+            ("--from", "1026-03-01", "--to", "1026-03-02", "--dry-run"),
+            1,
+            "from: 1026-03-01 is out of range",
+        ),
         ((*RANGE, "--concurrency", "0"), 1, "concurrency: 0 is not 1-100"),
         (("show", "00000000-0000-0000-0000-000000000001"), 1, "-000000000001 does not exist"),
     ],
@@ -150,13 +166,13 @@ async def test_an_interrupt_leaves_the_backfill_running_and_prints_that(
         log=tmp_path / "log",
     ) as command:
         await wait_for_backfill(sessions)
-        await until(
-            lambda: asyncio.to_thread(lambda: ": 3 dates" in command.said()),
+        await wait_until(
+            lambda: asyncio.to_thread(lambda: ": 3 dates" in command.read_log()),
             what="the first line of output",
         )
         command.send(signal.SIGINT)
         code = await asyncio.to_thread(command.wait)
 
     assert code == 130
-    assert "The backfill continues. daybook backfill show " in command.said()
-    assert await backfills.going(sessions)
+    assert "The backfill continues. daybook backfill show " in command.read_log()
+    assert await has_unfinished_backfills(sessions)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.integration.console.conftest import RunCommand
-from tests.support.producer import Producer
+from tests.support.amqp import AmqpClient
 
 
 async def test_the_asyncapi_document_is_printed(run_command: RunCommand) -> None:
@@ -17,8 +17,8 @@ async def test_demo_orders_are_published_and_a_missing_queue_is_an_error(
     run_command: RunCommand, rabbitmq_url: str, clean: None
 ) -> None:
     publish = ("demo", "publish", "--orders", "30", "--products", "5", "--duplicates", "100")
-    async with Producer.connected(rabbitmq_url) as producer:
-        await producer.purge()
+    async with AmqpClient.connected(rabbitmq_url) as producer:
+        await producer.purge_intake_queues()
         sent = await run_command(*publish, DAYBOOK_BROKER_URL=rabbitmq_url)
         assert sent.stdout == "65 messages sent and confirmed.\n", sent.stderr
         assert (await producer.depth("order"), await producer.depth("product")) == (60, 5)

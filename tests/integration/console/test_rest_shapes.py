@@ -16,11 +16,16 @@ from daybook_domain.intake.parsing import parse_delivery
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.api.conftest import serve
 from tests.integration.console.conftest import RunCommand
-from tests.support import backfills
-from tests.support.letters import take
-from tests.support.messages import order
-from tests.support.schedules import MIDNIGHT, add, change, materialise
-from tests.support.shop import open_shop
+from tests.support.factories.backfills import finish_backfills, march
+from tests.support.factories.dead_letters import consume_batch
+from tests.support.factories.messages import order_message
+from tests.support.factories.schedules import (
+    MIDNIGHT,
+    create_schedule,
+    materialize_due_fires,
+    update_schedule_row,
+)
+from tests.support.factories.shop import reset_shop
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -46,10 +51,10 @@ async def read(run_command: RunCommand, *arguments: str) -> Any:
 async def test_schedules_and_fires(
     api: httpx.AsyncClient, run_command: RunCommand, sessions: Sessions
 ) -> None:
-    await add(sessions, "tokyo", now=MIDNIGHT, timezone="Asia/Tokyo")
-    await change(sessions, "tokyo", next_fire_at=MIDNIGHT)
-    await materialise(sessions, now=MIDNIGHT)
-    await add(sessions, "yearly", now=datetime.now(UTC), cron="0 0 29 2 *")
+    await create_schedule(sessions, "tokyo", now=MIDNIGHT, timezone="Asia/Tokyo")
+    await update_schedule_row(sessions, "tokyo", next_fire_at=MIDNIGHT)
+    await materialize_due_fires(sessions, now=MIDNIGHT)
+    await create_schedule(sessions, "yearly", now=datetime.now(UTC), cron="0 0 29 2 *")
     listed = await get(api, "/schedules")
     tokyo, yearly = listed["schedules"]
 
@@ -73,7 +78,7 @@ async def test_a_preview(api: httpx.AsyncClient, run_command: RunCommand) -> Non
 
 
 async def test_a_triggered_run(run_command: RunCommand, sessions: Sessions) -> None:
-    await add(sessions, "tokyo", now=MIDNIGHT)
+    await create_schedule(sessions, "tokyo", now=MIDNIGHT)
 
     printed = await read(run_command, "schedules", "trigger", "tokyo")
 
@@ -83,14 +88,14 @@ async def test_a_triggered_run(run_command: RunCommand, sessions: Sessions) -> N
 async def test_backfills(
     api: httpx.AsyncClient, run_command: RunCommand, sessions: Sessions
 ) -> None:
-    first, last = backfills.march(1), backfills.march(3)
+    first, last = march(1), march(3)
     days = {"from": str(first), "to": str(last)}
     dates = ("--from", str(first), "--to", str(last))
     preview = await api.post("/report/runs", json=days | {"dry_run": True})
     assert await read(run_command, "backfill", *dates, "--dry-run") == preview.json()
 
     requested = await read(run_command, "backfill", *dates, "--no-wait")
-    await backfills.to_its_end(sessions)
+    await finish_backfills(sessions)
     path = f"/report/backfills/{requested['id']}"
 
     shown = await read(run_command, "backfill", "show", requested["id"])
@@ -103,10 +108,12 @@ async def test_backfills(
 async def test_dead_letters(
     api: httpx.AsyncClient, run_command: RunCommand, sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    await open_shop(engine)
+    await reset_shop(engine)
     headers = {"from": "there"}
-    await take(sessions, parse_delivery("order", order(quantity=2000), headers=headers))
-    await take(sessions, parse_delivery("order", b"\xff\x00" * 300))
+    await consume_batch(
+        sessions, parse_delivery("order", order_message(quantity=2000), headers=headers)
+    )
+    await consume_batch(sessions, parse_delivery("order", b"\xff\x00" * 300))
     listed = (await get(api, "/dead-letters"))["dead_letters"]
 
     assert await read(run_command, "dead-letters", "list") == {"dead_letters": listed}

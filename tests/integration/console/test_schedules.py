@@ -15,7 +15,13 @@ from typer.testing import CliRunner, Result
 from daybook_console.main import app
 from daybook_domain.schedules.definitions import ScheduleDefinition
 from daybook_platform.postgres.engine import Sessions
-from tests.support.schedules import MIDNIGHT, add, change, define, materialise
+from tests.support.factories.schedules import (
+    MIDNIGHT,
+    create_schedule,
+    define_daily_schedule,
+    materialize_due_fires,
+    update_schedule_row,
+)
 
 Daybook = Callable[..., Awaitable[Result]]
 
@@ -94,7 +100,7 @@ async def test_a_schedule_is_added_edited_paused_triggered_resumed_and_removed(
 async def test_a_second_pause_without_a_note_leaves_the_first_note(
     daybook: Daybook, sessions: Sessions
 ) -> None:
-    await define(sessions)
+    await define_daily_schedule(sessions)
     notes = [
         (await read_json(daybook("pause", "daily", *options, "--json")))["note"]
         for options in (("--note", "freeze"), (), ("--note", "thaw"))
@@ -104,9 +110,9 @@ async def test_a_second_pause_without_a_note_leaves_the_first_note(
 
 
 async def test_tables_show_schedules_and_fires(daybook: Daybook, sessions: Sessions) -> None:
-    await define(sessions)
-    await change(sessions, next_fire_at=MIDNIGHT)
-    await materialise(sessions, now=MIDNIGHT)
+    await define_daily_schedule(sessions)
+    await update_schedule_row(sessions, next_fire_at=MIDNIGHT)
+    await materialize_due_fires(sessions, now=MIDNIGHT)
 
     listed = await daybook("list")
     shown = await daybook("show", "daily")
@@ -132,7 +138,7 @@ async def test_a_preview_marks_gaps_and_folds(daybook: Daybook) -> None:
 async def test_the_fires_of_a_new_schedule_are_explained_as_by_the_api(
     daybook: Daybook, sessions: Sessions
 ) -> None:
-    await add(sessions, "yearly", now=datetime.now(UTC), cron="0 0 29 2 *")
+    await create_schedule(sessions, "yearly", now=datetime.now(UTC), cron="0 0 29 2 *")
 
     shown = await daybook("fires", "yearly")
     filtered = await read_json(daybook("fires", "yearly", "--outcome", "missed", "--json"))
@@ -153,7 +159,7 @@ async def test_the_fires_of_a_new_schedule_are_explained_as_by_the_api(
 async def test_an_error_prints_its_reason_and_exits_with_1(
     daybook: Daybook, sessions: Sessions, arguments: tuple[str, ...], message: str
 ) -> None:
-    await define(sessions)
+    await define_daily_schedule(sessions)
 
     result = await daybook(*arguments)
 

@@ -22,7 +22,7 @@ from daybook_embedded.ports import free_port
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.processes import Process
 from daybook_embedded.supervisor import Program
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 END_SECONDS = 10
 
@@ -197,7 +197,7 @@ async def test_a_zombie_postmaster_does_not_prevent_the_start(
     """In many containers process 1 reaps orphans late or never."""
     directory = directory_of(server)
     zombie = start_unrecorded(server, ["true"])
-    await until(lambda: is_zombie(zombie.pid), what="the end of the process")
+    await wait_until(lambda: is_zombie(zombie.pid), what="the end of the process")
     lock_file = directory.data / "postmaster.pid"
     lock_file.write_text(
         f"{zombie.pid}\n{directory.data}\n1700000000\n5999\n\n127.0.0.1\n1 1\nready\n"

@@ -13,7 +13,7 @@ from taskiq.receiver import Receiver as TaskiqReceiver
 from daybook_domain.tasks import Task
 from daybook_platform.taskiq_broker import Broker, TaskIQQueue, create_broker, register
 from daybook_worker.receiver import Receiver
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 class Note(BaseModel):
@@ -99,7 +99,7 @@ class Notes:
         async def seen() -> bool:
             return sorted(self.seen) == sorted(numbers)
 
-        await until(seen, what=f"seeing exactly {numbers}")
+        await wait_until(seen, what=f"seeing exactly {numbers}")
 
     async def include(self, *numbers: int) -> None:
         """Wait until `numbers` were seen, perhaps repeatedly: an acknowledgement can be lost."""
@@ -107,4 +107,4 @@ class Notes:
         async def seen() -> bool:
             return set(numbers) <= set(self.seen)
 
-        await until(seen, what=f"seeing {numbers}")
+        await wait_until(seen, what=f"seeing {numbers}")

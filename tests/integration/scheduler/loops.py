@@ -21,7 +21,7 @@ from daybook_scheduler.loop import SchedulerLoop
 from daybook_scheduler.loop_config import LoopConfig
 from daybook_scheduler.metrics import SchedulerMetrics
 from daybook_scheduler.transactions import TransactionFactory
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 CONFIG = LoopConfig(
     daily_cron="0 0 * * *",
@@ -57,21 +57,21 @@ class RecordingQueue:
         assert isinstance(checked, BuildReport)
         self.sent.append(checked.run_id)
 
-    async def until_sent(self, *run_ids: UUID) -> None:
+    async def wait_until_sent(self, *run_ids: UUID) -> None:
         """Wait until exactly these runs were sent."""
 
         async def is_sent() -> bool:
             return sorted(self.sent) == sorted(run_ids)
 
-        await until(is_sent, what=f"sending {run_ids}, instead of {self.sent},")
+        await wait_until(is_sent, what=f"sending {run_ids}, instead of {self.sent},")
 
-    async def until_attempted(self, times: int = 1) -> None:
+    async def wait_until_attempted(self, times: int = 1) -> None:
         """Wait until this number of sends have started."""
 
         async def is_attempted() -> bool:
             return self.attempts >= times
 
-        await until(is_attempted, what=f"{times} attempts")
+        await wait_until(is_attempted, what=f"{times} attempts")
 
 
 class LoopFactory:
@@ -138,7 +138,7 @@ class LoopFactory:
 
     async def make_daily_schedule_due(self, *, nights: int = 1) -> None:
         """Move the daily schedule back, so that it has been due for this number of nights."""
-        await until(self.has_daily_schedule, what="the definition of the daily schedule")
+        await wait_until(self.has_daily_schedule, what="the definition of the daily schedule")
         # No worker builds the runs, so no run may wait for the end of an earlier one.
         await self.execute(
             "UPDATE schedules SET overlap = 'allow',"

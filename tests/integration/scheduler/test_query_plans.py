@@ -18,10 +18,10 @@ from daybook_domain.runs import claims
 from daybook_domain.schedules.materialization import materialize
 from daybook_platform.postgres.engine import create_engine, create_sessions
 from daybook_scheduler.transactions import TransactionFactory
-from tests.support.databases import migrated_database
-from tests.support.plans import Plan, Work, explain, listening
-from tests.support.runs import claim_due
-from tests.support.zones import some_zones
+from tests.support.clock import sample_zones
+from tests.support.factories.runs import claim_due_runs
+from tests.support.postgres import migrated_database
+from tests.support.query_plans import DatabaseWork, QueryPlan, explain, recorded_statements
 
 SCHEDULES, ZONES, NIGHTS = 10_000, 40, 10
 FEW_DUE, LIMIT = 20, 500
@@ -70,7 +70,7 @@ async def large_database(postgres_server_url: str) -> AsyncIterator[AsyncEngine]
             await connection.execute(
                 text(INSERT_SCHEDULES),
                 {
-                    "zones": some_zones(ZONES),
+                    "zones": sample_zones(ZONES),
                     "count": ZONES,
                     "schedules": SCHEDULES,
                     "now": NOW,
@@ -102,7 +102,7 @@ async def test_due_schedules_are_found_by_index(
     assert first.indexes == {"ix_schedules_due"}
     assert first.pages < 1.2 * first.rows + 20
     for plan in plans:
-        assert plan.sequential == set()
+        assert plan.sequential_scans == set()
         assert plan.pages < 100 * max(plan.rows, 1), plan.statement
 
 
@@ -111,7 +111,7 @@ async def test_due_schedules_are_found_by_index(
 async def test_runs_to_dispatch_are_found_by_index(
     large_database: AsyncEngine, *, due: int, analyzed: bool
 ) -> None:
-    work = partial(claim_due, now=NOW, lease=timedelta(seconds=30), limit=LIMIT)
+    work = partial(claim_due_runs, now=NOW, lease=timedelta(seconds=30), limit=LIMIT)
     (plan,) = await explain_statements(
         large_database, work, arrange=INSERT_RUNS, due=due, analyzed=analyzed
     )
@@ -119,7 +119,7 @@ async def test_runs_to_dispatch_are_found_by_index(
     assert plan.rows == min(due, LIMIT)
     # One finds due runs, and one finds earlier runs that have to end first.
     assert plan.indexes >= {"ix_report_runs_dispatchable", "ix_report_runs_open"}
-    assert plan.sequential == set()
+    assert plan.sequential_scans == set()
     assert plan.pages < 60 * plan.rows
 
 
@@ -134,7 +134,7 @@ async def test_queued_runs_are_found_by_index(
             await session.execute(text("ANALYZE report_runs"))
         some = (await session.execute(text(SELECT_ONE_RUN))).scalar_one()
         before = await session.begin_nested()
-        with listening(large_database) as sent:
+        with recorded_statements(large_database) as sent:
             await claims.claim_next(session, some, worker="w", now=NOW, lease=timedelta(seconds=30))
         await before.rollback()
         plans = [await explain(session, statement) for statement in sent]
@@ -142,20 +142,20 @@ async def test_queued_runs_are_found_by_index(
 
     assert [plan.rows for plan in plans] == [1, 0, 1]
     for plan in plans:
-        assert plan.sequential == set()
+        assert plan.sequential_scans == set()
         assert plan.pages < 100, plan.statement
 
 
 async def explain_statements(
-    engine: AsyncEngine, work: Work, *, arrange: str, due: int, analyzed: bool
-) -> list[Plan]:
+    engine: AsyncEngine, work: DatabaseWork, *, arrange: str, due: int, analyzed: bool
+) -> list[QueryPlan]:
     """Execute and roll back some of the scheduler's work; return the plan of each statement."""
     async with TransactionFactory(create_sessions(engine)).transaction() as session:
         await session.execute(text(arrange), {"now": NOW, "due": due})
         if analyzed:
             await session.execute(text("ANALYZE schedules, report_runs"))
         before = await session.begin_nested()
-        with listening(engine) as sent:
+        with recorded_statements(engine) as sent:
             await work(session)
         await before.rollback()
         plans = [await explain(session, statement) for statement in sent]

@@ -2,90 +2,24 @@
 
 import json
 import pickle
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 import pytest
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlmodel import col, select
-from taskiq import InMemoryBroker
-from taskiq.serializers import JSONSerializer
-from taskiq_redis import ListRedisScheduleSource
+from sqlmodel import select
 
 from daybook_domain.errors import Unavailable
-from daybook_domain.runs.models import ReportRun, RunState
-from daybook_domain.schedules import queries, service, taskiq_sync
+from daybook_domain.runs.models import RunState
+from daybook_domain.schedules import queries, service
 from daybook_domain.schedules.audit import find_problems
 from daybook_domain.schedules.errors import ScheduleFromTaskiq
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
-from daybook_domain.schedules.taskiq_sync import SyncResult
-from daybook_platform.postgres.engine import Sessions
 from daybook_platform.redis.schedule_source import RedisScheduleSource
 from daybook_scheduler.metrics import SchedulerMetrics
 from tests.integration.scheduler.loops import LoopFactory, RecordingQueue, get_metric
-from tests.support.runs import everything
-from tests.support.schedules import add, materialise
-from tests.support.waiting import until
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-
-
-class TaskiqClient:
-    """A client that adds schedules through TaskIQ's source, and Daybook's view of them."""
-
-    def __init__(self, sessions: Sessions, url: str) -> None:
-        self.sessions = sessions
-        self.prefix = f"test-{uuid4()}"
-        self.redis: Redis = Redis.from_url(url)
-        self.source = ListRedisScheduleSource(url, self.prefix, serializer=JSONSerializer())
-        self.daybook_source = RedisScheduleSource(url, prefix=self.prefix)
-        broker = InMemoryBroker()
-
-        async def build(report_date: str | None = None) -> None:
-            """Do nothing: clients know the task by its name only."""
-
-        self.task = broker.register_task(build, task_name="reports.build")
-
-    async def close(self) -> None:
-        await self.daybook_source.close()
-        await self.redis.aclose()
-        await self.source._connection_pool.disconnect()
-
-    async def write_raw(self, entry_id: str, raw: bytes, *, index: str = "cron") -> None:
-        """Write an entry to Redis, valid or not."""
-        await self.redis.set(f"{self.prefix}:data:{entry_id}", raw)
-        await self.redis.rpush(f"{self.prefix}:{index}", entry_id)
-
-    async def list_keys(self) -> set[str]:
-        found = [key.decode() async for key in self.redis.scan_iter(f"{self.prefix}:*")]
-        return {key.removeprefix(f"{self.prefix}:") for key in found} - {"daybook:memory"}
-
-    async def sync(self, *, now: datetime = NOW) -> SyncResult:
-        """Synchronize the schedules once, as a scheduler does."""
-        found = await self.daybook_source.read()
-        async with self.sessions.begin() as session:
-            return await taskiq_sync.sync(
-                session, found.entries, redis_epoch=found.generation, timezone="UTC", now=now
-            )
-
-    async def list_schedules(self) -> list[Schedule]:
-        async with self.sessions() as session:
-            statement = select(Schedule).where(col(Schedule.deleted_at).is_(None))
-            return list((await session.exec(statement.order_by(col(Schedule.name)))).all())
-
-    async def list_fires(self) -> list[ReportRun]:
-        return [run for run in await everything(self.sessions) if run.scheduled_for is not None]
-
-
-@pytest.fixture
-async def client(sessions: Sessions, redis_url: str, no_runs: None) -> AsyncIterator[TaskiqClient]:
-    """Return a client whose keys in Redis are its own."""
-    client = TaskiqClient(sessions, redis_url)
-    yield client
-    await client.close()
+from tests.integration.scheduler.taskiq_client import HOUR, NOW, TaskiqClient
+from tests.support.factories.schedules import create_schedule, materialize_due_fires
+from tests.support.waiting import wait_until
 
 
 async def test_a_cron_schedule_fires_until_it_is_removed(client: TaskiqClient) -> None:
@@ -93,10 +27,10 @@ async def test_a_cron_schedule_fires_until_it_is_removed(client: TaskiqClient) -
     await client.sync()
     await client.sync(now=NOW + 3 * HOUR)
 
-    fires = await materialise(client.sessions, now=NOW + 3 * HOUR)
+    fires = await materialize_due_fires(client.sessions, now=NOW + 3 * HOUR)
     await made.unschedule()
     ended = await client.sync(now=NOW + 3 * HOUR)
-    later = await materialise(client.sessions, now=NOW + 9 * HOUR)
+    later = await materialize_due_fires(client.sessions, now=NOW + 9 * HOUR)
 
     assert fires.recorded == 3
     assert [run.scheduled_for for run in await client.list_fires()] == [
@@ -123,10 +57,10 @@ async def test_a_one_time_schedule_fires_once_and_is_removed_from_redis_only_the
 ) -> None:
     made = await client.task.schedule_by_time(client.source, NOW + HOUR, "2026-02-20")
     await client.sync()
-    before = await materialise(client.sessions, now=NOW + HOUR / 2)
+    before = await materialize_due_fires(client.sessions, now=NOW + HOUR / 2)
     not_yet = await client.sync(now=NOW + HOUR / 2)
 
-    await materialise(client.sessions, now=NOW + HOUR)
+    await materialize_due_fires(client.sessions, now=NOW + HOUR)
     done = await client.sync(now=NOW + HOUR)
     keys = await client.list_keys()
     await client.daybook_source.delete(done.fired)
@@ -146,7 +80,7 @@ async def test_a_one_time_schedule_that_remains_in_redis_does_not_fire_again(
     await client.task.schedule_by_time(client.source, NOW)
     for hours in range(4):
         await client.sync(now=NOW + hours * HOUR)
-        await materialise(client.sessions, now=NOW + hours * HOUR)
+        await materialize_due_fires(client.sessions, now=NOW + hours * HOUR)
 
     assert len(await client.list_fires()) == 1
     async with client.sessions() as session:
@@ -163,7 +97,7 @@ async def test_a_one_time_schedule_in_the_past_is_caught_up_or_recorded_as_misse
     await client.task.schedule_by_time(client.source, NOW - timedelta(days=8))
     await client.sync()
 
-    await materialise(client.sessions, now=NOW)
+    await materialize_due_fires(client.sessions, now=NOW)
 
     old, recent = await client.list_fires()
     assert (old.state, recent.state) == (RunState.MISSED, RunState.PENDING)
@@ -176,11 +110,11 @@ async def test_an_entry_with_the_same_id_and_other_content_changes_the_schedule(
     kicker = client.task.kicker().with_schedule_id("nightly")
     await kicker.schedule_by_time(client.source, NOW + HOUR)
     await client.sync()
-    await materialise(client.sessions, now=NOW + HOUR)
+    await materialize_due_fires(client.sessions, now=NOW + HOUR)
 
     await kicker.schedule_by_time(client.source, NOW + 2 * HOUR)
     await client.sync(now=NOW + HOUR)
-    await materialise(client.sessions, now=NOW + 2 * HOUR)
+    await materialize_due_fires(client.sessions, now=NOW + 2 * HOUR)
     await client.redis.delete(f"{client.prefix}:time:2026-03-01T13:00")
     await kicker.schedule_by_cron(client.source, "0 0 * * *")
     changed = await client.sync(now=NOW + 2 * HOUR)
@@ -194,7 +128,7 @@ async def test_an_entry_with_the_same_id_and_other_content_changes_the_schedule(
 async def test_a_corrupt_entry_is_reported_once_and_does_not_block_others(
     client: TaskiqClient,
 ) -> None:
-    await add(client.sessions, "taken")
+    await create_schedule(client.sessions, "taken")
     good = {"task_name": "reports.build", "labels": {}, "args": [], "kwargs": {}, "cron": "@daily"}
     corrupt = {
         "pickled": pickle.dumps(good),
@@ -262,7 +196,7 @@ async def test_a_redis_that_has_lost_its_data_ends_no_schedule(
 
     names = {schedule.name for schedule in await client.list_schedules()}
     assert names == {lost.schedule_id, new.schedule_id}
-    assert (await materialise(client.sessions, now=NOW + HOUR)).recorded == 2
+    assert (await materialize_due_fires(client.sessions, now=NOW + HOUR)).recorded == 2
 
 
 async def test_a_schedule_of_taskiq_can_be_changed_in_redis_only_but_removed_in_daybook(
@@ -306,8 +240,8 @@ async def test_the_loop_dispatches_a_one_time_schedule_and_removes_it_from_redis
         return await client.list_keys() == {"cron", "data:broken"}
 
     async with loops.running(queue, metrics=metrics, taskiq=client.daybook_source):
-        await queue.until_attempted()
-        await until(is_removed, what="the removal of the entry from Redis")
+        await queue.wait_until_attempted()
+        await wait_until(is_removed, what="the removal of the entry from Redis")
 
     (run,) = await client.list_fires()
     assert queue.sent == [run.id]
@@ -324,7 +258,7 @@ async def test_the_loop_works_without_redis(loops: LoopFactory) -> None:
     queue, metrics = RecordingQueue(), SchedulerMetrics()
     async with loops.running(queue, metrics=metrics, taskiq=unreachable):
         await loops.make_daily_schedule_due()
-        await queue.until_attempted()
+        await queue.wait_until_attempted()
     await unreachable.close()
 
     assert get_metric(metrics, "ticks_total", step="bridge", outcome="ok") > 0

@@ -7,9 +7,9 @@ from tests.integration.scheduler.loops import (
     LoopFactory,
     RecordingQueue,
 )
+from tests.support.factories.runs import create_pending_run
 from tests.support.proxy import Proxy
-from tests.support.runs import pending
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 async def test_an_outage_of_postgres_is_logged_once_and_work_resumes_after_it(
@@ -25,12 +25,12 @@ async def test_an_outage_of_postgres_is_logged_once_and_work_resumes_after_it(
                 return any(line.get("server") == "Postgres" for line in logged)
 
             async with loops.running(queue, engine=engine):
-                await until(loops.has_daily_schedule, what="the first tick")
+                await wait_until(loops.has_daily_schedule, what="the first tick")
                 await proxy.cut()
-                await until(is_noticed, what="the log line about the outage")
-                run = await pending(loops.sessions)
-                await proxy.mend()
-                await queue.until_sent(run.id)
+                await wait_until(is_noticed, what="the log line about the outage")
+                run = await create_pending_run(loops.sessions)
+                await proxy.restore()
+                await queue.wait_until_sent(run.id)
         await engine.dispose()
 
     events = [line["event"] for line in logged if line.get("server") == "Postgres"]

@@ -8,17 +8,17 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.worker.processes import StartWorker
+from tests.support.amqp import AmqpClient
+from tests.support.factories.shop import reset_shop
 from tests.support.processes import Service
-from tests.support.producer import Producer
-from tests.support.shop import open_shop
 
 
 @pytest.fixture
-async def producer(rabbitmq_url: str, engine: AsyncEngine) -> AsyncIterator[Producer]:
+async def producer(rabbitmq_url: str, engine: AsyncEngine) -> AsyncIterator[AmqpClient]:
     """Return a producer, with empty queues and a stock of 1,000 of product 1."""
-    await open_shop(engine)
-    async with Producer.connected(rabbitmq_url) as producer:
-        await producer.purge()
+    await reset_shop(engine)
+    async with AmqpClient.connected(rabbitmq_url) as producer:
+        await producer.purge_intake_queues()
         yield producer
 
 

@@ -1,7 +1,8 @@
 """Intake processors under test."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,12 +12,18 @@ from daybook_worker.dead_letter_retries import DeadLetterRetrier
 from daybook_worker.intake import IntakeProcessor
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 @asynccontextmanager
 async def running_intake(
-    database_url: str, broker_url: str, *, wait_until_consuming: bool = True, **settings: Any
+    database_url: str,
+    broker_url: str,
+    *,
+    wait_until_consuming: bool = True,
+    metrics: WorkerMetrics | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+    **settings: Any,
 ) -> AsyncIterator[IntakeProcessor]:
     """Run an intake processor and the retries of dead letters; they drain on exit."""
     worker_settings = WorkerSettings.model_validate(
@@ -24,12 +31,18 @@ async def running_intake(
     )
     engine = create_engine(database_url, application="tests intake")
     sessions = create_sessions(engine)
-    processor = IntakeProcessor(engine, worker_settings, sessions=sessions, metrics=WorkerMetrics())
+    processor = IntakeProcessor(
+        engine,
+        worker_settings,
+        sessions=sessions,
+        metrics=metrics or WorkerMetrics(),
+        monotonic=monotonic,
+    )
     retrier = DeadLetterRetrier(worker_settings, sessions=sessions, metrics=WorkerMetrics())
     tasks = [asyncio.create_task(each.run()) for each in (processor, retrier)]
     try:
         if wait_until_consuming:
-            await until(lambda: is_consuming(processor), what="consuming")
+            await wait_until(lambda: is_consuming(processor), what="consuming")
         yield processor
     finally:
         processor.stop()

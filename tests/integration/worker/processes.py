@@ -5,23 +5,22 @@ from collections.abc import Callable
 
 import httpx
 
-from tests.support.logs import health_url
-from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.processes import Service, wait_for_health_url
+from tests.support.waiting import wait_until
 
 StartWorker = Callable[..., Service]
 """Start a process: `start_worker(*arguments, command=("daybook-worker",), **environment)`."""
 
 
-async def until_ready(worker: Service) -> str:
+async def wait_until_ready(worker: Service) -> str:
     """Wait until the worker is ready, and return the URL of its health endpoints."""
-    url = await health_url(worker)
+    url = await wait_for_health_url(worker)
 
     async def is_ready() -> bool:
         async with httpx.AsyncClient() as client:
             return (await client.get(f"{url}/readyz")).status_code == 200
 
-    await until(is_ready, what="readiness")
+    await wait_until(is_ready, what="readiness")
     return url
 
 

@@ -15,7 +15,7 @@ from daybook_domain.reports.models import ReportDay
 from daybook_domain.runs import queries, requests
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_platform.postgres.engine import Sessions
-from tests.support.runs import claim_due
+from tests.support.factories.runs import claim_due_runs
 
 DAY = date(2026, 3, 1)
 
@@ -29,8 +29,18 @@ async def queue_run(
         await requests.request(
             session, day=business_day(day, timezone="UTC"), trigger=trigger, now=now
         )
-        (run,) = await claim_due(session, now=now, lease=timedelta(minutes=5), limit=1)
+        (run,) = await claim_due_runs(session, now=now, lease=timedelta(minutes=5), limit=1)
         return run.id
+
+
+async def requeue_run(sessions: Sessions, run_id: UUID) -> None:
+    """Dispatch a run that waits for the end of its backoff."""
+    available_at = (await get_run(sessions, run_id)).available_at
+    async with sessions.begin() as session:
+        (run,) = await claim_due_runs(
+            session, now=available_at, lease=timedelta(minutes=5), limit=1
+        )
+    assert run.id == run_id
 
 
 async def get_run(sessions: Sessions, run_id: UUID) -> ReportRun:

@@ -19,7 +19,7 @@ from tests.integration.worker.runs import (
     get_run,
     queue_run,
 )
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -42,7 +42,7 @@ async def test_a_long_build_extends_its_lease_and_reports_its_running_time(
             assert run.state == RunState.RUNNING
             return run.lease_until is not None and run.lease_until > first + timedelta(seconds=1)
 
-        await until(is_extended, what="an extended lease")
+        await wait_until(is_extended, what="an extended lease")
         assert ((await get_run(sessions, run_id)).progress or "").startswith("running for")
 
     await build

@@ -12,14 +12,14 @@ from daybook_domain.runs.models import RunState
 from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.platform.notes import sending
-from tests.integration.platform.rabbitmq.rabbit import Rabbit
-from tests.integration.worker.processes import StartWorker, until_ready
+from tests.integration.worker.processes import StartWorker, wait_until_ready
 from tests.integration.worker.runs import find_report_day, has_state, queue_run
-from tests.support.messages import books, order
+from tests.support.amqp import AmqpClient
+from tests.support.factories.messages import order_message
+from tests.support.factories.shop import set_stock
+from tests.support.oracles.shop_state import get_shop_state
 from tests.support.processes import Service
-from tests.support.producer import Producer
-from tests.support.shop import set_stock
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -44,7 +44,7 @@ class MemoryMeter:
 
 @pytest.mark.usefixtures("producer")
 async def test_a_worker_that_builds_a_large_day_does_not_grow(
-    start_worker: StartWorker, rabbit: Rabbit, sessions: Sessions, engine: AsyncEngine
+    start_worker: StartWorker, amqp: AmqpClient, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     async with engine.begin() as connection:
         for day, number in ((SMALL_DAY, 10), (LARGE_DAY, LARGE)):
@@ -57,8 +57,8 @@ async def test_a_worker_that_builds_a_large_day_does_not_grow(
                 {"at": datetime(day.year, day.month, day.day, 12, tzinfo=UTC), "number": number},
             )
     worker = start_worker("reports")
-    await until_ready(worker)
-    async with sending(rabbit.url) as queue:
+    await wait_until_ready(worker)
+    async with sending(amqp.url) as queue:
 
         async def build(day: date) -> MemoryMeter:
             meter = MemoryMeter(worker)
@@ -69,7 +69,7 @@ async def test_a_worker_that_builds_a_large_day_does_not_grow(
                 meter.sample()
                 return await has_state(sessions, run_id, RunState.SUCCEEDED)
 
-            await until(is_built, seconds=90, what=f"the report of {day}")
+            await wait_until(is_built, seconds=90, what=f"the report of {day}")
             return meter
 
         await build(SMALL_DAY)
@@ -83,14 +83,14 @@ async def test_a_worker_that_builds_a_large_day_does_not_grow(
 
 
 async def test_a_flood_of_messages_stays_in_the_queue_and_not_in_the_worker(
-    start_worker: StartWorker, producer: Producer, engine: AsyncEngine
+    start_worker: StartWorker, producer: AmqpClient, engine: AsyncEngine
 ) -> None:
     batch, number = 20, 800
     worker = start_worker("intake", DAYBOOK_INTAKE_BATCH=str(batch))
-    await until_ready(worker)
+    await wait_until_ready(worker)
     await set_stock(engine, 10_000)
     # White space is valid JSON; the flood is of 80 MB.
-    large = order() + b" " * 100_000
+    large = order_message() + b" " * 100_000
 
     async def publish(count: int) -> None:
         for _ in range(0, count, 100):
@@ -102,9 +102,9 @@ async def test_a_flood_of_messages_stays_in_the_queue_and_not_in_the_worker(
     async def has_orders(count: int) -> bool:
         if meter is not None:
             meter.sample()
-        return (await books(engine)).orders >= count
+        return (await get_shop_state(engine)).orders >= count
 
-    await until(lambda: has_orders(100), what="the first orders")
+    await wait_until(lambda: has_orders(100), what="the first orders")
     meter = MemoryMeter(worker)
     async with engine.begin() as connection:
         # Nothing can be acknowledged, so that the consumer gets as much as it asks for.
@@ -112,7 +112,7 @@ async def test_a_flood_of_messages_stays_in_the_queue_and_not_in_the_worker(
         await publish(number)
         depth = await producer.depth("order")
         meter.sample()
-    await until(lambda: has_orders(100 + number), seconds=90, what="all orders")
+    await wait_until(lambda: has_orders(100 + number), seconds=90, what="all orders")
 
     assert depth >= number - 10 * batch
     assert meter.grown < 20 * MEGABYTE

@@ -1,6 +1,6 @@
 """Settlement of run messages, with our receiver and with TaskIQ's own.
 
-`taskiq worker` uses TaskIQ's own receiver unless it is given ours.
+`taskiq worker` uses TaskIQ's own receiver unless it is given Daybook's.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from daybook_domain.tasks import Interrupted
 from daybook_platform.rabbitmq.topology import DEAD_LETTERS, RUNS
 from daybook_worker.receiver import Receiver
 from tests.integration.platform.notes import NOTE, Note, Notes, envelope, sending, working
-from tests.integration.platform.rabbitmq.rabbit import Rabbit, deaths
-from tests.support.waiting import until
+from tests.support.amqp import AmqpClient, list_deaths
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.rabbitmq,
-    pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["ours", "stock"]),
+    pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["daybook", "taskiq"]),
 ]
 
 INVALID_MESSAGES: dict[str, tuple[Any, str]] = {
@@ -49,43 +49,43 @@ INVALID_MESSAGES: dict[str, tuple[Any, str]] = {
     ("message", "reason"), INVALID_MESSAGES.values(), ids=INVALID_MESSAGES.keys()
 )
 async def test_a_message_that_cannot_be_processed_is_dead_lettered_once_with_its_reason(
-    rabbit: Rabbit, receiver: type[TaskiqReceiver], message: Any, reason: str
+    amqp: AmqpClient, receiver: type[TaskiqReceiver], message: Any, reason: str
 ) -> None:
     body = message if isinstance(message, bytes) else json.dumps(message).encode()
     notes = Notes()
 
     with structlog.testing.capture_logs() as logged:
-        async with working(rabbit.url, notes, receiver=receiver):
-            await rabbit.publish(body)
-            dead_letter = await rabbit.dead_letter()
+        async with working(amqp.url, notes, receiver=receiver):
+            await amqp.publish_run_message(body)
+            dead_letter = await amqp.consume_dead_letter()
 
     assert dead_letter.body == body
-    assert deaths(dead_letter) == [(RUNS, "rejected", 1)]
+    assert list_deaths(dead_letter) == [(RUNS, "rejected", 1)]
     assert len(notes.seen) <= 1
-    assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD_LETTERS)) == (0, 0)
+    assert (await amqp.depth(RUNS), await amqp.depth(DEAD_LETTERS)) == (0, 0)
     (line,) = [line for line in logged if line["event"] == "message dead-lettered"]
     # Python rejects a missing argument before our wrapper of the handler runs.
     assert line["reason"].startswith((reason, "the handler was never called"))
 
 
 async def test_the_messages_after_an_invalid_one_are_handled(
-    rabbit: Rabbit, receiver: type[TaskiqReceiver]
+    amqp: AmqpClient, receiver: type[TaskiqReceiver]
 ) -> None:
     notes = Notes()
 
-    async with working(rabbit.url, notes, receiver=receiver), sending(rabbit.url) as queue:
+    async with working(amqp.url, notes, receiver=receiver), sending(amqp.url) as queue:
         for number in (1, -1, 2, -2, 3, -3, 4):
-            await rabbit.publish(b"invalid")
+            await amqp.publish_run_message(b"invalid")
             await queue.send(NOTE, Note(number=number))
         await notes.have(1, -1, 2, -2, 3, -3, 4)
-        dead_letters = [await rabbit.dead_letter() for _ in range(10)]
+        dead_letters = [await amqp.consume_dead_letter() for _ in range(10)]
 
     assert len(dead_letters) == 10
-    assert await rabbit.depth() == 0
+    assert await amqp.depth() == 0
 
 
 async def test_a_message_stays_in_the_queue_until_its_handler_has_returned(
-    rabbit: Rabbit, receiver: type[TaskiqReceiver]
+    amqp: AmqpClient, receiver: type[TaskiqReceiver]
 ) -> None:
     started, finish = asyncio.Event(), asyncio.Event()
 
@@ -93,18 +93,18 @@ async def test_a_message_stays_in_the_queue_until_its_handler_has_returned(
         started.set()
         await finish.wait()
 
-    async with working(rabbit.url, handler, receiver=receiver) as broker:
-        async with sending(rabbit.url) as queue:
+    async with working(amqp.url, handler, receiver=receiver) as broker:
+        async with sending(amqp.url) as queue:
             await queue.send(NOTE, Note(number=1))
         await started.wait()
         # As in a crash: the connection is closed without an acknowledgement.
         await broker.shutdown()
-        await until(lambda: _has_depth(rabbit, 1), what="the message to be requeued")
+        await wait_until(lambda: _has_depth(amqp, 1), what="the message to be requeued")
         finish.set()
 
 
 async def test_a_message_whose_handler_is_interrupted_is_requeued_for_another_worker(
-    rabbit: Rabbit, receiver: type[TaskiqReceiver]
+    amqp: AmqpClient, receiver: type[TaskiqReceiver]
 ) -> None:
     handled = asyncio.Event()
     deliveries = 0
@@ -116,25 +116,25 @@ async def test_a_message_whose_handler_is_interrupted_is_requeued_for_another_wo
             raise Interrupted
         handled.set()
 
-    async with working(rabbit.url, handler, receiver=receiver), sending(rabbit.url) as queue:
+    async with working(amqp.url, handler, receiver=receiver), sending(amqp.url) as queue:
         await queue.send(NOTE, Note(number=1))
         await asyncio.wait_for(handled.wait(), timeout=5)
 
-    assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD_LETTERS)) == (0, 0)
+    assert (await amqp.depth(RUNS), await amqp.depth(DEAD_LETTERS)) == (0, 0)
 
 
 async def test_a_message_that_no_handler_finishes_is_dead_lettered_at_the_delivery_limit(
-    rabbit: Rabbit, receiver: type[TaskiqReceiver]
+    amqp: AmqpClient, receiver: type[TaskiqReceiver]
 ) -> None:
     async def handler(_: Note) -> None:
         raise Interrupted
 
-    async with working(rabbit.url, handler, receiver=receiver), sending(rabbit.url) as queue:
+    async with working(amqp.url, handler, receiver=receiver), sending(amqp.url) as queue:
         await queue.send(NOTE, Note(number=1))
-        dead_letter = await rabbit.dead_letter()
+        dead_letter = await amqp.consume_dead_letter()
 
-    assert deaths(dead_letter) == [(RUNS, "delivery_limit", 1)]
+    assert list_deaths(dead_letter) == [(RUNS, "delivery_limit", 1)]
 
 
-async def _has_depth(rabbit: Rabbit, messages: int) -> bool:
-    return await rabbit.depth() == messages
+async def _has_depth(amqp: AmqpClient, messages: int) -> bool:
+    return await amqp.depth() == messages

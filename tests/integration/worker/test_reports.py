@@ -113,7 +113,9 @@ async def test_a_database_that_does_not_return_leaves_the_run_to_the_expiry_of_i
         proxied = create_engine(proxy.url, application="tests", pool_size=3)
         async with (
             blocked_builds(engine),
-            blocked_build(engine, create_builder(proxied), BuildReport(run_id=run_id)) as build,
+            blocked_build(
+                engine, create_builder(proxied, lease_seconds=1), BuildReport(run_id=run_id)
+            ) as build,
         ):
             await proxy.cut()
             await asyncio.wait_for(build, timeout=5)

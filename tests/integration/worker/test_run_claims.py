@@ -22,7 +22,7 @@ from tests.integration.worker.runs import (
     queue_run,
 )
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -64,10 +64,10 @@ async def test_backfills_use_all_but_one_of_the_concurrent_builds(
             await stack.enter_async_context(blocked_builds(engine, day=day))
         ids = [await queue_run(sessions, day=day, trigger=RunTrigger.BACKFILL) for day in days]
         builds = [asyncio.create_task(builder.build(BuildReport(run_id=each))) for each in ids]
-        await until(lambda: has_blocked_builds(engine, backfills), what="the builds")
+        await wait_until(lambda: has_blocked_builds(engine, backfills), what="the builds")
         nightly = await queue_run(sessions, day=DAY + timedelta(days=concurrency))
         if concurrency > 1:
-            await until(
+            await wait_until(
                 lambda: has_state(sessions, nightly, RunState.SUCCEEDED), what="the nightly run"
             )
         assert await count_blocked_builds(engine) == backfills
@@ -108,7 +108,7 @@ async def test_a_message_stays_with_its_worker_while_the_database_is_unavailable
         build = asyncio.create_task(create_builder(engine).build(BuildReport(run_id=run_id)))
         done, _ = await asyncio.wait({build}, timeout=0.5)
         assert not done
-        await proxy.mend()
+        await proxy.restore()
         await asyncio.wait_for(build, timeout=5)
         await engine.dispose()
 
@@ -127,7 +127,7 @@ async def test_a_locked_run_does_not_block_the_build_of_another(
         await other_transaction.get(ReportRun, locked, with_for_update=True)
         build = asyncio.create_task(builder.build(BuildReport(run_id=ended)))
         nightly = await queue_run(sessions, day=DAY + timedelta(days=2))
-        await until(
+        await wait_until(
             lambda: has_state(sessions, nightly, RunState.SUCCEEDED), what="the unlocked run"
         )
         assert (await get_run(sessions, locked)).state is RunState.QUEUED

@@ -3,7 +3,7 @@
 from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -29,3 +29,10 @@ def test_every_date_is_accepted_in_iso_format(day: date) -> None:
 def test_any_other_value_is_rejected_with_the_expected_format(value: object) -> None:
     with pytest.raises(ValidationError, match="expected"):
         DAY.validate_python(value)
+
+
+@given(st.text(st.characters(), max_size=50))
+@example("\ud800")
+def test_a_text_that_is_not_a_date_is_reported_and_does_not_raise_another_error(text: str) -> None:
+    with pytest.raises(ValidationError, match=r"calendar date|is empty"):
+        DAY.validate_python(text)

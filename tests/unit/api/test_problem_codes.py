@@ -11,6 +11,7 @@ import pytest
 import daybook_api
 import daybook_domain
 import daybook_platform
+from daybook_api.problem_catalogue import CATALOGUE, to_markdown
 from daybook_api.problems import HttpProblemCode, status_of
 from daybook_domain.errors import DaybookError
 
@@ -71,3 +72,8 @@ def test_every_documented_status_is_the_one_of_the_response(
 def test_every_table_row_is_complete() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     assert len(ROW.findall(PAGE.read_text())) == len(rows)
+
+
+@pytest.mark.parametrize("section", CATALOGUE)
+def test_the_page_contains_the_catalogue_that_the_api_serves(section: str) -> None:
+    assert f"{to_markdown(section)}\n" in PAGE.read_text()

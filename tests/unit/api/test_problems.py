@@ -25,7 +25,7 @@ def test_an_error_has_the_status_of_its_class(error: DaybookError, status: int) 
     response = response_to_error(scope, error)
     problem = Problem.model_validate_json(bytes(response.body))
     assert (response.status_code, problem.status) == (status, status)
-    assert problem.type == f"urn:daybook:problem:{error.code}"
+    assert problem.type == f"/problems/{problem.code}"
     assert problem.request_id == "r"
 
 

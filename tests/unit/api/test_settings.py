@@ -7,7 +7,7 @@ import pytest
 from daybook_api.main import create_app
 from daybook_api.settings import ApiSettings
 from daybook_platform.settings import load
-from tests.support.settings import refusal
+from tests.support.settings import get_startup_error
 
 URL = "postgresql://u@localhost/d"
 
@@ -41,14 +41,14 @@ def test_an_invalid_value_stops_the_process(
 ) -> None:
     monkeypatch.setenv("DAYBOOK_DATABASE_URL", URL)
     monkeypatch.setenv(name, value)
-    message = refusal(create_app, capsys)
+    message = get_startup_error(create_app, capsys)
     assert message.startswith(f"{name}: ")
     assert expected in message
     assert "secret" not in message
 
 
 def test_a_missing_value_stops_the_process(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "DAYBOOK_DATABASE_URL: is not set" in refusal(create_app, capsys)
+    assert "DAYBOOK_DATABASE_URL: is not set" in get_startup_error(create_app, capsys)
 
 
 def test_durations_are_given_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,14 +33,14 @@ def test_json_lines_of_ours_and_of_libraries_have_the_same_fields(
     structlog.stdlib.get_logger("daybook_domain.x").info("run claimed", run_id="r1")
     logging.getLogger("sqlalchemy.pool").warning("%s is unavailable", "the server")
 
-    ours, theirs = lines(capsys)
-    assert ours.keys() - {"run_id"} == theirs.keys() == {"message", "level", "logger", "timestamp"}
-    assert (ours["message"], ours["run_id"], ours["logger"]) == (
+    own, foreign = lines(capsys)
+    assert own.keys() - {"run_id"} == foreign.keys() == {"message", "level", "logger", "timestamp"}
+    assert (own["message"], own["run_id"], own["logger"]) == (
         "run claimed",
         "r1",
         "daybook_domain.x",
     )
-    assert theirs["message"] == "the server is unavailable"
+    assert foreign["message"] == "the server is unavailable"
 
 
 def test_an_exception_is_logged_as_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from daybook_platform.settings import (
     load,
     seconds_between,
 )
-from tests.support.settings import refusal
+from tests.support.settings import get_startup_error
 
 DATABASE = ("DAYBOOK_DATABASE_URL", DatabaseSettings)
 BROKER = ("DAYBOOK_BROKER_URL", BrokerSettings)
@@ -50,7 +50,7 @@ def test_an_invalid_url_exits_with_its_name(
 ) -> None:
     name, settings = setting
     monkeypatch.setenv(name, value)
-    message = refusal(partial(load, settings), capsys)
+    message = get_startup_error(partial(load, settings), capsys)
     assert message.startswith(f"{name}: expected ")
     assert "sec" not in message
 

@@ -7,7 +7,7 @@ import pytest
 
 from daybook_platform.settings import load
 from daybook_scheduler.settings import SchedulerSettings
-from tests.support.settings import refusal
+from tests.support.settings import get_startup_error
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_an_invalid_value_ends_the_process_with_the_name_and_the_expected_value(
 ) -> None:
     monkeypatch.setenv(name, value)
 
-    error = refusal(partial(load, SchedulerSettings), capsys)
+    error = get_startup_error(partial(load, SchedulerSettings), capsys)
 
     assert error.startswith(f"{name}: ")
     assert expected in error
@@ -64,6 +64,6 @@ def test_a_daily_cron_that_always_falls_into_a_clock_change_is_rejected(
     assert load(SchedulerSettings).daily_cron == "30 2 * MAR 7L"
 
     monkeypatch.setenv("DAYBOOK_DAILY_CRON", "* 2 * MAR 7L")
-    error = refusal(partial(load, SchedulerSettings), capsys)
+    error = get_startup_error(partial(load, SchedulerSettings), capsys)
     assert error.startswith("DAYBOOK_DAILY_CRON: ")
     assert "never fires in Europe/Berlin" in error

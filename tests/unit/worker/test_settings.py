@@ -8,7 +8,7 @@ import pytest
 from daybook_platform.settings import load
 from daybook_worker.main import main
 from daybook_worker.settings import WorkerSettings
-from tests.support.settings import refusal
+from tests.support.settings import get_startup_error
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_an_invalid_value_is_rejected_with_the_name_of_the_setting(
 ) -> None:
     monkeypatch.setenv(name, value)
 
-    assert refusal(partial(load, WorkerSettings), capsys).startswith(f"{name}: ")
+    assert get_startup_error(partial(load, WorkerSettings), capsys).startswith(f"{name}: ")
 
 
 def test_a_missing_value_is_rejected_with_the_name_of_the_setting(
@@ -51,13 +51,13 @@ def test_a_missing_value_is_rejected_with_the_name_of_the_setting(
 ) -> None:
     monkeypatch.delenv("DAYBOOK_BROKER_URL")
 
-    error = refusal(partial(load, WorkerSettings), capsys)
+    error = get_startup_error(partial(load, WorkerSettings), capsys)
 
     assert error == "DAYBOOK_BROKER_URL: is not set, and has no default\n"
 
 
 def test_an_unknown_role_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "choose from" in refusal(partial(main, ["paint"]), capsys)
+    assert "choose from" in get_startup_error(partial(main, ["paint"]), capsys)
 
 
 def test_the_intake_is_rejected_without_rabbitmq(
@@ -65,6 +65,6 @@ def test_the_intake_is_rejected_without_rabbitmq(
 ) -> None:
     monkeypatch.setenv("DAYBOOK_BROKER_URL", "redis://localhost/0")
 
-    error = refusal(partial(main, ["intake"]), capsys)
+    error = get_startup_error(partial(main, ["intake"]), capsys)
 
     assert error.startswith("DAYBOOK_BROKER_URL: expected amqp://")

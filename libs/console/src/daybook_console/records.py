@@ -12,7 +12,7 @@ from daybook_domain.backfills.decisions import DayAction, DayDecision
 from daybook_domain.backfills.models import Backfill
 from daybook_domain.backfills.queries import BackfillProgress
 from daybook_domain.intake.models import DeadLetter, DeadLetterAction
-from daybook_domain.intake.parsing import decode_body
+from daybook_domain.intake.parsing import decode_body, to_storable
 from daybook_domain.intake.queries import EXCERPT_BYTES
 from daybook_domain.runs.requests import RequestedRun
 from daybook_domain.schedules.fire_planning import get_report_date
@@ -117,7 +117,8 @@ def dead_letter_detail_record(letter: DeadLetter, actions: Sequence[DeadLetterAc
     return dead_letter_record(letter, letter.body[:EXCERPT_BYTES]) | {
         "body": body,
         "encoding": encoding,
-        "headers": letter.headers,
+        # Earlier releases stored headers of any depth.
+        "headers": to_storable(letter.headers),
         "actions": [
             action.model_dump(mode="json", exclude={"id", "dead_letter_id"}) for action in actions
         ],

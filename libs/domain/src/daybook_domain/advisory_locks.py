@@ -8,7 +8,7 @@ row locks that belongs to it.
 from datetime import date
 
 MIGRATION = 7200
-"""Single key, transaction. Exclusive: a migration, so that one runs at a time."""
+"""Single key, session. Exclusive: a migration, so that one runs at a time."""
 
 REPORT_DATE = 7201
 """Class, key `date_key(report_date)`, transaction.

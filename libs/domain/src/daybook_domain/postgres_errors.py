@@ -63,6 +63,15 @@ def is_lock_conflict(error: BaseException) -> bool:
     return get_sqlstate(error).startswith(_LOCK_CONFLICT_STATES)
 
 
+def is_transaction_lost(error: BaseException) -> bool:
+    """Return whether `error` concerns more than the savepoint in which it was raised.
+
+    A loop over rows, each in a savepoint, ends then. Every other error is the error of one row: it
+    is recorded, and the loop continues with the next row.
+    """
+    return is_outage(error) and not is_lock_conflict(error)
+
+
 def is_schema_missing(error: BaseException) -> bool:
     """Return whether a schema, table or column does not exist (yet)."""
     return get_sqlstate(error) in _MISSING_SCHEMA_STATES

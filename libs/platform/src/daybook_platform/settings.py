@@ -12,6 +12,8 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from daybook_domain.runs.retries import OUTAGE_LIMIT
+
 PREFIX = "DAYBOOK_"
 
 _MAX_SECONDS = 1e9
@@ -157,6 +159,13 @@ class LatenessSettings(Settings):
 
     late_after: Annotated[DurationSeconds, POSITIVE] = timedelta(minutes=15)
     """Time after its due time at which a report that is not sealed is late."""
+
+
+class OutageSettings(Settings):
+    """Retries of runs during an outage of the database."""
+
+    outage_retry_seconds: Annotated[DurationSeconds, seconds_between(0, 2_592_000)] = OUTAGE_LIMIT
+    """Time in which attempts of a run that end because of an outage of Postgres are not counted."""
 
 
 class LogSettings(Settings):

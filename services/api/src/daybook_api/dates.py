@@ -12,14 +12,17 @@ EXAMPLE = "2026-11-23"
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def _parse(value: object) -> date:
+def parse_day(value: object) -> date:
+    """Return a calendar date. Raises `ValueError`, with what was expected."""
     # `date.fromisoformat` alone would accept 20261123 and 2026-W48-1, too.
     expected = f"expected YYYY-MM-DD, such as {EXAMPLE}"
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a calendar date; {expected}"[:200])
     if not value.strip():
         raise ValueError(f"is empty; {expected}, or omit it")
-    shown = value if len(value) <= 40 else f"{value[:40]}…"
+    # Pydantic cannot report an error whose text has half of a surrogate pair.
+    shown = value.encode(errors="backslashreplace").decode()
+    shown = shown if len(shown) <= 40 else f"{shown[:40]}…"
     try:
         day = date.fromisoformat(value) if _ISO_DATE.fullmatch(value) else None
     except ValueError:
@@ -33,6 +36,6 @@ def _parse(value: object) -> date:
 
 Day = Annotated[
     date,
-    BeforeValidator(_parse),
+    BeforeValidator(parse_day),
     WithJsonSchema({"type": "string", "format": "date", "examples": [EXAMPLE]}),
 ]

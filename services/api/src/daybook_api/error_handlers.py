@@ -9,9 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match
 from starlette.types import Scope
 
+from daybook_api import routes
 from daybook_api.problems import (
     HttpProblemCode,
     ProblemError,
@@ -77,11 +77,15 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     code: str
     match status:
+        case HTTPStatus.BAD_REQUEST:
+            # FastAPI could not decode the body.
+            status, code = HTTPStatus.UNPROCESSABLE_ENTITY, HttpProblemCode.INVALID_REQUEST
+            detail = f"body: {error.detail}"
         case HTTPStatus.NOT_FOUND:
             code = HttpProblemCode.NO_SUCH_PATH
             detail = f"No resource at {path}; see /docs for all paths."
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = headers["Allow"] = _allowed_methods(request)
+            allowed = headers["Allow"] = routes.allowed_methods(request.app.state.routes, path)
             code = HttpProblemCode.METHOD_NOT_ALLOWED
             detail = f"{path} supports {allowed}, not {method}."
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -89,18 +93,6 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         case _:
             code, detail = status.name.lower(), str(error.detail)
     return problem_response(request.scope, status=status, code=code, detail=detail, headers=headers)
-
-
-def _allowed_methods(request: Request) -> str:
-    # Starlette names the methods of one route only; a path may have several routes.
-    return ", ".join(
-        method
-        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-        if any(
-            route.matches({**request.scope, "method": method})[0] is Match.FULL
-            for route in request.app.routes
-        )
-    )
 
 
 def _describe(item: Mapping[str, Any]) -> ProblemError:

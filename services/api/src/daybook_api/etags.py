@@ -2,6 +2,13 @@
 
 import re
 from collections.abc import Iterable
+from hashlib import sha256
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+from pydantic import BaseModel
+
+from daybook_domain.errors import Outdated
 
 ANY = "*"
 
@@ -19,3 +26,58 @@ def parse_etags(lines: Iterable[str]) -> frozenset[str]:
     if value.strip(" \t") == ANY:
         return frozenset({ANY})
     return frozenset(re.findall(_TAG, value)) if _LIST.fullmatch(value) else frozenset()
+
+
+def content_etag(shown: BaseModel) -> str:
+    """Return a strong entity tag of what a response shows.
+
+    A digest, because not every write of the stock or the items of an order changes a version.
+    """
+    return f'"{sha256(shown.model_dump_json().encode()).hexdigest()[:32]}"'
+
+
+class ExpectedTags:
+    """The entity tags in `If-Match`, one of which must be current; any, without the header."""
+
+    def __init__(self, tags: frozenset[str] | None) -> None:
+        self._tags = tags
+
+    def __bool__(self) -> bool:
+        """Whether a particular tag is expected."""
+        return self._tags is not None
+
+    def require(self, current: BaseModel) -> None:
+        """Raise `Outdated` if the row, which the caller has locked, is not as expected."""
+        if self._tags is not None and content_etag(current) not in self._tags:
+            raise Outdated(
+                "The resource has changed since it was read, or `If-Match` has no ETag of it; read"
+                " it again, and decide whether the change still makes sense."
+            )
+
+
+async def _expected_tags(
+    request: Request,
+    if_match: Annotated[
+        str | None,
+        Header(
+            alias="If-Match",
+            description="`ETag` of the representation that was read; the change is refused with"
+            " 412 if it is outdated.",
+        ),
+    ] = None,
+) -> ExpectedTags:
+    if if_match is None:
+        return ExpectedTags(None)
+    # The header may have several lines, of which FastAPI passes the last.
+    tags = parse_etags(request.headers.getlist("if-match"))
+    return ExpectedTags(None if ANY in tags else tags)
+
+
+IfMatch = Annotated[ExpectedTags, Depends(_expected_tags)]
+
+ETAG_RESPONSE = {
+    "headers": {
+        "ETag": {"description": "Entity tag, for `If-Match`.", "schema": {"type": "string"}}
+    }
+}
+"""The response header of resources with an entity tag, for the OpenAPI document."""

@@ -16,7 +16,11 @@ from enum import StrEnum
 from secrets import token_hex
 from typing import Any
 
+import structlog
+
 from daybook_domain.errors import Unavailable
+
+log = structlog.stdlib.get_logger(__name__)
 
 HISTORY_SIZE = 1000
 """Number of the latest events that a reconnecting reader can still receive."""
@@ -100,9 +104,19 @@ class EventHub:
         self._closed = False
 
     def publish(self, payload: str) -> None:
-        """Send the JSON payload of a Postgres notification to all readers."""
-        data = json.loads(payload)
-        self._send(EventKind(data.pop("kind")), data)
+        """Send the JSON payload of a Postgres notification to all readers.
+
+        One that cannot be parsed, such as a kind of a later release, becomes a reset: readers query
+        the current state.
+        """
+        try:
+            data = json.loads(payload)
+            kind = EventKind(data.pop("kind"))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            log.warning("notification not understood", payload=payload[:200], reason=repr(error))
+            self.publish_reset()
+            return
+        self._send(kind, data)
 
     def publish_reset(self) -> None:
         """Inform all readers that events may have been missed."""

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from daybook_api import error_handlers, listening_socket, openapi
+from daybook_api import error_handlers, listening_socket, openapi, openapi_texts, routes
 from daybook_api.addresses import endpoints as addresses
 from daybook_api.asyncapi import endpoints as asyncapi
 from daybook_api.backfills import endpoints as backfills
@@ -23,6 +23,7 @@ from daybook_api.health import endpoints as health
 from daybook_api.lifespan import create_lifespan
 from daybook_api.middleware import RequestMiddleware
 from daybook_api.orders import endpoints as orders
+from daybook_api.problem_kinds import endpoints as problem_kinds
 from daybook_api.products import endpoints as products
 from daybook_api.report_days import endpoints as report_days
 from daybook_api.reports import endpoints as reports
@@ -44,7 +45,7 @@ DRAIN_SECONDS = 25
 FEATURES = (
     *(reports, health, products, users, orders),
     *(addresses, runs, report_days, backfills, events, schedule_fires, taskiq_entries, schedules),
-    *(dead_letters, asyncapi, root),
+    *(dead_letters, asyncapi, problem_kinds, root),
 )
 """The features in the order in which their routes are matched.
 
@@ -72,13 +73,19 @@ def build_app(settings: ApiSettings) -> FastAPI:
         version=version("daybook-api"),
         lifespan=create_lifespan(settings, registry=registry),
         responses=openapi.ERROR_RESPONSES,
+        description=openapi_texts.DESCRIPTION,
+        openapi_tags=openapi_texts.TAGS,
+        generate_unique_id_function=openapi.operation_id,
         redirect_slashes=False,
     )
     app.add_middleware(RequestMiddleware, registry=registry)
     error_handlers.install(app)
     app.openapi = partial(openapi.build_openapi, app)  # type: ignore[method-assign]
-    for feature in FEATURES:
-        app.include_router(feature.router)
+    routers = [feature.router for feature in FEATURES]
+    routers.append(routes.head_router(routers))
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in routes.api_routes(router)]
     return app
 
 

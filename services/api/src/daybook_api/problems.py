@@ -34,7 +34,6 @@ STATUS_BY_ERROR: dict[type[DaybookError], HTTPStatus] = {
 class HttpProblemCode(StrEnum):
     """The `code` of a problem that no error class stands for, because HTTP itself defines it."""
 
-    BAD_REQUEST = "bad_request"
     INVALID_REQUEST = "invalid_request"
     NO_SUCH_PATH = "no_such_path"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -61,7 +60,7 @@ class ProblemError(BaseModel):
 class Problem(BaseModel):
     """The reason why a request failed (RFC 9457)."""
 
-    type: str = Field(description="A URI that identifies the kind of problem. Stable.")
+    type: str = Field(description="The path of the description of the kind of problem. Stable.")
     title: str = Field(description="The reason phrase of the HTTP status.")
     status: int = Field(description="The HTTP status code.")
     detail: str = Field(description="A human-readable explanation of this occurrence.")
@@ -75,8 +74,8 @@ class Problem(BaseModel):
 
 
 def problem_type(code: str) -> str:
-    """Return the URI that identifies the kind of problem `code`."""
-    return f"urn:daybook:problem:{code}"
+    """Return the URI reference of the kind of problem `code`, where the API describes it."""
+    return f"/problems/{code}"
 
 
 def problem_response(
@@ -89,13 +88,21 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a response with a problem document as its body."""
+    # A detail may quote what the client sent, and JSON can express half of a surrogate pair.
+    detail = _encodable(detail)
+    errors = [
+        error.model_copy(
+            update={"detail": _encodable(error.detail), "pointer": _encodable(error.pointer)}
+        )
+        for error in errors
+    ]
     body = Problem(
         type=problem_type(code),
         title=status.phrase,
         status=status.value,
         detail=detail,
         code=code,
-        errors=list(errors),
+        errors=errors,
         request_id=scope["state"]["request_id"],
     )
     return Response(
@@ -104,6 +111,10 @@ def problem_response(
         media_type=MEDIA_TYPE,
         headers={"Cache-Control": "no-store", **(headers or {})},
     )
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def status_of(error_type: type[DaybookError]) -> HTTPStatus:
@@ -122,9 +133,11 @@ def response_to_error(scope: Scope, error: DaybookError) -> Response:
         location = "body" if scope["method"] in {"POST", "PUT", "PATCH"} else "query"
         pointer = json_pointer(error.field.split("/"))
         errors = [ProblemError(location=location, pointer=pointer, detail=error.detail)]
+    # One code for invalid input, whether a field or a rule of the domain refuses it.
+    code = HttpProblemCode.INVALID_REQUEST if error.code == Invalid.code else error.code
     headers = RETRY_AFTER if status is HTTPStatus.SERVICE_UNAVAILABLE else None
     return problem_response(
-        scope, status=status, code=error.code, detail=error.detail, errors=errors, headers=headers
+        scope, status=status, code=code, detail=error.detail, errors=errors, headers=headers
     )
 
 

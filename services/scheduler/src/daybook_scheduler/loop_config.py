@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from daybook_domain.runs.retries import OUTAGE_LIMIT
+
 
 @dataclass(frozen=True)
 class LoopConfig:
@@ -12,6 +14,7 @@ class LoopConfig:
     timezone: str
     reconcile_days: int
     ledger_days: int = 0
+    outage_limit: timedelta = OUTAGE_LIMIT
     dispatch_lease: timedelta = timedelta(seconds=30)
     queue_lease: timedelta = timedelta(minutes=5)
     tick: timedelta = timedelta(seconds=1)

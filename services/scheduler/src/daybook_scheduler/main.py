@@ -132,6 +132,7 @@ def _create_loop_config(settings: SchedulerSettings) -> LoopConfig:
         timezone=settings.timezone,
         reconcile_days=settings.reconcile_days,
         ledger_days=settings.ledger_days,
+        outage_limit=settings.outage_retry_seconds,
         dispatch_lease=settings.dispatch_lease_seconds,
         queue_lease=settings.queue_lease_seconds,
     )

@@ -17,6 +17,7 @@ from daybook_platform.settings import (
     HealthSettings,
     LatenessSettings,
     LogSettings,
+    OutageSettings,
     RedisSettings,
     seconds_between,
 )
@@ -47,6 +48,7 @@ class SchedulerSettings(
     RedisSettings,
     CalendarSettings,
     LatenessSettings,
+    OutageSettings,
     LogSettings,
     HealthSettings,
 ):

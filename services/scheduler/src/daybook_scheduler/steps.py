@@ -14,7 +14,7 @@ from daybook_domain import clock
 from daybook_domain.backfills import progression
 from daybook_domain.backfills import service as backfills
 from daybook_domain.reports.business_day import local_date
-from daybook_domain.runs import fire_ledger, leases, reconciliation
+from daybook_domain.runs import cancellation, fire_ledger, leases, reconciliation
 from daybook_domain.schedules import queries, retention
 from daybook_domain.schedules.failure_pauses import pause_after_failure
 from daybook_domain.schedules.materialization import MaterializationResult, materialize
@@ -32,7 +32,10 @@ _PRUNE_BATCH_SIZE = 1000
 _PRUNE_INTERVAL_SECONDS = 600.0
 
 _JOINED_FIRES_WINDOW = timedelta(hours=1)
-"""Time after the cancellation of a run in which the fires that joined it are cancelled, too."""
+"""Time after the cancellation of a run in which the fires that joined it are handled, too."""
+
+_FIRST_JOINED_FIRES_WINDOW = timedelta(days=7)
+"""The same at the start of a process: no scheduler may have run since the cancellation."""
 
 _RECONCILE_DELAY = timedelta(minutes=2)
 """Time from the sealing of a day to its first rebuild.
@@ -64,6 +67,7 @@ class SchedulerSteps:
         self._metrics = metrics
         self._wake_dispatch = wake_dispatch
         self._next_prune_at = 0.0
+        self._joined_fires_window = _FIRST_JOINED_FIRES_WINDOW
 
     async def materialize_fires(self) -> timedelta | None:
         """Turn due fires into runs, or record why they lead to none."""
@@ -103,9 +107,20 @@ class SchedulerSteps:
                 session,
                 now=now,
                 limit=_REAP_BATCH_SIZE,
+                outage_limit=self._config.outage_limit,
                 on_reaped=partial(pause_after_failure, session, now=now),
             )
-            await fire_ledger.cancel_joined_fires(session, now=now, within=_JOINED_FIRES_WINDOW)
+            within, self._joined_fires_window = self._joined_fires_window, _JOINED_FIRES_WINDOW
+            restarted = await cancellation.restart_joined_fires(
+                session, now=now, within=within, limit=_REAP_BATCH_SIZE
+            )
+            await fire_ledger.cancel_joined_fires(session, now=now, within=within)
+        for fire in restarted:
+            log.warning(
+                "fire restarted: the backfill whose run it had joined was cancelled",
+                run_id=str(fire.id),
+                report_date=str(fire.report_date),
+            )
         for run in reaped:
             log.warning(
                 "run reaped",
@@ -115,20 +130,19 @@ class SchedulerSteps:
                 attempt=run.attempt,
             )
         self._metrics.reaped.inc(len(reaped))
-        if reaped:
+        if reaped or restarted:
             self._wake_dispatch()
         return IMMEDIATELY if len(reaped) == _REAP_BATCH_SIZE else None
 
     async def reconcile_days(self) -> timedelta | None:
-        """Request rebuilds of the latest days, so that their reports include late orders."""
-        if not self._config.reconcile_days:
-            return None
+        """Request rebuilds of the latest days for late orders, and of stale days of any age."""
+        reconcile_days = self._config.reconcile_days
         async with self._database.transaction() as session:
             now = await clock.now(session)
             today = local_date(now, timezone=self._config.timezone)
             result = await reconciliation.reconcile(
                 session,
-                first=today - timedelta(days=self._config.reconcile_days),
+                first=today - timedelta(days=reconcile_days) if reconcile_days else None,
                 timezone=self._config.timezone,
                 now=now,
                 settle=_RECONCILE_DELAY,
@@ -136,7 +150,7 @@ class SchedulerSteps:
             )
         self._metrics.reconciled.labels("requested").inc(len(result.requested))
         self._metrics.reconciled.labels("postponed").inc(len(result.postponed))
-        return None
+        return IMMEDIATELY if len(result.requested) == reconciliation.MAX_DAYS_PER_BATCH else None
 
     async def advance_backfills(self) -> timedelta | None:
         """Record the outcome of finished dates of backfills, and request the next dates."""

@@ -1,6 +1,7 @@
 """Step that copies the schedules of TaskIQ's Redis source into Postgres."""
 
 import asyncio
+from datetime import timedelta
 
 import structlog
 
@@ -8,8 +9,9 @@ from daybook_domain import clock
 from daybook_domain.errors import Unavailable
 from daybook_domain.schedules import taskiq_sync
 from daybook_domain.schedules.taskiq_sync import SyncResult
-from daybook_platform.redis.schedule_source import RedisScheduleSource, SourceSnapshot
+from daybook_platform.redis.schedule_source import RedisScheduleSource
 from daybook_scheduler.metrics import SchedulerMetrics
+from daybook_scheduler.step_runner import IMMEDIATELY
 from daybook_scheduler.transactions import OutageLog, TransactionFactory
 
 log = structlog.stdlib.get_logger(__name__)
@@ -35,11 +37,15 @@ class TaskiqSync:
         self._redis_outage = OutageLog("Redis")
         self._next_sync_at = 0.0
 
-    async def sync_if_due(self) -> None:
-        """Synchronize the schedules, unless the last synchronization is too recent."""
+    async def sync_if_due(self) -> timedelta | None:
+        """Synchronize the schedules, unless the last synchronization is too recent.
+
+        Return `IMMEDIATELY` if more changes are to be made: each transaction makes a few hundred,
+        so that no number of entries exceeds its timeout.
+        """
         seconds = asyncio.get_running_loop().time()
         if seconds < self._next_sync_at:
-            return
+            return None
         self._next_sync_at = seconds + _INTERVAL_SECONDS
         try:
             result = await self._sync()
@@ -48,6 +54,11 @@ class TaskiqSync:
                 await self._source.delete(result.fired)
         except Unavailable as error:
             self._redis_outage.report(error.__cause__ or error)
+            return None
+        if result is None or result.is_complete:
+            return None
+        self._next_sync_at = seconds
+        return IMMEDIATELY
 
     async def _sync(self) -> SyncResult | None:
         async with self._database.transaction() as session:
@@ -64,11 +75,11 @@ class TaskiqSync:
                 now=await clock.now(session),
             )
         self._redis_outage.end()
-        self._report(snapshot, result)
+        self._report(result)
         return result
 
-    def _report(self, snapshot: SourceSnapshot, result: SyncResult) -> None:
-        self._metrics.taskiq.labels("fired").set(len(snapshot.entries) - result.broken_count)
+    def _report(self, result: SyncResult) -> None:
+        self._metrics.taskiq.labels("fired").set(result.valid_count)
         self._metrics.taskiq.labels("broken").set(result.broken_count)
         if result.applied or result.ended:
             log.info("TaskIQ schedules synchronized", started=result.applied, ended=result.ended)

@@ -1,15 +1,17 @@
-"""Retries of waiting dead letters, and deletion of expired deduplication records."""
+"""Retries of waiting dead letters, and deletion of expired message ids."""
 
 import asyncio
 import time
 from collections import Counter
-from datetime import timedelta
+from collections.abc import Sequence
 
 import structlog
 
 from daybook_domain.intake import dead_letters, deduplication, queries, service
 from daybook_domain.intake.dead_letters import RetryPolicy
+from daybook_domain.intake.service import MessageResult
 from daybook_domain.postgres_errors import is_outage
+from daybook_domain.row_errors import report_row_error
 from daybook_platform import backoff
 from daybook_platform.postgres.engine import Sessions
 from daybook_platform.wait import wait
@@ -22,9 +24,6 @@ _POLL_SECONDS = 0.5
 _RETRY_BATCH_SIZE = 100
 _CLEANUP_INTERVAL_SECONDS = 30.0
 _CLEANUP_BATCH_SIZE = 10_000
-
-_RECEIPT_RETENTION = timedelta(days=7)
-"""RabbitMQ redelivers the messages of a disconnected worker, however late it returns."""
 
 
 class DeadLetterRetrier:
@@ -72,27 +71,43 @@ class DeadLetterRetrier:
             ids = await dead_letters.claim_due(session, limit=_RETRY_BATCH_SIZE)
         if not ids:
             return False
-        async with self._sessions.begin() as session:
-            results = await service.retry_dead_letters(
-                session, ids, retry_policy=self._retry_policy
-            )
-        outcomes = Counter(each.outcome for each in results)
+        outcomes = Counter(each.outcome for each in await self._retry_separately(ids))
         log.info("dead letters retried", **{str(key): n for key, n in outcomes.items()})
         return True
+
+    async def _retry_separately(self, ids: Sequence[int]) -> list[MessageResult]:
+        """Retry dead letters together, or each in its own transaction if one fails them all."""
+        try:
+            return await self._retry(ids)
+        except Exception as error:
+            if is_outage(error):
+                raise
+        results = list[MessageResult]()
+        for dead_letter_id in ids:
+            try:
+                results += await self._retry([dead_letter_id])
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                report_row_error(f"dead letter {dead_letter_id}", error)
+        return results
+
+    async def _retry(self, ids: Sequence[int]) -> list[MessageResult]:
+        async with self._sessions.begin() as session:
+            return await service.retry_dead_letters(session, ids, retry_policy=self._retry_policy)
 
     async def _update_gauge(self) -> None:
         async with self._sessions() as session:
             self._metrics.waiting.set(await queries.count_waiting(session))
 
     async def _clean_up_if_due(self) -> None:
-        """Delete one batch of expired message ids and receipts."""
+        """Delete one batch of expired message ids."""
         if time.monotonic() < self._next_cleanup_at:
             return
         async with self._sessions.begin() as session:
-            has_more = await deduplication.delete_expired(
+            has_more = await deduplication.delete_expired_message_ids(
                 session,
-                messages_after=self._message_retention,
-                receipts_after=_RECEIPT_RETENTION,
+                older_than=self._message_retention,
                 limit=_CLEANUP_BATCH_SIZE,
             )
         if not has_more:

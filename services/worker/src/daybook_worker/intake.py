@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,7 +20,9 @@ from daybook_platform.postgres.engine import Sessions, ping
 from daybook_platform.rabbitmq.intake_consumer import IntakeConsumer
 from daybook_platform.wait import wait
 from daybook_worker.metrics import WorkerMetrics
+from daybook_worker.receipt_expiry import ReceiptExpiry
 from daybook_worker.settings import WorkerSettings
+from daybook_worker.unknown_fields import UnknownFields
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -44,6 +46,7 @@ class IntakeProcessor:
         *,
         sessions: Sessions,
         metrics: WorkerMetrics,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Store the components; nothing is connected yet, see `run`."""
         self._engine = engine
@@ -53,6 +56,8 @@ class IntakeProcessor:
         self._max_batch_delay = settings.intake_linger.total_seconds()
         self._retry_policy = RetryPolicy(total=settings.intake_patience)
         self._metrics = metrics
+        self._unknown_fields = UnknownFields(metrics)
+        self._monotonic = monotonic
         self._stopping = asyncio.Event()
         self._consumer: IntakeConsumer | None = None
         self._unavailable_reason = _NOT_CONSUMING
@@ -115,7 +120,11 @@ class IntakeProcessor:
 
     async def _consume(self, consumer: IntakeConsumer) -> None:
         number = 0
+        # Observed here and not in a task of its own: while a batch waits, redelivered messages may
+        # wait behind it.
+        expiry = ReceiptExpiry(self._sessions, monotonic=self._monotonic)
         while not self._stopping.is_set():
+            await expiry.observe_if_due(consumer)
             messages = await consumer.receive_batch(
                 limit=self._max_batch_size,
                 max_delay=self._max_batch_delay,
@@ -172,7 +181,7 @@ class IntakeProcessor:
         except Exception as error:
             if not is_outage(error):
                 raise
-            # The receipt is deleted when it expires.
+            # It expires, see receipt_expiry.py.
             log.warning("receipt not deleted: database unavailable", reason=repr(error)[:200])
 
     def _record(
@@ -186,6 +195,7 @@ class IntakeProcessor:
         if results is None:
             log.info("batch was already committed", messages=len(batch.deliveries))
             return
+        self._unknown_fields.record(batch.deliveries)
         outcomes = Counter(
             (delivery.queue, each.outcome)
             for delivery, each in zip(batch.deliveries, results, strict=True)

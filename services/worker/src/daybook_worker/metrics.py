@@ -43,6 +43,13 @@ class WorkerMetrics:
             ["reason"],
             registry=self.registry,
         )
+        self.unknown_fields = Counter(
+            "daybook_intake_unknown_fields",
+            "Fields of committed intake messages that this release ignores, by queue and path; "
+            "`other` stands for all after the first 100 paths.",
+            ["queue", "field"],
+            registry=self.registry,
+        )
         self.batch_seconds = Histogram(
             "daybook_intake_batch_seconds",
             "Time in seconds from the first attempt to process a batch to its commit.",

@@ -22,7 +22,9 @@ from daybook_domain.runs.requests import PRIORITY
 from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.schedules.failure_pauses import pause_after_failure
 from daybook_domain.tasks import Interrupted
+from daybook_platform import backoff
 from daybook_platform.postgres.engine import create_sessions
+from daybook_platform.wait import wait
 from daybook_worker.concurrency import ConcurrencyLimiter
 from daybook_worker.failures import BuildFailure, BuildTimeout, classify_failure
 from daybook_worker.lease_heartbeat import LeaseHeartbeat
@@ -32,7 +34,7 @@ from daybook_worker.run_claims import RunClaimer
 log = structlog.stdlib.get_logger(__name__)
 
 _RECORD_TIMEOUT_SECONDS = 5.0
-"""Maximum time to record the end of a run; after it the run is left to the expiry of its lease."""
+"""Maximum time of one transaction that records the end of a run."""
 _COMMIT_GRACE_SECONDS = 1.0
 _CANCEL_TIMEOUT_SECONDS = 5.0
 
@@ -50,12 +52,14 @@ class ReportBuilder:
         lease: timedelta,
         worker: str,
         metrics: WorkerMetrics,
+        outage_limit: timedelta = retries.OUTAGE_LIMIT,
         concurrency: int = 1,
     ) -> None:
         self._engine = engine
         self._sessions = create_sessions(engine)
         self._timezone = timezone
         self._lease = lease
+        self._outage_limit = outage_limit
         self._metrics = metrics
         self._stopping = asyncio.Event()
         self._interrupting = asyncio.Event()
@@ -172,7 +176,27 @@ class ReportBuilder:
             raise
 
     async def _record_failure(self, run: ReportRun, failure: BuildFailure) -> None:
-        async with _tolerating_outage("failure"), self._sessions.begin() as session:
+        """Record the failure; during an outage, retry for as long as the lease may last.
+
+        A run whose lease expires in time is reaped, and the reaper cannot know that the attempt
+        was ended by an outage.
+        """
+        deadline = time.monotonic() + self._lease.total_seconds()
+        for delay in backoff.delays():
+            try:
+                async with asyncio.timeout(_RECORD_TIMEOUT_SECONDS):
+                    await self._record_failure_once(run, failure)
+                return
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                if self._interrupting.is_set() or time.monotonic() + delay > deadline:
+                    _log_not_updated("failure", error)
+                    return
+            await wait(delay, unless=self._interrupting)
+
+    async def _record_failure_once(self, run: ReportRun, failure: BuildFailure) -> None:
+        async with self._sessions.begin() as session:
             recorded = await retries.record_failure(
                 session,
                 run.id,
@@ -181,18 +205,28 @@ class ReportBuilder:
                 error_detail=failure.detail,
                 retryable=failure.retryable,
                 now=(now := await clock.now(session)),
+                is_outage=failure.is_outage,
+                outage_limit=self._outage_limit,
             )
             if recorded is not None:
                 await pause_after_failure(session, recorded, now=now)
-                log.info(
-                    "failure recorded",
-                    state=recorded.state,
-                    available_at=str(recorded.available_at),
-                )
+        if recorded is not None:
+            log.info(
+                "failure recorded",
+                state=recorded.state,
+                attempt=recorded.attempt,
+                available_at=str(recorded.available_at),
+            )
 
     async def _release(self, run: ReportRun) -> None:
-        async with _tolerating_outage("release"), self._sessions.begin() as session:
-            await leases.release(session, run.id, fence=run.fence, now=await clock.now(session))
+        try:
+            async with asyncio.timeout(_RECORD_TIMEOUT_SECONDS), self._sessions.begin() as session:
+                await leases.release(session, run.id, fence=run.fence, now=await clock.now(session))
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            _log_not_updated("release", error)
+        else:
             log.info("run released")
 
 
@@ -210,20 +244,12 @@ def _log_built(built: BuildResult, *, seconds: float) -> None:
     )
 
 
-@asynccontextmanager
-async def _tolerating_outage(change: str) -> AsyncIterator[None]:
-    """Limit the time of the block; during an outage the reaper ends the run in its place."""
-    try:
-        async with asyncio.timeout(_RECORD_TIMEOUT_SECONDS):
-            yield
-    except Exception as error:
-        if not is_outage(error):
-            raise
-        log.warning(
-            "run not updated: database unavailable; its lease will expire",
-            change=change,
-            reason=repr(error)[:200],
-        )
+def _log_not_updated(change: str, error: Exception) -> None:
+    log.warning(
+        "run not updated: database unavailable; its lease will expire",
+        change=change,
+        reason=repr(error)[:200],
+    )
 
 
 @asynccontextmanager

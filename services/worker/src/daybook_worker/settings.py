@@ -13,13 +13,20 @@ from daybook_platform.settings import (
     DurationSeconds,
     HealthSettings,
     LogSettings,
+    OutageSettings,
     RedisSettings,
     seconds_between,
 )
 
 
 class WorkerSettings(
-    DatabaseSettings, BrokerSettings, RedisSettings, CalendarSettings, LogSettings, HealthSettings
+    DatabaseSettings,
+    BrokerSettings,
+    RedisSettings,
+    CalendarSettings,
+    OutageSettings,
+    LogSettings,
+    HealthSettings,
 ):
     """The settings of the worker, read from `DAYBOOK_*` environment variables."""
 

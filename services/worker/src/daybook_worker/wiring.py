@@ -75,6 +75,7 @@ def wire_reports(
         engine,
         timezone=settings.timezone,
         lease=settings.lease_seconds,
+        outage_limit=settings.outage_retry_seconds,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         metrics=metrics,
         concurrency=settings.concurrency,

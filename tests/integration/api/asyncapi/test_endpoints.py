@@ -4,10 +4,10 @@ import httpx
 
 
 async def test_the_asyncapi_document_lists_all_queues(api: httpx.AsyncClient) -> None:
-    answer = await api.get("/asyncapi")
+    response = await api.get("/asyncapi")
 
-    assert answer.status_code == 200
-    assert set(answer.json()["channels"]) == {
+    assert response.status_code == 200
+    assert set(response.json()["channels"]) == {
         "product",
         "product_update",
         "order",

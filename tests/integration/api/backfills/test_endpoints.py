@@ -11,25 +11,26 @@ import pytest
 from daybook_domain.runs.models import RunState
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.api.conftest import MakeDay
-from tests.support import backfills, runs
+from tests.support.factories.backfills import advance_backfills, finish_backfills, finish_due_runs
+from tests.support.factories.runs import list_all_runs
 
 RUNS, BACKFILLS = "/report/runs", "/report/backfills"
 RANGE = {"from": "2026-03-01", "to": "2026-03-05"}
 
 
 async def request_backfill(api: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
-    answer = await api.post(RUNS, json={**RANGE, **more})
-    assert answer.status_code == 202, answer.text
-    backfill: dict[str, Any] = answer.json()
+    response = await api.post(RUNS, json={**RANGE, **more})
+    assert response.status_code == 202, response.text
+    backfill: dict[str, Any] = response.json()
     return backfill
 
 
 async def test_a_range_creates_a_backfill_that_can_be_read(api: httpx.AsyncClient) -> None:
-    answer = await api.post(RUNS, json={**RANGE, "reason": "an import", "concurrency": 2})
+    response = await api.post(RUNS, json={**RANGE, "reason": "an import", "concurrency": 2})
 
-    backfill = answer.json()
-    assert answer.status_code == 202
-    assert answer.headers["location"] == f"{BACKFILLS}/{backfill['id']}"
+    backfill = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"{BACKFILLS}/{backfill['id']}"
     assert (
         backfill
         | {
@@ -46,7 +47,7 @@ async def test_a_range_creates_a_backfill_that_can_be_read(api: httpx.AsyncClien
         }
         == backfill
     )
-    shown = (await api.get(answer.headers["location"])).json()
+    shown = (await api.get(response.headers["location"])).json()
     assert shown == {name: value for name, value in backfill.items() if name != "already_going"}
     assert (await api.get(RUNS)).json()["runs"] == []
 
@@ -65,11 +66,11 @@ async def test_a_dry_run_returns_the_decision_for_each_date(
     await make_day("2026-03-01")
     waiting = (await api.post(RUNS, json={"date": "2026-03-02"})).json()
 
-    answer = await api.post(RUNS, json={**RANGE, "to": "2026-03-03", "dry_run": True})
+    response = await api.post(RUNS, json={**RANGE, "to": "2026-03-03", "dry_run": True})
 
-    assert answer.status_code == 200
-    assert "location" not in answer.headers
-    assert answer.json() == {
+    assert response.status_code == 200
+    assert "location" not in response.headers
+    assert response.json() == {
         "total": 3,
         "verdicts": {
             "build": 1,
@@ -92,9 +93,9 @@ async def test_a_backfill_shows_its_progress_and_the_outcome_of_each_date(
 ) -> None:
     await make_day("2026-03-02")
     backfill = await request_backfill(api, concurrency=1)
-    await backfills.advance(sessions)
-    await backfills.work(sessions)
-    await backfills.advance(sessions)
+    await advance_backfills(sessions)
+    await finish_due_runs(sessions)
+    await advance_backfills(sessions)
     path = f"{BACKFILLS}/{backfill['id']}"
 
     shown = (await api.get(path)).json()
@@ -118,7 +119,7 @@ async def test_a_backfill_is_paused_resumed_and_cancelled(
     api: httpx.AsyncClient, sessions: Sessions
 ) -> None:
     path = f"{BACKFILLS}/{(await request_backfill(api))['id']}"
-    await backfills.advance(sessions)
+    await advance_backfills(sessions)
 
     states = [
         (await api.post(f"{path}/{verb}")).json()["state"]
@@ -128,7 +129,7 @@ async def test_a_backfill_is_paused_resumed_and_cancelled(
 
     assert states == ["paused", "paused", "running", "cancelled", "cancelled"]
     assert (resumed.status_code, resumed.json()["code"]) == (409, "backfill_ended")
-    assert {run.state for run in await runs.everything(sessions)} == {RunState.CANCELLED}
+    assert {run.state for run in await list_all_runs(sessions)} == {RunState.CANCELLED}
 
 
 async def test_the_list_is_paginated_newest_first(api: httpx.AsyncClient) -> None:
@@ -138,9 +139,9 @@ async def test_the_list_is_paginated_newest_first(api: httpx.AsyncClient) -> Non
     seen: list[str] = []
     url: str | None = f"{BACKFILLS}?limit=2"
     while url is not None:
-        answer = await api.get(url)
-        seen += [backfill["id"] for backfill in answer.json()["backfills"]]
-        url = answer.links.get("next", {}).get("url")
+        response = await api.get(url)
+        seen += [backfill["id"] for backfill in response.json()["backfills"]]
+        url = response.links.get("next", {}).get("url")
     paused = (await api.get(f"{BACKFILLS}?state=paused")).json()["backfills"]
 
     assert seen == ids[::-1]
@@ -171,10 +172,10 @@ async def test_an_unknown_backfill_is_not_found_and_a_malformed_id_is_invalid(
 async def test_an_outcome_that_postgres_cannot_store_is_rejected(api: httpx.AsyncClient) -> None:
     backfill = await request_backfill(api, to="2026-03-03")
 
-    answer = await api.get(f"{BACKFILLS}/{backfill['id']}/days?outcome=a%00b")
+    response = await api.get(f"{BACKFILLS}/{backfill['id']}/days?outcome=a%00b")
 
-    assert answer.status_code == 422
-    (problem,) = answer.json()["errors"]
+    assert response.status_code == 422
+    (problem,) = response.json()["errors"]
     assert problem["pointer"] == "#/outcome/0"
     assert "U+0000" in problem["detail"]
 
@@ -185,13 +186,13 @@ async def test_the_progress_of_a_backfill_is_streamed_until_it_ends(
     backfill = await request_backfill(api, to="2026-03-03", concurrency=1)
     stream = asyncio.create_task(api.get(f"{BACKFILLS}/{backfill['id']}/events"))
 
-    await backfills.to_its_end(sessions)
-    answer = await asyncio.wait_for(stream, 20)
+    await finish_backfills(sessions)
+    response = await asyncio.wait_for(stream, 20)
 
-    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["content-type"].startswith("text/event-stream")
     events = [
         json.loads(line.removeprefix("data: "))
-        for line in answer.text.splitlines()
+        for line in response.text.splitlines()
         if line.startswith("data: ")
     ]
     done = [backfill["done"] for backfill in events]

@@ -15,9 +15,10 @@ from sqlalchemy import text
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.api.conftest import MakeDay
 from tests.integration.api.processes import api_process
-from tests.support import backfills, runs
-from tests.support.logs import until_logged
-from tests.support.waiting import until
+from tests.support.factories.backfills import march, request_backfill
+from tests.support.factories.runs import claim_run, create_pending_run
+from tests.support.processes import wait_for_log_entry
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -69,20 +70,20 @@ class Reader:
 async def reading(
     client: httpx.AsyncClient, query: str = "", **headers: str
 ) -> AsyncIterator[Reader]:
-    async with client.stream("GET", f"/events{query}", headers=headers) as answer:
-        assert answer.status_code == 200
-        yield Reader(answer.aiter_lines())
+    async with client.stream("GET", f"/events{query}", headers=headers) as response:
+        assert response.status_code == 200
+        yield Reader(response.aiter_lines())
 
 
 async def test_changes_are_sent_to_every_reader(
     postgres_url: str, sessions: Sessions, make_day: MakeDay, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
-        await until_logged(service, LISTENING)
+        await wait_for_log_entry(service, LISTENING)
         async with reading(client) as one, reading(client, "?kind=day") as two:
-            run = await runs.pending(sessions)
+            run = await create_pending_run(sessions)
             await make_day("2026-03-01")
-            requested = await backfills.ask(sessions)
+            requested = await request_backfill(sessions)
             run_event, day_event, backfill_event = [await one.event() for _ in range(3)]
             seen = await two.event()
 
@@ -105,9 +106,9 @@ async def test_a_bulk_insert_is_one_event_and_a_heartbeat_is_none(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
-        await until_logged(service, LISTENING)
+        await wait_for_log_entry(service, LISTENING)
         async with reading(client) as reader:
-            run = await runs.running(sessions)
+            run = await claim_run(sessions)
             states = [(await reader.event())["state"] for _ in range(3)]
             async with sessions.begin() as session:
                 await session.execute(
@@ -132,11 +133,11 @@ async def test_a_reconnecting_reader_receives_missed_events_or_a_reset(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
-        await until_logged(service, LISTENING)
+        await wait_for_log_entry(service, LISTENING)
         async with reading(client) as reader:
-            await runs.pending(sessions, day=backfills.march(1))
+            await create_pending_run(sessions, day=march(1))
             last = (await reader.event())["event_id"]
-            await runs.pending(sessions, day=backfills.march(2))
+            await create_pending_run(sessions, day=march(2))
             missed = await reader.event()
         async with reading(client, **{"Last-Event-ID": last}) as reader:
             again = await reader.event()
@@ -150,11 +151,11 @@ async def test_a_reconnecting_reader_receives_missed_events_or_a_reset(
 async def test_event_streams_end_when_the_server_stops(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
-    requested = await backfills.ask(sessions)
+    requested = await request_backfill(sessions)
     async with api_process(postgres_url, tmp_path) as (service, client):
         path = f"/report/backfills/{requested.backfill.id}/events"
-        async with reading(client) as reader, client.stream("GET", path) as answer:
-            following = Reader(answer.aiter_lines())
+        async with reading(client) as reader, client.stream("GET", path) as response:
+            following = Reader(response.aiter_lines())
             await following.any_event()
             stopping = asyncio.create_task(asyncio.to_thread(service.stop))
             await reader.wait_for_end()
@@ -166,7 +167,7 @@ async def test_a_stalled_reader_is_disconnected_and_uses_no_memory(
     postgres_url: str, sessions: Sessions, tmp_path: Path
 ) -> None:
     async with api_process(postgres_url, tmp_path) as (service, client):
-        await until_logged(service, LISTENING)
+        await wait_for_log_entry(service, LISTENING)
         process = psutil.Process(service.pid)
         async with reading(client), reading(client, "?kind=run") as other:
             before = process.memory_info().rss
@@ -174,7 +175,7 @@ async def test_a_stalled_reader_is_disconnected_and_uses_no_memory(
             for k in range(20):
                 async with sessions.begin() as session:
                     await session.execute(text(MANY), {"k": k, "filling": "x" * 2_000})
-            await runs.pending(sessions)
+            await create_pending_run(sessions)
             await other.wait_for_end()
             grown = process.memory_info().rss - before
 
@@ -187,9 +188,9 @@ async def test_a_reader_above_the_limit_is_rejected(postgres_url: str, tmp_path:
             refused = await client.get("/events")
 
         async def accepts_reader() -> bool:
-            async with client.stream("GET", "/events") as answer:
-                return answer.is_success
+            async with client.stream("GET", "/events") as response:
+                return response.is_success
 
-        await until(accepts_reader, what="the release of the first subscription")
+        await wait_until(accepts_reader, what="the release of the first subscription")
 
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from daybook_api.main import build_app
 from daybook_api.settings import ApiSettings
 from tests.integration.api.conftest import serve
-from tests.support.databases import fresh_database
+from tests.support.postgres import temporary_database
 
 
 def _app(url: str) -> FastAPI:
@@ -20,12 +20,12 @@ def _app(url: str) -> FastAPI:
 
 async def test_a_database_without_tables_is_not_ready(postgres_server_url: str) -> None:
     async with (
-        fresh_database(postgres_server_url, name=f"daybook_empty_{uuid4().hex[:8]}") as url,
+        temporary_database(postgres_server_url, name=f"daybook_empty_{uuid4().hex[:8]}") as url,
         serve(_app(url)) as client,
     ):
-        answer = await client.get("/readyz")
-    assert answer.status_code == 503
-    assert "daybook migrate" in answer.json()["detail"]
+        response = await client.get("/readyz")
+    assert response.status_code == 503
+    assert "daybook migrate" in response.json()["detail"]
 
 
 async def test_a_healthy_process_is_alive_and_ready(api: httpx.AsyncClient) -> None:

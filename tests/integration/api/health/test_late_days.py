@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.api.conftest import MakeDay
-from tests.support.schedules import define
-from tests.support.shop import add_order, open_shop
+from tests.support.factories.schedules import define_daily_schedule
+from tests.support.factories.shop import create_order, reset_shop
 
 DAY = timedelta(days=1)
 
@@ -27,10 +27,10 @@ async def daily_schedule(
     api: httpx.AsyncClient, engine: AsyncEngine, sessions: Sessions, today: datetime
 ) -> None:
     """Insert an order of four days ago, and a schedule that has existed for three days."""
-    await open_shop(engine)
-    await define(sessions, now=datetime.now(UTC))
+    await reset_shop(engine)
+    await define_daily_schedule(sessions, now=datetime.now(UTC))
     async with engine.begin() as connection:
-        await add_order(connection, created_at=today - 4 * DAY)
+        await create_order(connection, created_at=today - 4 * DAY)
         await connection.execute(
             text("UPDATE schedules SET created_at = :at"),
             {"at": today - 3 * DAY + timedelta(seconds=1)},
@@ -84,8 +84,8 @@ async def test_a_report_that_is_sealed_after_its_due_time_is_no_longer_late(
 async def test_without_orders_or_a_schedule_nothing_is_late(
     api: httpx.AsyncClient, engine: AsyncEngine, today: datetime
 ) -> None:
-    await open_shop(engine)
+    await reset_shop(engine)
     async with engine.begin() as connection:
-        await add_order(connection, created_at=today - 900 * DAY)
+        await create_order(connection, created_at=today - 900 * DAY)
 
     assert (await api.get("/readyz")).json()["late_days"] == []

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.support.rest import PRODUCT, add
+from tests.support.http import PRODUCT, create_resource
 
 JSON = {"Content-Type": "application/json"}
 
@@ -12,20 +12,20 @@ JSON = {"Content-Type": "application/json"}
 async def test_a_number_that_json_does_not_define_is_rejected(
     api: httpx.AsyncClient, number: str
 ) -> None:
-    answer = await api.post(
+    response = await api.post(
         "/products",
         content=f'{{"name": "tea", "price": {number}, "stock_quantity": 1}}',
         headers=JSON,
     )
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == "#/price"
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "#/price"
 
 
 @pytest.mark.parametrize("price", ["0.01", "9.90", "19.99", "1234567.89", "9999999999.99"])
 async def test_a_price_is_returned_as_an_exact_json_number(
     api: httpx.AsyncClient, price: str
 ) -> None:
-    await add(api, "/products", {**PRODUCT, "price": price})
+    await create_resource(api, "/products", {**PRODUCT, "price": price})
     raw = (await api.get("/products/1")).text
     shown = raw.partition('"price":')[2].partition(",")[0]
     assert shown in {price, price.rstrip("0")}
@@ -47,7 +47,7 @@ async def test_a_price_is_returned_as_an_exact_json_number(
 )
 async def test_products_are_filtered(api: httpx.AsyncClient, query: str, names: list[str]) -> None:
     for price, name in enumerate(("tea 100%", "black_tea", "pot"), start=1):
-        await add(api, "/products", {**PRODUCT, "name": name, "price": price})
+        await create_resource(api, "/products", {**PRODUCT, "name": name, "price": price})
     found = (await api.get(f"/products?{query}")).json()
     assert ([one["name"] for one in found["products"]], found["total"]) == (names, len(names))
 
@@ -65,8 +65,8 @@ async def test_products_are_filtered(api: httpx.AsyncClient, query: str, names: 
 async def test_an_invalid_filter_is_rejected(
     api: httpx.AsyncClient, query: str, pointer: str, hint: str
 ) -> None:
-    answer = await api.get(f"/products?{query}")
-    assert answer.status_code == 422
-    (error,) = answer.json()["errors"]
+    response = await api.get(f"/products?{query}")
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
     assert (error["location"], error["pointer"]) == ("query", pointer)
     assert hint in error["detail"]

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.api.conftest import MakeDay
 
@@ -15,8 +17,8 @@ async def test_each_date_of_the_range_is_listed_with_its_state(
 ) -> None:
     await make_day("2026-03-01", rows=7)
     await make_day("2026-03-03", sealed=False)
-    answer = await api.get(f"{DAYS}?from=2026-02-28&to=2026-03-04")
-    days = answer.json()["days"]
+    response = await api.get(f"{DAYS}?from=2026-02-28&to=2026-03-04")
+    days = response.json()["days"]
     assert [(day["report_date"], day["state"]) for day in days] == [
         ("2026-02-28", "absent"),
         ("2026-03-01", "sealed"),
@@ -44,13 +46,16 @@ async def test_future_days_are_not_listed(api: httpx.AsyncClient) -> None:
     assert (await api.get(f"{DAYS}?from={later}")).json()["days"] == []
 
 
-async def test_a_day_is_returned_or_not_found(api: httpx.AsyncClient, make_day: MakeDay) -> None:
+async def test_a_day_without_a_report_is_absent_as_in_the_list(
+    api: httpx.AsyncClient, make_day: MakeDay
+) -> None:
     await make_day("2026-03-01", revision=3)
     shown = (await api.get(f"{DAYS}/2026-03-01/")).json()
     absent = await api.get(f"{DAYS}/2026-03-02")
     assert (shown["state"], shown["revision"], shown["orders_count"]) == ("sealed", 3, 3)
-    assert (absent.status_code, absent.json()["code"]) == (404, "day_not_found")
-    assert "POST /report/runs" in absent.json()["detail"]
+    (listed,) = (await api.get(f"{DAYS}?from=2026-03-02&to=2026-03-02")).json()["days"]
+    assert (absent.status_code, absent.json()) == (200, listed)
+    assert (listed["state"], listed["revision"]) == ("absent", 0)
 
 
 async def test_a_range_of_ten_years_is_accepted_and_a_longer_one_is_rejected(
@@ -75,7 +80,23 @@ async def test_a_range_of_ten_years_is_accepted_and_a_longer_one_is_rejected(
 async def test_invalid_parameters_are_rejected_with_a_hint(
     api: httpx.AsyncClient, path: str, hint: str
 ) -> None:
-    answer = await api.get(f"{DAYS}{path}")
-    assert answer.status_code == 422
-    assert hint in answer.json()["detail"]
-    assert answer.json()["errors"][0]["pointer"] != "#"
+    response = await api.get(f"{DAYS}{path}")
+    assert response.status_code == 422
+    assert hint in response.json()["detail"]
+    assert response.json()["errors"][0]["pointer"] != "#"
+
+
+@pytest.mark.parametrize(("minutes", "late"), [(1, False), (16, True)])
+async def test_a_stale_day_shows_since_when_and_is_late_after_the_tolerance(
+    api: httpx.AsyncClient, make_day: MakeDay, engine: AsyncEngine, minutes: int, *, late: bool
+) -> None:
+    await make_day("2026-03-01")
+    since = datetime.now(UTC) - timedelta(minutes=minutes)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE report_days SET stale_since = :at"), {"at": since})
+
+    shown = (await api.get(f"{DAYS}/2026-03-01")).json()
+    (listed,) = (await api.get(f"{DAYS}?from=2026-03-01&to=2026-03-01")).json()["days"]
+
+    assert shown == listed
+    assert (datetime.fromisoformat(shown["stale_since"]), shown["late"]) == (since, late)

@@ -14,19 +14,19 @@ RUNS = "/report/runs"
 
 
 async def _request(api: httpx.AsyncClient, day: str, **more: str) -> dict[str, Any]:
-    answer = await api.post(RUNS, json={"date": day, **more})
-    assert answer.status_code == 202, answer.text
-    run: dict[str, Any] = answer.json()
+    response = await api.post(RUNS, json={"date": day, **more})
+    assert response.status_code == 202, response.text
+    run: dict[str, Any] = response.json()
     return run
 
 
 async def test_a_request_creates_a_run_that_can_be_read(api: httpx.AsyncClient) -> None:
-    answer = await api.post(RUNS, json={"date": "2026-03-01", "reason": "late import"})
-    run = answer.json()
-    assert (answer.status_code, answer.headers["location"]) == (202, f"{RUNS}/{run['id']}")
+    response = await api.post(RUNS, json={"date": "2026-03-01", "reason": "late import"})
+    run = response.json()
+    assert (response.status_code, response.headers["location"]) == (202, f"{RUNS}/{run['id']}")
     assert (run["state"], run["trigger"], run["joined"]) == ("pending", "manual", False)
     assert run["reason"] == "late import"
-    shown = await api.get(answer.headers["location"])
+    shown = await api.get(response.headers["location"])
     assert shown.json() == {name: value for name, value in run.items() if name != "joined"}
 
 
@@ -89,9 +89,9 @@ async def test_schedulers_are_notified_when_the_run_is_committed(
 async def test_an_invalid_request_is_rejected_with_a_hint(
     api: httpx.AsyncClient, body: Any, pointer: str, hint: str
 ) -> None:
-    answer = await api.post(RUNS, json=body)
-    problem = answer.json()
-    assert (answer.status_code, problem["status"]) == (422, 422)
+    response = await api.post(RUNS, json=body)
+    problem = response.json()
+    assert (response.status_code, problem["status"]) == (422, 422)
     assert hint in problem["detail"]
     assert problem["errors"][0]["location"] == "body"
     assert problem["errors"][0]["pointer"] == pointer
@@ -103,9 +103,17 @@ async def test_a_body_that_is_not_json_is_rejected(api: httpx.AsyncClient) -> No
     broken = await api.post(RUNS, content='{"date": ', headers=json)
     empty = await api.post(RUNS, content="", headers=json)
     form = await api.post(RUNS, data={"date": "2026-03-01"})
-    assert {answer.status_code for answer in (broken, empty, form)} == {422}
+    assert {response.status_code for response in (broken, empty, form)} == {422}
     assert "not JSON" in broken.json()["detail"]
     assert "Content-Type: application/json" in form.json()["detail"]
+
+
+async def test_defaults_of_range_fields_may_accompany_a_date(api: httpx.AsyncClient) -> None:
+    defaults = {"mode": "absent", "concurrency": 4, "dry_run": False}
+
+    response = await api.post(RUNS, json={"date": "2026-03-01", **defaults})
+
+    assert (response.status_code, response.json()["report_date"]) == (202, "2026-03-01")
 
 
 async def test_an_unknown_run_is_not_found_and_a_malformed_id_is_invalid(
@@ -125,10 +133,10 @@ async def test_the_list_is_paginated_newest_first(api: httpx.AsyncClient) -> Non
     url: str | None = f"{RUNS}?limit=3&trigger=manual"
     pages = 0
     while url is not None:
-        answer = await api.get(url)
-        seen += [run["id"] for run in answer.json()["runs"]]
-        url = answer.links.get("next", {}).get("url")
-        assert (answer.json()["next"] is None) == (url is None)
+        response = await api.get(url)
+        seen += [run["id"] for run in response.json()["runs"]]
+        url = response.links.get("next", {}).get("url")
+        assert (response.json()["next"] is None) == (url is None)
         pages += 1
     assert (seen, pages) == (ids[::-1], 3)
 
@@ -163,9 +171,9 @@ async def test_the_list_is_filtered(api: httpx.AsyncClient) -> None:
 async def test_an_invalid_filter_is_rejected(
     api: httpx.AsyncClient, query: str, pointer: str
 ) -> None:
-    answer = await api.get(f"{RUNS}?{query}")
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == pointer
+    response = await api.get(f"{RUNS}?{query}")
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == pointer
 
 
 async def test_a_cancellation_with_a_reason_that_postgres_cannot_store_is_rejected(
@@ -173,10 +181,10 @@ async def test_a_cancellation_with_a_reason_that_postgres_cannot_store_is_reject
 ) -> None:
     run = (await api.post("/report/runs", json={"date": "2026-03-01"})).json()
 
-    answer = await api.post(f"/report/runs/{run['id']}/cancel", json={"reason": "a\0b"})
+    response = await api.post(f"/report/runs/{run['id']}/cancel", json={"reason": "a\0b"})
 
-    assert answer.status_code == 422
-    (problem,) = answer.json()["errors"]
+    assert response.status_code == 422
+    (problem,) = response.json()["errors"]
     assert problem["pointer"] == "#/reason"
     assert "U+0000" in problem["detail"]
     assert (await api.get(f"/report/runs/{run['id']}")).json()["state"] == "pending"

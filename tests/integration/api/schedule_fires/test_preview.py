@@ -36,10 +36,10 @@ async def test_a_preview_marks_gaps_and_folds(api: httpx.AsyncClient) -> None:
 
 
 async def test_an_invalid_cron_expression_is_rejected_by_parameter(api: httpx.AsyncClient) -> None:
-    answer = await api.get("/schedules/preview", params={"cron": "0 24 * * *"})
+    response = await api.get("/schedules/preview", params={"cron": "0 24 * * *"})
 
-    (error,) = answer.json()["errors"]
-    assert (answer.status_code, error["pointer"]) == (422, "#/cron")
+    (error,) = response.json()["errors"]
+    assert (response.status_code, error["pointer"]) == (422, "#/cron")
     assert error["detail"] == "hour: 24 is not 0-23 (position 3)"
 
 
@@ -49,24 +49,24 @@ async def test_a_preview_outside_the_supported_dates_is_rejected(
 ) -> None:
     query = {"cron": "0 0 * * *", "timezone": "America/New_York", "after": after}
 
-    answer = await api.get("/schedules/preview", params=query)
+    response = await api.get("/schedules/preview", params=query)
 
-    (error,) = answer.json()["errors"]
-    assert (answer.status_code, error["pointer"]) == (422, "#/after")
+    (error,) = response.json()["errors"]
+    assert (response.status_code, error["pointer"]) == (422, "#/after")
 
 
 async def test_a_preview_ends_after_a_century(api: httpx.AsyncClient) -> None:
     query = {"cron": "0 0 * FEB MON#5", "count": "1000", "after": "2026-03-02T00:00:00Z"}
 
-    answer = await api.get("/schedules/preview", params=query)
+    response = await api.get("/schedules/preview", params=query)
 
-    assert answer.status_code == 200
-    assert [fire["report_date"] for fire in answer.json()["fires"]] == [
+    assert response.status_code == 200
+    assert [fire["report_date"] for fire in response.json()["fires"]] == [
         "2044-02-28",
         "2072-02-28",
         "2112-02-28",
     ]
-    assert answer.json()["until"] == "2126-03-03T00:00:00Z"
+    assert response.json()["until"] == "2126-03-03T00:00:00Z"
 
 
 async def test_a_preview_does_not_block_other_requests(
@@ -78,14 +78,14 @@ async def test_a_preview_does_not_block_other_requests(
     query = {"cron": "0 0 * FEB MON#5", "count": "1000", "after": "2026-03-02T00:00:00Z"}
     try:
         previewing = asyncio.create_task(api.get("/schedules/preview", params=query))
-        answers = []
+        responses = []
         for _ in range(20):
             await asyncio.sleep(0)  # A request that never suspends lets no other start.
-            answers.append(await api.get("/healthz"))
+            responses.append(await api.get("/healthz"))
         assert not previewing.done()
     finally:
         gate.set()
         await asyncio.gather(*busy)
 
-    assert {answer.status_code for answer in answers} == {200}
+    assert {response.status_code for response in responses} == {200}
     assert (await previewing).status_code == 200

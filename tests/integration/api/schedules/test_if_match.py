@@ -9,9 +9,9 @@ WORKDAYS = {"name": "workdays", "cron": "0 9 * * MON-FRI", "timezone": "Asia/Yek
 
 
 async def create_schedule(api: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
-    answer = await api.post("/schedules", json={**WORKDAYS, **fields})
-    assert answer.status_code == 201, answer.text
-    created: dict[str, Any] = answer.json()
+    response = await api.post("/schedules", json={**WORKDAYS, **fields})
+    assert response.status_code == 201, response.text
+    created: dict[str, Any] = response.json()
     return created
 
 
@@ -61,6 +61,6 @@ async def test_a_change_requires_one_of_the_listed_versions_to_be_current(
     ]
     changed = await api.patch(path, json=new, headers=matching)
 
-    assert {answer.status_code for answer in refused} == {412}
-    assert {answer.json()["code"] for answer in refused} == {"schedule_changed"}
+    assert {response.status_code for response in refused} == {412}
+    assert {response.json()["code"] for response in refused} == {"schedule_changed"}
     assert (changed.status_code, changed.headers["etag"]) == (200, '"2"')

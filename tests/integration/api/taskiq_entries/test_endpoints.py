@@ -4,7 +4,7 @@ import httpx
 
 from daybook_domain.schedules import taskiq_sync
 from daybook_platform.postgres.engine import Sessions
-from tests.support.schedules import MIDNIGHT
+from tests.support.factories.schedules import MIDNIGHT
 
 
 async def test_an_invalid_taskiq_entry_is_listed_with_its_problem(

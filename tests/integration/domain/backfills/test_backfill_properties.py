@@ -14,8 +14,15 @@ from sqlalchemy import text
 from daybook_domain.backfills.models import BackfillMode
 from daybook_domain.runs.models import RunState
 from daybook_platform.postgres.engine import Sessions
-from tests.support import runs
-from tests.support.backfills import NOW, advance, ask, march, to_its_end, work
+from tests.support.factories.backfills import (
+    NOW,
+    advance_backfills,
+    finish_backfills,
+    finish_due_runs,
+    march,
+    request_backfill,
+)
+from tests.support.factories.runs import request_run
 
 BEFORE = NOW - timedelta(hours=1)
 DAYS = [march(day) for day in range(1, 8)]
@@ -81,12 +88,12 @@ async def create_past(sessions: Sessions, past: list[Past]) -> None:
         async with sessions.begin() as session:
             for day, state in zip(DAYS, past, strict=True):
                 if state in states:
-                    await runs.request(session, day=day, now=now)
-        await work(sessions, now=now, ends=end)
+                    await request_run(session, day=day, now=now)
+        await finish_due_runs(sessions, now=now, final_state=end)
     async with sessions.begin() as session:
         for day, state in zip(DAYS, past, strict=True):
             if state in PENDING:
-                await runs.request(session, day=day, now=BEFORE)
+                await request_run(session, day=day, now=BEFORE)
 
 
 async def count_builds(
@@ -99,7 +106,7 @@ async def count_builds(
     await create_past(sessions, past)
     count: Counter[date] = Counter()
     for number, part in enumerate(parts):
-        await ask(
+        await request_backfill(
             sessions,
             DAYS[part.first],
             DAYS[part.last],
@@ -108,10 +115,10 @@ async def count_builds(
             now=NOW + timedelta(seconds=number),
         )
         for _ in range(part.steps_before_next):
-            await advance(sessions, now=NOW + timedelta(seconds=number))
+            await advance_backfills(sessions, now=NOW + timedelta(seconds=number))
     now = NOW + timedelta(seconds=len(parts))
-    count.update(await to_its_end(sessions, now=now))
-    count.update(run.report_date for run in await work(sessions, now=now))
+    count.update(await finish_backfills(sessions, now=now))
+    count.update(run.report_date for run in await finish_due_runs(sessions, now=now))
     return count
 
 

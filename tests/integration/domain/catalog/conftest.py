@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.orders.order_placement import place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_platform.postgres.engine import Sessions
-from tests.support.shop import open_shop
+from tests.support.factories.shop import reset_shop
 
 OrderTea = Callable[..., Awaitable[None]]
 
@@ -16,7 +16,7 @@ OrderTea = Callable[..., Awaitable[None]]
 @pytest.fixture(autouse=True)
 async def shop(engine: AsyncEngine) -> None:
     """Create user ada, her primary address and 1000 teas at 3.50, each with id 1."""
-    await open_shop(engine)
+    await reset_shop(engine)
 
 
 @pytest.fixture

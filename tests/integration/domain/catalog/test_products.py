@@ -13,8 +13,8 @@ from daybook_domain.orders.order_placement import place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.domain.catalog.conftest import OrderTea
-from tests.support.locks import somebody_waits
-from tests.support.shop import stock_left
+from tests.support.factories.shop import get_stock
+from tests.support.postgres import wait_for_blocked_transaction
 
 
 async def test_products_get_ids_in_the_order_of_the_input(sessions: Sessions) -> None:
@@ -38,10 +38,10 @@ async def test_a_new_stock_waits_for_a_concurrent_order_and_replaces_what_it_lea
     async with sessions.begin() as session:
         await place_orders(session, [NewOrder(1, 1, (NewItem(1, 5),))])
         restocking = asyncio.create_task(restock())
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
     await restocking
 
-    assert await stock_left(engine) == 50
+    assert await get_stock(engine) == 50
 
 
 async def test_a_new_name_does_not_overwrite_the_stock_after_a_concurrent_order(
@@ -53,7 +53,7 @@ async def test_a_new_name_does_not_overwrite_the_stock_after_a_concurrent_order(
         await order_tea(5)
         product = await products.change_product(session, 1, changes={"name": "green tea"})
     assert (product.name, product.stock_quantity) == ("green tea", 995)
-    assert await stock_left(engine) == 995
+    assert await get_stock(engine) == 995
 
 
 async def test_a_product_with_orders_cannot_be_deleted(

@@ -13,29 +13,28 @@ from daybook_domain.intake.dead_letters import RetryPolicy
 from daybook_domain.intake.parsing import Delivery
 from daybook_domain.intake.service import Batch, MessageOutcome, MessageResult
 from daybook_platform.postgres.engine import Sessions
-from tests.support import letters
-from tests.support.letters import AT_ONCE
-from tests.support.shop import open_shop
+from tests.support.factories.dead_letters import RETRY_IMMEDIATELY, retry_due_dead_letters
+from tests.support.factories.shop import reset_shop
 
-Take = Callable[..., Coroutine[Any, Any, list[MessageOutcome] | None]]
+ConsumeBatch = Callable[..., Coroutine[Any, Any, list[MessageOutcome] | None]]
 Retry = Callable[..., Coroutine[Any, Any, Sequence[MessageOutcome]]]
 
 
 @pytest.fixture
 async def shop(engine: AsyncEngine) -> None:
     """Create user 1, address 1 and product 1 with a stock of 1000."""
-    await open_shop(engine)
+    await reset_shop(engine)
 
 
 @pytest.fixture
-def take(sessions: Sessions, shop: None) -> Take:
+def consume(sessions: Sessions, shop: None) -> ConsumeBatch:
     """Return a function that commits a batch, by default as a new consumer."""
 
-    async def take(
+    async def consume(
         *deliveries: Delivery,
         consumer: UUID | None = None,
         number: int = 1,
-        retry_policy: RetryPolicy = AT_ONCE,
+        retry_policy: RetryPolicy = RETRY_IMMEDIATELY,
     ) -> list[MessageOutcome] | None:
         batch = Batch(consumer or uuid4(), number, deliveries)
         async with sessions.begin() as session:
@@ -44,14 +43,14 @@ def take(sessions: Sessions, shop: None) -> Take:
             )
         return None if results is None else _outcomes(results)
 
-    return take
+    return consume
 
 
 @pytest.fixture
 def retry(sessions: Sessions) -> Retry:
     """Return a function that retries all due dead letters."""
 
-    return partial(letters.retry, sessions)
+    return partial(retry_due_dead_letters, sessions)
 
 
 def _outcomes(results: Sequence[MessageResult]) -> list[MessageOutcome]:

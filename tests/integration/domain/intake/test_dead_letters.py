@@ -12,8 +12,14 @@ from daybook_domain.intake.dead_letters import RetryPolicy
 from daybook_domain.intake.parsing import parse_delivery
 from daybook_domain.intake.service import MessageOutcome
 from daybook_platform.postgres.engine import Sessions
-from tests.integration.domain.intake.conftest import Retry, Take
-from tests.support.messages import books, order, order_update, product, product_update
+from tests.integration.domain.intake.conftest import ConsumeBatch, Retry
+from tests.support.factories.messages import (
+    order_message,
+    order_update_message,
+    product_message,
+    product_update_message,
+)
+from tests.support.oracles.shop_state import get_shop_state
 
 SLOW_RETRIES = RetryPolicy(
     first=timedelta(hours=1), longest=timedelta(hours=1), total=timedelta(hours=9)
@@ -32,66 +38,69 @@ async def status(engine: AsyncEngine, order_id: int) -> str:
 @pytest.mark.parametrize(
     ("queue", "body", "missing"),
     [
-        ("order", order(product=2), "product"),
-        ("order", order(user=2, address=2), "user"),
-        ("order", order(address=2), "address"),
-        ("product_update", product_update(2, name="new"), "product"),
-        ("order_update", order_update(1, status="paid"), "order"),
+        ("order", order_message(product=2), "product"),
+        ("order", order_message(user=2, address=2), "user"),
+        ("order", order_message(address=2), "address"),
+        ("product_update", product_update_message(2, name="new"), "product"),
+        ("order_update", order_update_message(1, status="paid"), "order"),
     ],
 )
 async def test_a_message_is_applied_once_the_missing_row_exists(
-    take: Take, retry: Retry, engine: AsyncEngine, queue: str, body: bytes, missing: str
+    consume: ConsumeBatch, retry: Retry, engine: AsyncEngine, queue: str, body: bytes, missing: str
 ) -> None:
-    assert await take(parse_delivery(queue, body)) == [MessageOutcome.WAITING]
+    assert await consume(parse_delivery(queue, body)) == [MessageOutcome.WAITING]
     assert await retry() == [MessageOutcome.WAITING]
 
     if missing in {"product", "order"}:
-        await take(parse_delivery(missing, product() if missing == "product" else order()))
+        await consume(
+            parse_delivery(missing, product_message() if missing == "product" else order_message())
+        )
     else:
         await _add_user_or_address(engine, missing)
     assert await retry() == [MessageOutcome.APPLIED]
 
-    assert list((await books(engine)).letters) == ["redriven"]
+    assert list((await get_shop_state(engine)).dead_letters) == ["redriven"]
     assert await retry() == []
 
 
 async def test_a_created_row_makes_the_dead_letters_due_that_wait_for_it(
-    take: Take, retry: Retry, engine: AsyncEngine
+    consume: ConsumeBatch, retry: Retry, engine: AsyncEngine
 ) -> None:
-    await take(
-        parse_delivery("order", order(product=2)),
-        parse_delivery("order", order(product=3)),
+    await consume(
+        parse_delivery("order", order_message(product=2)),
+        parse_delivery("order", order_message(product=3)),
         retry_policy=SLOW_RETRIES,
     )
     assert await retry() == []
 
-    await take(parse_delivery("product", product()))
+    await consume(parse_delivery("product", product_message()))
 
     assert await retry() == [MessageOutcome.APPLIED]
-    assert (await books(engine)).letters.keys() == {"redriven", "waiting"}
+    assert (await get_shop_state(engine)).dead_letters.keys() == {"redriven", "waiting"}
 
 
 async def test_a_dead_letter_whose_row_stays_missing_is_kept_with_the_reason(
-    take: Take, retry: Retry, engine: AsyncEngine
+    consume: ConsumeBatch, retry: Retry, engine: AsyncEngine
 ) -> None:
-    await take(parse_delivery("order", order(product=99)), retry_policy=NO_RETRIES)
+    await consume(parse_delivery("order", order_message(product=99)), retry_policy=NO_RETRIES)
 
     assert await retry() == [MessageOutcome.KEPT]
-    assert (await books(engine)).letters == {"kept": [("order", "unknown_reference")]}
+    assert (await get_shop_state(engine)).dead_letters == {"kept": [("order", "unknown_reference")]}
     assert await retry() == []
 
 
 async def test_waiting_updates_of_one_order_are_applied_in_order(
-    take: Take, retry: Retry, engine: AsyncEngine
+    consume: ConsumeBatch, retry: Retry, engine: AsyncEngine
 ) -> None:
     paid, shipped = (
-        parse_delivery("order_update", order_update(1, status=name)) for name in ("paid", "shipped")
+        parse_delivery("order_update", order_update_message(1, status=name))
+        for name in ("paid", "shipped")
     )
-    assert await take(paid, shipped, retry_policy=SLOW_RETRIES) == [MessageOutcome.WAITING] * 2
-    await take(parse_delivery("order", order()))
-    delivered = parse_delivery("order_update", order_update(1, status="delivered"))
+    assert await consume(paid, shipped, retry_policy=SLOW_RETRIES) == [MessageOutcome.WAITING] * 2
+    await consume(parse_delivery("order", order_message()))
+    delivered = parse_delivery("order_update", order_update_message(1, status="delivered"))
 
-    assert await take(delivered) == [MessageOutcome.WAITING], (
+    assert await consume(delivered) == [MessageOutcome.WAITING], (
         "it must not overtake the two before it"
     )
     for _ in range(3):
@@ -101,35 +110,35 @@ async def test_waiting_updates_of_one_order_are_applied_in_order(
 
 
 async def test_concurrent_workers_retry_each_dead_letter_once(
-    take: Take, retry: Retry, engine: AsyncEngine
+    consume: ConsumeBatch, retry: Retry, engine: AsyncEngine
 ) -> None:
-    await take(*(parse_delivery("order", order(product=2)) for _ in range(20)))
-    await take(parse_delivery("product", product(stock=100)))
+    await consume(*(parse_delivery("order", order_message(product=2)) for _ in range(20)))
+    await consume(parse_delivery("product", product_message(stock=100)))
 
     outcomes = await asyncio.gather(retry(), retry(), retry())
 
     assert [outcome for each in outcomes for outcome in each] == [MessageOutcome.APPLIED] * 20
-    assert (await books(engine)).sold == {2: 20}
+    assert (await get_shop_state(engine)).sold == {2: 20}
 
 
 async def test_a_dead_letter_that_crashes_workers_is_claimed_alone_and_then_kept(
-    take: Take, retry: Retry, sessions: Sessions, engine: AsyncEngine
+    consume: ConsumeBatch, retry: Retry, sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    await take(parse_delivery("order", order(product=2)))
+    await consume(parse_delivery("order", order_message(product=2)))
     for _ in range(dead_letters.MAX_STARTED_ATTEMPTS):
         async with sessions.begin() as session:
             assert await dead_letters.claim_due(session, limit=1) == [1]
         await _expire_lease(engine)  # The worker was killed while it was at it.
 
-    await take(parse_delivery("order", order(product=2)))
-    await take(parse_delivery("product", product()))
+    await consume(parse_delivery("order", order_message(product=2)))
+    await consume(parse_delivery("product", product_message()))
 
     assert await retry() == [MessageOutcome.APPLIED], (
         "dead letters without failed attempts are claimed first"
     )
     assert await retry() == [MessageOutcome.KEPT]
 
-    found = (await books(engine)).letters
+    found = (await get_shop_state(engine)).dead_letters
     assert found["kept"] == [("order", "delivery_limit")]
 
 

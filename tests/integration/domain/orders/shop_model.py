@@ -14,6 +14,7 @@ TRANSITIONS = {
     ("shipped", "delivered"),
     ("pending", "cancelled"),
     ("paid", "cancelled"),
+    *((status, "completed") for status in ("pending", "paid", "shipped", "delivered")),
 }
 UNKNOWN_ID = 999_999
 """An id that no row has."""

@@ -16,7 +16,7 @@ from daybook_domain.orders.models import OrderStatus
 from daybook_domain.orders.order_placement import place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_platform.postgres.engine import Sessions
-from tests.support.shop import open_shop
+from tests.support.factories.shop import reset_shop
 
 PRODUCTS = 6
 STOCK = 1000
@@ -37,7 +37,7 @@ STOCK_AND_SOLD = text(
 @pytest.fixture(autouse=True)
 async def shop(engine: AsyncEngine) -> None:
     """Create user ada, her address, and six products with a large stock."""
-    await open_shop(engine)
+    await reset_shop(engine)
     async with engine.begin() as connection:
         await connection.execute(
             text(

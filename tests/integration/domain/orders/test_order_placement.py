@@ -13,14 +13,14 @@ from daybook_domain.orders.errors import ExternalIdTaken, OutOfStock, UnknownRef
 from daybook_domain.orders.order_placement import PlacedOrder, place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_platform.postgres.engine import Sessions
-from tests.support.locks import somebody_waits
-from tests.support.shop import open_shop, set_stock, stock_left
+from tests.support.factories.shop import get_stock, reset_shop, set_stock
+from tests.support.postgres import wait_for_blocked_transaction
 
 
 @pytest.fixture(autouse=True)
 async def shop(engine: AsyncEngine) -> None:
     """Create user ada, her address and 1000 teas at 3.50, each with id 1."""
-    await open_shop(engine)
+    await reset_shop(engine)
 
 
 def tea(quantity: int = 1, *, external_id: str | None = None, user_id: int = 1) -> NewOrder:
@@ -52,7 +52,7 @@ async def test_a_placed_order_has_items_and_a_total_and_reduces_stock(
     assert await rows(
         engine, "SELECT order_id, product_id, quantity, price_at_order FROM order_items ORDER BY id"
     ) == [(1, 1, 2, Decimal("3.50")), (1, 1, 3, Decimal("3.50"))]
-    assert await stock_left(engine) == 995
+    assert await get_stock(engine) == 995
 
 
 async def test_the_results_have_the_order_of_the_batch(
@@ -85,7 +85,7 @@ async def test_the_results_have_the_order_of_the_batch(
     ]
     ids = [one.order_id for one in outcomes if isinstance(one, PlacedOrder)]
     assert ids == [1, 2, 1, 3]
-    assert await stock_left(engine) == 0
+    assert await get_stock(engine) == 0
     assert await rows(engine, "SELECT id, external_id FROM orders ORDER BY id") == [
         (1, "z"),
         (2, "a"),
@@ -107,7 +107,7 @@ async def test_a_later_delivery_of_the_same_order_changes_nothing(
     assert isinstance(other, ExternalIdTaken)
     assert other.field == "external_id"
     assert await rows(engine, "SELECT count(*) FROM orders") == [(1,)]
-    assert await stock_left(engine) == 0
+    assert await get_stock(engine) == 0
 
 
 async def test_an_order_placed_by_a_concurrent_transaction_is_found(
@@ -124,11 +124,11 @@ async def test_an_order_placed_by_a_concurrent_transaction_is_found(
         second = asyncio.create_task(
             placed(sessions, [tea(3), tea(2, external_id="shop-17"), tea(4)])
         )
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
 
     outcomes = await second
     assert [type(outcome) for outcome in outcomes] == [PlacedOrder, ExternalIdTaken, PlacedOrder]
-    assert await stock_left(engine) == 993
+    assert await get_stock(engine) == 993
     assert await rows(engine, "SELECT count(*), count(external_id) FROM orders") == [(3, 1)]
     assert await rows(engine, "SELECT count(*) FROM order_items") == [(3,)]
 
@@ -149,7 +149,7 @@ async def test_concurrent_deliveries_of_an_order_place_it_once(
         False,
         *[True] * 11,
     ]
-    assert await stock_left(engine) == 1000 - 12 - 2
+    assert await get_stock(engine) == 1000 - 12 - 2
 
 
 async def test_batches_with_the_same_external_ids_in_opposite_order_do_not_deadlock(
@@ -191,7 +191,7 @@ async def test_a_rolled_back_transaction_places_nothing(
         await session.rollback()
 
     assert await rows(engine, "SELECT count(*) FROM orders") == [(0,)]
-    assert await stock_left(engine) == 1000
+    assert await get_stock(engine) == 1000
 
 
 async def test_an_empty_batch_has_no_results(sessions: Sessions) -> None:

@@ -41,8 +41,8 @@ from tests.integration.domain.orders.shop_model import (
     pick,
     sum_quantities,
 )
-from tests.support.databases import empty
-from tests.support.shop import build
+from tests.support.factories.reports import build_report
+from tests.support.postgres import truncate_tables
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class ShopMachine(RuleBasedStateMachine):
         self.engine = engine
         self.sessions = create_sessions(engine)
         self.model = Model()
-        self.run(empty(engine))
+        self.run(truncate_tables(engine))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -246,7 +246,7 @@ class ShopMachine(RuleBasedStateMachine):
         async with self.sessions() as session:
             orders, _ = await queries.list_orders(session, limit=1000, offset=0)
         for day in {order.created_at.astimezone(UTC).date() for order in orders}:
-            await build(self.engine, business_day(day, timezone="UTC"))
+            await build_report(self.engine, business_day(day, timezone="UTC"))
         async with self.engine.begin() as connection:
             await connection.execute(text("DELETE FROM report_runs"))
 

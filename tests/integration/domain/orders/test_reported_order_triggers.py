@@ -13,9 +13,9 @@ from daybook_domain.advisory_locks import REPORT_DATE, date_key
 from daybook_domain.runs.dispatch_queue import DispatchItem
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_platform.postgres.engine import Sessions
-from tests.support.locks import somebody_waits
-from tests.support.runs import DAY, everything, pending, queued
-from tests.support.shop import add_order, open_shop
+from tests.support.factories.runs import DAY, create_pending_run, list_all_runs, queue_run
+from tests.support.factories.shop import create_order, reset_shop
+from tests.support.postgres import wait_for_blocked_transaction
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 REBUILD = text("SET LOCAL daybook.delete_reported_orders = 'rebuild'")
@@ -25,7 +25,7 @@ LOCK = text(f"SELECT pg_advisory_xact_lock({REPORT_DATE}, {date_key(DAY)})")
 @pytest.fixture(autouse=True)
 async def shop(engine: AsyncEngine) -> None:
     """Create a shop without orders and reports."""
-    await open_shop(engine)
+    await reset_shop(engine)
 
 
 async def report(connection: AsyncConnection, order_id: int, *, day: date = DAY) -> None:
@@ -39,7 +39,7 @@ async def reported_order(
     engine: AsyncEngine, *, created_at: datetime = NOON, day: date = DAY
 ) -> int:
     async with engine.begin() as connection:
-        order_id = await add_order(connection, created_at=created_at)
+        order_id = await create_order(connection, created_at=created_at)
         await report(connection, order_id, day=day)
     return order_id
 
@@ -98,9 +98,9 @@ async def test_a_permitted_deletion_requests_a_rebuild_in_the_same_transaction(
         await connection.execute(REBUILD)
         await connection.execute(text(statement))
         states = (await connection.scalars(text("SELECT state FROM report_runs"))).all()
-        assert await everything(sessions) == []
+        assert await list_all_runs(sessions) == []
 
-    (run,) = await everything(sessions)
+    (run,) = await list_all_runs(sessions)
     assert states == ["pending"]
     assert (run.report_date, run.state, run.trigger) == (
         DAY,
@@ -120,7 +120,7 @@ async def test_the_permission_ends_with_its_transaction(engine: AsyncEngine) -> 
 
 
 @pytest.mark.parametrize(
-    ("make", "state"), [(pending, RunState.PENDING), (queued, RunState.QUEUED)]
+    ("make", "state"), [(create_pending_run, RunState.PENDING), (queue_run, RunState.QUEUED)]
 )
 async def test_a_deletion_joins_the_waiting_run(
     engine: AsyncEngine,
@@ -133,7 +133,7 @@ async def test_a_deletion_joins_the_waiting_run(
 
     await execute(engine, "DELETE FROM orders", rebuild=True)
 
-    (found,) = await everything(sessions)
+    (found,) = await list_all_runs(sessions)
     assert (found.id, found.state) == (run.id, state)
 
 
@@ -149,7 +149,7 @@ async def test_a_deletion_of_many_orders_requests_each_date_once(
     await execute(engine, "DELETE FROM orders", rebuild=True)
 
     assert await count(engine) == 0
-    assert [run.report_date for run in await everything(sessions)] == [
+    assert [run.report_date for run in await list_all_runs(sessions)] == [
         DAY + timedelta(days=k) for k in range(4)
     ]
 
@@ -165,13 +165,13 @@ async def test_an_unreported_order_can_be_deleted_and_moved(
     engine: AsyncEngine, sessions: Sessions, statement: str
 ) -> None:
     async with engine.begin() as connection:
-        await add_order(connection, created_at=NOON)
+        await create_order(connection, created_at=NOON)
         # The report of another order, and of another day with the same number.
         await report(connection, 999)
 
     await execute(engine, statement)
 
-    assert await everything(sessions) == []
+    assert await list_all_runs(sessions) == []
 
 
 async def test_other_columns_of_a_reported_order_can_change(
@@ -181,7 +181,7 @@ async def test_other_columns_of_a_reported_order_can_change(
 
     await execute(engine, "UPDATE orders SET status = 'cancelled', created_at = created_at")
 
-    assert await everything(sessions) == []
+    assert await list_all_runs(sessions) == []
 
 
 async def test_deleting_nothing_takes_no_lock(engine: AsyncEngine) -> None:
@@ -195,12 +195,12 @@ async def test_a_deletion_waits_for_a_build_with_the_order_and_is_rejected(
     engine: AsyncEngine,
 ) -> None:
     async with engine.begin() as connection:
-        order_id = await add_order(connection, created_at=NOON)
+        order_id = await create_order(connection, created_at=NOON)
     async with engine.begin() as builder:
         await builder.execute(LOCK)
         await report(builder, order_id)
         deleting = asyncio.create_task(execute(engine, "DELETE FROM orders"))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
         assert not deleting.done()
 
     with pytest.raises(DBAPIError, match="is counted by the report"):
@@ -218,19 +218,19 @@ async def test_a_build_waits_for_a_deletion_and_no_longer_sees_the_order(
             return int(seen.scalar_one())
 
     async with engine.begin() as connection:
-        await add_order(connection, created_at=NOON)
+        await create_order(connection, created_at=NOON)
     async with engine.begin() as connection:
         await connection.execute(text("DELETE FROM orders"))
         building = asyncio.create_task(build())
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
 
     assert await building == 0
 
 
 async def test_concurrent_deletions_do_not_wait_for_each_other(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
-        first = await add_order(connection, created_at=NOON)
-        second = await add_order(connection, created_at=NOON)
+        first = await create_order(connection, created_at=NOON)
+        second = await create_order(connection, created_at=NOON)
     async with engine.begin() as connection:
         await connection.execute(text(f"DELETE FROM orders WHERE id = {first}"))
         async with asyncio.timeout(5):

@@ -28,16 +28,18 @@ from daybook_domain.reports.business_day import business_day
 from daybook_domain.runs.models import RunState, RunTrigger
 from daybook_domain.validation import MAX_INTEGER
 from daybook_platform.postgres.engine import Sessions
-from tests.support.locks import somebody_waits
-from tests.support.runs import everything
-from tests.support.shop import build, open_shop, set_stock, stock_left, sums
+from tests.support.factories.reports import build_report, get_quantity_by_order
+from tests.support.factories.runs import list_all_runs
+from tests.support.factories.shop import get_stock, reset_shop, set_stock
+from tests.support.postgres import wait_for_blocked_transaction
 
-PENDING, PAID, SHIPPED, DELIVERED, CANCELLED = OrderStatus
+PENDING, PAID, SHIPPED, DELIVERED, COMPLETED, CANCELLED = OrderStatus
 PATHS = {
     PENDING: (),
     PAID: (PAID,),
     SHIPPED: (PAID, SHIPPED),
     DELIVERED: (PAID, SHIPPED, DELIVERED),
+    COMPLETED: (COMPLETED,),
     CANCELLED: (CANCELLED,),
 }
 ALLOWED = {
@@ -46,13 +48,17 @@ ALLOWED = {
     (PAID, SHIPPED),
     (PAID, CANCELLED),
     (SHIPPED, DELIVERED),
+    (PENDING, COMPLETED),
+    (PAID, COMPLETED),
+    (SHIPPED, COMPLETED),
+    (DELIVERED, COMPLETED),
 }
 
 
 @pytest.fixture(autouse=True)
 async def shop(engine: AsyncEngine) -> None:
     """Create users ada and bob with addresses, 1000 teas (1) and 5 pots (2)."""
-    await open_shop(engine)
+    await reset_shop(engine)
     async with engine.begin() as connection:
         for statement in (
             "INSERT INTO users (username, email) VALUES ('bob', 'bob@example.com')",
@@ -97,7 +103,9 @@ async def reported(engine: AsyncEngine, sessions: Sessions, order_id: int) -> da
     """Have the report of the order's day built, and return when the order was created."""
     async with sessions() as session:
         order = await queries.get_order(session, order_id)
-    await build(engine, business_day(order.created_at.astimezone(UTC).date(), timezone="UTC"))
+    await build_report(
+        engine, business_day(order.created_at.astimezone(UTC).date(), timezone="UTC")
+    )
     async with engine.begin() as connection:
         await connection.execute(text("DELETE FROM report_runs"))
     return order.created_at
@@ -116,7 +124,7 @@ async def test_an_order_changes_status_only_by_allowed_transitions(
         with pytest.raises(StatusConflict, match=f"a {before} order cannot become {after}; it "):
             await change(sessions, order_id, {"status": after})
     cancelled = before is CANCELLED or (after is CANCELLED and (before, after) in ALLOWED)
-    assert await stock_left(engine) == (1000 if cancelled else 995)
+    assert await get_stock(engine) == (1000 if cancelled else 995)
 
 
 async def test_a_change_to_the_same_values_changes_nothing(sessions: Sessions) -> None:
@@ -142,7 +150,7 @@ async def test_concurrent_cancellations_return_the_stock_once(
         *(change(sessions, order_id, {"status": CANCELLED}) for _ in range(8)),
     )
 
-    assert (await stock_left(engine, 1), await stock_left(engine, 2)) == (1000, 5)
+    assert (await get_stock(engine, 1), await get_stock(engine, 2)) == (1000, 5)
 
 
 async def test_concurrent_cancellation_and_deletion_return_the_stock_once(
@@ -157,7 +165,7 @@ async def test_concurrent_cancellation_and_deletion_return_the_stock_once(
 
     assert {type(one) for one in outcomes if isinstance(one, BaseException)} <= {OrderNotFound}
     assert sum(one is None for one in outcomes) == 1
-    assert await stock_left(engine) == 1000
+    assert await get_stock(engine) == 1000
 
 
 async def test_new_items_have_current_prices_and_old_ones_return_to_stock(
@@ -173,7 +181,7 @@ async def test_new_items_have_current_prices_and_old_ones_return_to_stock(
         (2, 5, Decimal("9.00")),
         (1, 2, Decimal("4.00")),
     ]
-    assert (await stock_left(engine, 1), await stock_left(engine, 2)) == (998, 0)
+    assert (await get_stock(engine, 1), await get_stock(engine, 2)) == (998, 0)
 
 
 async def test_the_old_items_of_the_order_count_as_available_stock(
@@ -186,7 +194,7 @@ async def test_the_old_items_of_the_order_count_as_available_stock(
 
     assert refusal.value.field == "items/1/quantity"
     assert await items(sessions, order_id) == [(2, 5, Decimal("9.00"))]
-    assert await stock_left(engine, 2) == 0
+    assert await get_stock(engine, 2) == 0
 
 
 async def test_items_replaced_by_a_cancellation_take_no_stock(
@@ -196,21 +204,21 @@ async def test_items_replaced_by_a_cancellation_take_no_stock(
     await change(sessions, order_id, {"items": (NewItem(2, 9),), "status": CANCELLED})
 
     assert await items(sessions, order_id) == [(2, 9, Decimal("9.00"))]
-    assert (await stock_left(engine, 1), await stock_left(engine, 2)) == (1000, 5)
+    assert (await get_stock(engine, 1), await get_stock(engine, 2)) == (1000, 5)
 
 
-@pytest.mark.parametrize("status", [PAID, SHIPPED, DELIVERED, CANCELLED])
+@pytest.mark.parametrize("status", [PAID, SHIPPED, DELIVERED, COMPLETED, CANCELLED])
 async def test_only_a_pending_order_can_change_items(
     engine: AsyncEngine, sessions: Sessions, status: OrderStatus
 ) -> None:
     order_id = await ordered(sessions, status=status)
-    before = await stock_left(engine)
+    before = await get_stock(engine)
     with pytest.raises(
         StatusConflict, match=f"the items of a {status} order cannot be changed"
     ) as refusal:
         await change(sessions, order_id, {"items": (NewItem(1, 1),)})
     assert refusal.value.field == "items"
-    assert await stock_left(engine) == before
+    assert await get_stock(engine) == before
 
 
 @pytest.mark.parametrize("status", PATHS)
@@ -251,7 +259,7 @@ async def test_a_rejected_change_changes_nothing(
     async with sessions() as session:
         order = await queries.get_order(session, order_id)
     assert (order.status, order.delivery_address_id) == (PENDING, 1)
-    assert await stock_left(engine) == 995
+    assert await get_stock(engine) == 995
 
 
 async def test_stock_above_the_maximum_is_not_returned(
@@ -264,17 +272,17 @@ async def test_stock_above_the_maximum_is_not_returned(
     await set_stock(engine, MAX_INTEGER - 5)
     await change(sessions, order_id, {"status": CANCELLED})
 
-    assert await stock_left(engine) == MAX_INTEGER
+    assert await get_stock(engine) == MAX_INTEGER
 
 
 @pytest.mark.parametrize("status", PATHS)
-async def test_a_deleted_order_returns_its_stock_unless_shipped(
+async def test_a_deleted_order_returns_its_stock_unless_shipped_or_completed(
     engine: AsyncEngine, sessions: Sessions, status: OrderStatus
 ) -> None:
     order_id = await ordered(sessions, status=status)
     await delete(sessions, order_id)
 
-    assert await stock_left(engine) == (995 if status in (SHIPPED, DELIVERED) else 1000)
+    assert await get_stock(engine) == (995 if status in (SHIPPED, DELIVERED, COMPLETED) else 1000)
     with pytest.raises(OrderNotFound):
         await delete(sessions, order_id)
 
@@ -289,8 +297,8 @@ async def test_a_reported_order_is_not_deleted_but_may_be_cancelled(
     await change(sessions, order_id, {"status": CANCELLED})
 
     assert f"counted by the report of {created_at.astimezone(UTC).date()}" in str(refusal.value)
-    assert await stock_left(engine) == 1000
-    assert await everything(sessions) == []
+    assert await get_stock(engine) == 1000
+    assert await list_all_runs(sessions) == []
 
 
 async def test_changed_items_of_a_reported_order_lead_to_a_new_revision(
@@ -300,23 +308,23 @@ async def test_changed_items_of_a_reported_order_lead_to_a_new_revision(
     day = (await reported(engine, sessions, order_id)).astimezone(UTC).date()
     await change(sessions, order_id, {"items": (NewItem(1, 7),)})
 
-    (run,) = await everything(sessions)
+    (run,) = await list_all_runs(sessions)
     assert (run.report_date, run.state, run.trigger) == (
         day,
         RunState.PENDING,
         RunTrigger.RECONCILE,
     )
     assert run.reason == f"the items of order {order_id} were changed"
-    built = await build(engine, business_day(day, timezone="UTC"))
+    built = await build_report(engine, business_day(day, timezone="UTC"))
     assert (built.revision, built.changed) == (2, 1)
-    assert await sums(engine, day) == {order_id: 7}
+    assert await get_quantity_by_order(engine, day) == {order_id: 7}
 
 
 async def test_changed_items_of_an_unreported_order_request_no_rebuild(sessions: Sessions) -> None:
     order_id = await ordered(sessions)
     await change(sessions, order_id, {"items": (NewItem(1, 7),)})
 
-    assert await everything(sessions) == []
+    assert await list_all_runs(sessions) == []
 
 
 async def test_a_change_waits_for_a_running_build_and_requests_another(
@@ -333,11 +341,11 @@ async def test_a_change_waits_for_a_running_build_and_requests_another(
             {"day": day, "id": order_id},
         )
         changing = asyncio.create_task(change(sessions, order_id, {"items": (NewItem(1, 7),)}))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
         assert not changing.done()
 
     await changing
-    assert [run.report_date for run in await everything(sessions)] == [day]
+    assert [run.report_date for run in await list_all_runs(sessions)] == [day]
 
 
 async def test_an_unknown_order_is_not_found(sessions: Sessions) -> None:

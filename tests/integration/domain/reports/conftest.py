@@ -3,10 +3,10 @@
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.support.shop import open_shop
+from tests.support.factories.shop import reset_shop
 
 
 @pytest.fixture
 async def shop(engine: AsyncEngine) -> None:
     """Empty the database, then add a user, an address and a product."""
-    await open_shop(engine)
+    await reset_shop(engine)

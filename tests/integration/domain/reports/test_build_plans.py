@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from daybook_domain.reports import build_sql
 from daybook_domain.reports.build import inspect_day, lock_date, make_write_parameters
 from tests.integration.domain.reports.day import DAY, NOON
-from tests.support.shop import add_order, delete_order, start_run, sums
+from tests.support.factories.reports import create_running_run, get_quantity_by_order
+from tests.support.factories.shop import create_order, delete_order
 
 pytestmark = pytest.mark.usefixtures("shop")
 
@@ -24,18 +25,18 @@ async def test_outlier_order_ids_do_not_cause_a_scan_of_all_history(
     await _add_history(engine, orders=20_000)
     async with engine.begin() as connection:
         for order_id in [1, *range(30_001, 30_301), 99_999]:
-            await add_order(connection, created_at=NOON, quantities=(2,), order_id=order_id)
+            await create_order(connection, created_at=NOON, quantities=(2,), order_id=order_id)
     if analyzed:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.execute(text("ANALYZE orders, order_items"))
 
-    for statement in ("WRITE_ALL", "WRITE_DIFFERENCE"):
+    for statement in ("WRITE_ALL", "INSERT_MISSING", "WRITE_DIFFERENCE"):
         plan = await _plan(engine, statement)
         assert _items_read(plan) < 1000
         assert {node["Node Type"] for node in _nodes(plan)}.isdisjoint({"Seq Scan", "Nested Loop"})
-    assert len(await sums(engine, DAY.date)) == 302
-    assert set((await sums(engine, DAY.date)).values()) == {2}
+    assert len(await get_quantity_by_order(engine, DAY.date)) == 302
+    assert set((await get_quantity_by_order(engine, DAY.date)).values()) == {2}
 
 
 async def test_the_orders_of_a_day_with_scattered_ids_are_looked_up_one_by_one(
@@ -45,12 +46,12 @@ async def test_the_orders_of_a_day_with_scattered_ids_are_looked_up_one_by_one(
     async with engine.begin() as connection:
         for order_id in range(100, 20_000, 400):
             await delete_order(connection, order_id)
-            await add_order(connection, created_at=NOON, quantities=(2, 3), order_id=order_id)
+            await create_order(connection, created_at=NOON, quantities=(2, 3), order_id=order_id)
 
     plan = await _plan(engine, "WRITE_ALL")
 
     assert _items_read(plan) == 100
-    assert set((await sums(engine, DAY.date)).values()) == {5}
+    assert set((await get_quantity_by_order(engine, DAY.date)).values()) == {5}
 
 
 async def _add_history(engine: AsyncEngine, *, orders: int) -> None:
@@ -74,7 +75,7 @@ async def _add_history(engine: AsyncEngine, *, orders: int) -> None:
 
 async def _plan(engine: AsyncEngine, name: str) -> dict[str, Any]:
     """Build the day; return the executed plan of the statement `name` of `build_sql`."""
-    run_id = await start_run(engine, DAY.date)
+    run_id = await create_running_run(engine, DAY.date)
     async with engine.begin() as connection:
         await lock_date(connection, day=DAY, idle_timeout=timedelta(minutes=1))
         inspection = await inspect_day(connection, day=DAY, run_id=run_id, fence=1)

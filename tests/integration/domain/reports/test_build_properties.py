@@ -10,7 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from daybook_domain.reports.business_day import BusinessDay, business_day, local_date
-from tests.support.shop import Line, add_item, add_order, build, delete_order, lines, open_shop
+from tests.support.factories.reports import ReportLine, build_report, list_report_lines
+from tests.support.factories.shop import create_order, create_order_item, delete_order, reset_shop
 
 TICK = timedelta(microseconds=1)
 
@@ -90,7 +91,7 @@ async def _apply(
     chosen = existing[change.order_id % len(existing)] if existing else None
     if change.kind == "add" and change.order_id not in model.instants:
         instant = _instant(day, change)
-        await add_order(
+        await create_order(
             connection,
             created_at=instant,
             quantities=change.quantities,
@@ -104,7 +105,7 @@ async def _apply(
         await delete_order(connection, chosen)
         del model.instants[chosen], model.quantities[chosen]
     elif change.kind == "add item":
-        await add_item(connection, order_id=chosen, quantity=change.place + 1)
+        await create_order_item(connection, order_id=chosen, quantity=change.place + 1)
         model.quantities[chosen].append(change.place + 1)
     elif change.kind == "delete items":
         await connection.execute(
@@ -129,7 +130,7 @@ async def _apply_all(
             await _apply(connection, model, change, day=day)
 
 
-def _sums(stored: Sequence[Line]) -> dict[int, int]:
+def _sums(stored: Sequence[ReportLine]) -> dict[int, int]:
     return {line.order_id: line.count_product for line in stored}
 
 
@@ -142,13 +143,13 @@ def _sums(stored: Sequence[Line]) -> dict[int, int]:
 async def test_a_report_is_the_sum_of_the_orders_of_its_day(
     engine: AsyncEngine, zone: str, on: date, order_changes: list[Change]
 ) -> None:
-    await open_shop(engine)
+    await reset_shop(engine)
     model, day = OrderModel(), business_day(on, timezone=zone)
     await _apply_all(engine, model, order_changes, day=day)
 
-    built = await build(engine, day)
+    built = await build_report(engine, day)
 
-    stored = await lines(engine, on)
+    stored = await list_report_lines(engine, on)
     expected = model.report(on, timezone=zone)
     assert _sums(stored) == expected
     assert [line.order_id for line in sorted(stored, key=lambda line: line.id)] == sorted(expected)
@@ -166,16 +167,16 @@ async def test_a_report_is_the_sum_of_the_orders_of_its_day(
 async def test_a_rebuild_changes_only_the_rows_whose_orders_changed(
     engine: AsyncEngine, zone: str, on: date, rounds: list[list[Change]]
 ) -> None:
-    await open_shop(engine)
+    await reset_shop(engine)
     model, day = OrderModel(), business_day(on, timezone=zone)
-    before: dict[int, Line] = {}
+    before: dict[int, ReportLine] = {}
     revision = 0
     for order_changes in rounds:
         await _apply_all(engine, model, order_changes, day=day)
 
-        built = await build(engine, day)
+        built = await build_report(engine, day)
 
-        stored = {line.order_id: line for line in await lines(engine, on)}
+        stored = {line.order_id: line for line in await list_report_lines(engine, on)}
         expected = model.report(on, timezone=zone)
         assert _sums(list(stored.values())) == expected
         _assert_only_differences_were_written(before, stored)
@@ -193,18 +194,20 @@ async def test_a_rebuild_changes_only_the_rows_whose_orders_changed(
         assert built.revision == revision + (1 if built.has_changes or not revision else 0)
         before, revision = stored, built.revision
 
-    again = await build(engine, day)
-    assert {line.order_id: line for line in await lines(engine, on)} == before
+    again = await build_report(engine, day)
+    assert {line.order_id: line for line in await list_report_lines(engine, on)} == before
     assert (again.revision, again.has_changes) == (revision, False)
 
     async with engine.begin() as connection:
         await connection.execute(text("DELETE FROM reports"))
-    first_build = await build(engine, day)
+    first_build = await build_report(engine, day)
     assert first_build.digest == again.digest
     assert first_build.products_count == again.products_count
 
 
-def _assert_only_differences_were_written(before: dict[int, Line], after: dict[int, Line]) -> None:
+def _assert_only_differences_were_written(
+    before: dict[int, ReportLine], after: dict[int, ReportLine]
+) -> None:
     for order_id in before.keys() & after.keys():
         old, new = before[order_id], after[order_id]
         if old.count_product == new.count_product:

@@ -7,7 +7,7 @@ from daybook_domain.runs.fire_ledger import Fire, FireCounts
 from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 from daybook_platform.postgres.engine import Sessions
-from tests.support.runs import DAY, NOW, pending
+from tests.support.factories.runs import DAY, NOW, create_pending_run
 
 FIRED_AT = datetime(2026, 3, 2, tzinfo=UTC)
 """The nominal time of the fire that reports `DAY`."""
@@ -38,6 +38,6 @@ async def record_fire(sessions: Sessions, schedule_id: int, *, at: datetime = FI
 
 async def add_joined_run(sessions: Sessions) -> ReportRun:
     """Return a pending run that a fire has joined."""
-    run = await pending(sessions)
+    run = await create_pending_run(sessions)
     assert await record_fire(sessions, await add_schedule(sessions)) == "joined"
     return run

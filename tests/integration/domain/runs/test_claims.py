@@ -12,13 +12,13 @@ from daybook_domain.runs.errors import RunsLocked
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.domain.runs.operations import claim
-from tests.support.runs import DAY, LEASE, NOW, claim_due, queued, request
+from tests.support.factories.runs import DAY, LEASE, NOW, claim_due_runs, queue_run, request_run
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
 
 async def test_one_of_many_concurrent_deliveries_claims_the_run(sessions: Sessions) -> None:
-    run = await queued(sessions)
+    run = await queue_run(sessions)
 
     results = await asyncio.gather(
         *(claim(sessions, run, worker=f"w{k}") for k in range(8)), return_exceptions=True
@@ -34,10 +34,10 @@ async def test_a_message_of_a_backfill_claims_the_nightly_run_first(sessions: Se
     """In whatever order the messages arrive, no run waits behind a less urgent one."""
     async with sessions.begin() as session:
         for day in (date(2026, 1, 1), date(2026, 1, 2)):
-            await request(session, day=day, trigger=RunTrigger.BACKFILL)
-        less_urgent, least_urgent = await claim_due(session, now=NOW, lease=LEASE, limit=2)
-        await request(session, day=DAY)
-        (urgent,) = await claim_due(session, now=NOW, lease=LEASE, limit=1)
+            await request_run(session, day=day, trigger=RunTrigger.BACKFILL)
+        less_urgent, least_urgent = await claim_due_runs(session, now=NOW, lease=LEASE, limit=2)
+        await request_run(session, day=DAY)
+        (urgent,) = await claim_due_runs(session, now=NOW, lease=LEASE, limit=1)
 
     messages = [least_urgent, less_urgent, urgent]
     claimed = [await claim(sessions, run) for run in messages]
@@ -50,9 +50,9 @@ async def test_the_named_run_is_claimed_when_a_more_urgent_one_is_locked(
     sessions: Sessions,
 ) -> None:
     async with sessions.begin() as session:
-        await request(session, day=date(2026, 1, 1), trigger=RunTrigger.BACKFILL)
-        await request(session, day=DAY)
-        urgent, named = await claim_due(session, now=NOW, lease=LEASE, limit=2)
+        await request_run(session, day=date(2026, 1, 1), trigger=RunTrigger.BACKFILL)
+        await request_run(session, day=DAY)
+        urgent, named = await claim_due_runs(session, now=NOW, lease=LEASE, limit=2)
     async with sessions.begin() as locking_session:
         await locking_session.execute(
             text("SELECT 1 FROM report_runs WHERE id = :id FOR UPDATE"), {"id": urgent.id}
@@ -68,9 +68,9 @@ async def test_a_locked_run_is_neither_waited_for_nor_ignored(
     sessions: Sessions, named: str
 ) -> None:
     """The message of one run may have claimed the other; then this is the last message."""
-    claimed_before = await queued(sessions)
+    claimed_before = await queue_run(sessions)
     await claim(sessions, claimed_before)
-    locked = await queued(sessions, day=date(2026, 1, 1))
+    locked = await queue_run(sessions, day=date(2026, 1, 1))
     message = locked if named == "the locked run" else claimed_before
     async with sessions.begin() as locking_session:
         await locking_session.get(ReportRun, locked.id, with_for_update=True)

@@ -22,18 +22,18 @@ from tests.integration.domain.runs.fires import (
     record_fires,
 )
 from tests.integration.domain.runs.operations import SECOND
-from tests.support.locks import somebody_waits
-from tests.support.runs import (
+from tests.support.factories.runs import (
     DAY,
     LEASE,
     NOW,
-    claim_due,
-    everything,
-    find,
-    pending,
-    request,
-    running,
+    claim_due_runs,
+    claim_run,
+    create_pending_run,
+    get_run,
+    list_all_runs,
+    request_run,
 )
+from tests.support.postgres import wait_for_blocked_transaction
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -51,7 +51,7 @@ async def test_a_fire_is_recorded_as_a_run_once(sessions: Sessions) -> None:
 
     results = [await record_fire(sessions, daily) for _ in range(3)]
 
-    (run,) = await everything(sessions)
+    (run,) = await list_all_runs(sessions)
     assert results == ["run", "recorded before", "recorded before"]
     assert (run.trigger, run.scheduled_for, run.report_date) == (
         RunTrigger.SCHEDULE,
@@ -66,16 +66,16 @@ async def test_a_fire_that_is_recorded_concurrently_is_one_run(sessions: Session
     results = await asyncio.gather(*(record_fire(sessions, daily) for _ in range(8)))
 
     assert sorted(results) == ["recorded before"] * 7 + ["run"]
-    assert len(await everything(sessions)) == 1
+    assert len(await list_all_runs(sessions)) == 1
 
 
 async def test_a_fire_that_joins_the_waiting_run_is_recorded_once(sessions: Sessions) -> None:
     daily = await add_schedule(sessions)
-    waiting = await pending(sessions)
+    waiting = await create_pending_run(sessions)
 
     results = [await record_fire(sessions, daily) for _ in range(2)]
 
-    (fire, _) = await everything(sessions)
+    (fire, _) = await list_all_runs(sessions)
     assert results == ["joined", "recorded before"]
     assert (fire.scheduled_for, fire.joined_run_id) == (FIRED_AT, waiting.id)
     assert fire.reason == f"joined: run {waiting.id} was waiting for 2026-03-01 already"
@@ -86,27 +86,27 @@ async def test_a_fire_joins_a_request_that_is_being_committed(
 ) -> None:
     daily = await add_schedule(sessions)
     async with sessions.begin() as session:
-        requested = await request(session)
+        requested = await request_run(session)
         firing = asyncio.create_task(record_fire(sessions, daily))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
 
     assert await firing == "joined"
-    (fire, _) = await everything(sessions)
+    (fire, _) = await list_all_runs(sessions)
     assert fire.joined_run_id == requested.run.id
 
 
 async def test_a_fire_does_not_wait_for_the_lock_of_the_waiting_run(sessions: Sessions) -> None:
     daily = await add_schedule(sessions)
-    await pending(sessions)
+    await create_pending_run(sessions)
     async with sessions.begin() as locking_session:
-        await request(locking_session)
+        await request_run(locking_session)
         async with asyncio.timeout(5):
             assert await record_fire(sessions, daily) == "joined"
 
 
 async def test_a_fire_does_not_join_a_running_run(sessions: Sessions) -> None:
     daily = await add_schedule(sessions)
-    await running(sessions)
+    await claim_run(sessions)
 
     assert await record_fire(sessions, daily) == "run"
 
@@ -116,13 +116,13 @@ async def test_concurrent_fires_requests_and_claims_lose_nothing(sessions: Sessi
 
     async def dispatch_and_claim() -> None:
         async with sessions.begin() as session:
-            due = await claim_due(session, now=LATER, lease=LEASE, limit=5)
+            due = await claim_due_runs(session, now=LATER, lease=LEASE, limit=5)
         for run in due:
             await claim_if_unlocked(sessions, run.id)
 
     async def request_report() -> None:
         async with sessions.begin() as session:
-            await request(session)
+            await request_run(session)
 
     await asyncio.gather(
         *(record_fire(sessions, daily, at=FIRED_AT + k * SECOND) for k in range(12)),
@@ -130,7 +130,7 @@ async def test_concurrent_fires_requests_and_claims_lose_nothing(sessions: Sessi
         *(request_report() for _ in range(6)),
     )
 
-    runs = await everything(sessions)
+    runs = await list_all_runs(sessions)
     fires = [run for run in runs if run.schedule_id == daily]
     assert [fire.scheduled_for for fire in fires] == [FIRED_AT + k * SECOND for k in range(12)]
     run_ids = {run.id for run in runs}
@@ -144,7 +144,7 @@ async def test_a_skipped_fire_is_recorded_once_with_its_reason(sessions: Session
 
     counts = [await record_fires(sessions, missed) for _ in range(2)]
 
-    (run,) = await everything(sessions)
+    (run,) = await list_all_runs(sessions)
     assert counts == [Counter({SkipCause.CATCHUP: 1}), Counter()]
     assert (run.state, run.cause) == (RunState.MISSED, SkipCause.CATCHUP)
     assert (run.reason, run.finished_at) == ("late", NOW)
@@ -154,7 +154,7 @@ async def test_a_thousand_fires_of_ten_dates_are_recorded_as_one_run_a_date(
     sessions: Sessions,
 ) -> None:
     daily = await add_schedule(sessions)
-    waiting = await pending(sessions, day=DAY)
+    waiting = await create_pending_run(sessions, day=DAY)
     fires = [
         Fire(daily, FIRED_AT + k * SECOND, DAY + timedelta(days=k % 10), FIRED_AT + k * SECOND)
         for k in range(1000)
@@ -162,7 +162,7 @@ async def test_a_thousand_fires_of_ten_dates_are_recorded_as_one_run_a_date(
 
     counts = await record_fires(sessions, *fires)
 
-    runs = [run for run in await everything(sessions) if run.schedule_id == daily]
+    runs = [run for run in await list_all_runs(sessions) if run.schedule_id == daily]
     assert counts == Counter({None: 9, SkipCause.JOINED: 991})
     assert [run.scheduled_for for run in runs] == [fire.scheduled_for for fire in fires]
     run_by_date = {run.report_date: run.id for run in runs if run.state == RunState.PENDING}
@@ -176,8 +176,19 @@ async def test_a_run_is_available_no_later_than_a_fire_that_joins_it(sessions: S
 
     await record_fires(sessions, Fire(punctual, FIRED_AT, DAY, FIRED_AT))
 
-    runs = await everything(sessions)
+    runs = await list_all_runs(sessions)
     assert {run.available_at for run in runs if run.state == RunState.PENDING} == {FIRED_AT}
+
+
+async def test_a_fire_with_jitter_does_not_delay_the_run_that_it_joins(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        requested = await request_run(session, trigger=RunTrigger.BACKFILL)
+    delayed = Fire(await add_schedule(sessions), FIRED_AT, DAY, NOW + timedelta(hours=1))
+
+    await record_fires(sessions, delayed)
+
+    run = await get_run(sessions, requested.run.id)
+    assert (run.available_at, run.priority) == (NOW, 0)
 
 
 @pytest.mark.parametrize("dispatched", [0, 1])
@@ -185,25 +196,25 @@ async def test_a_backfill_run_is_as_urgent_as_a_fire_that_joins_it(
     sessions: Sessions, dispatched: int
 ) -> None:
     async with sessions.begin() as session:
-        requested = await request(session, trigger=RunTrigger.BACKFILL)
+        requested = await request_run(session, trigger=RunTrigger.BACKFILL)
         if dispatched:
-            await claim_due(session, now=NOW, lease=LEASE, limit=dispatched)
+            await claim_due_runs(session, now=NOW, lease=LEASE, limit=dispatched)
 
     assert await record_fire(sessions, await add_schedule(sessions)) == "joined"
 
-    run = await find(sessions, requested.run.id)
+    run = await get_run(sessions, requested.run.id)
     assert (run.priority, run.trigger) == (0, RunTrigger.BACKFILL)
 
 
 async def test_a_fire_joins_the_run_that_its_joined_run_joins(sessions: Sessions) -> None:
     first = await add_joined_run(sessions)
     async with sessions.begin() as session:
-        await claim_due(session, now=NOW, lease=LEASE, limit=1)
+        await claim_due_runs(session, now=NOW, lease=LEASE, limit=1)
     await claim_if_unlocked(sessions, first.id)
-    second = await pending(sessions)
+    second = await create_pending_run(sessions)
     async with sessions.begin() as session:
         await leases.release(session, first.id, fence=1, now=NOW)
 
-    (fire, *_) = await everything(sessions)
-    assert (await find(sessions, first.id)).joined_run_id == second.id
+    (fire, *_) = await list_all_runs(sessions)
+    assert (await get_run(sessions, first.id)).joined_run_id == second.id
     assert fire.joined_run_id == second.id

@@ -10,7 +10,7 @@ from daybook_domain.runs import reconciliation
 from daybook_domain.runs.models import RunTrigger
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.domain.runs.operations import SHORT_LOCK_TIMEOUT
-from tests.support.runs import DAY, NOW, everything, request
+from tests.support.factories.runs import DAY, NOW, list_all_runs, request_run
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -59,7 +59,7 @@ async def test_a_sealed_day_is_rebuilt_after_it_has_settled_and_then_every_hour(
         if (await reconcile(sessions, now=NOW + timedelta(minutes=minute))).requested == [DAY]
     ]
 
-    (run,) = await everything(sessions)
+    (run,) = await list_all_runs(sessions)
     assert requested_at == [2, 62, 122]
     assert (run.trigger, run.priority, run.report_date) == (RunTrigger.RECONCILE, 10, DAY)
 
@@ -83,9 +83,21 @@ async def test_a_day_whose_run_is_locked_is_postponed_and_the_others_are_not(
         session.add_all([built(DAY, sealed_at=NOW), built(other_day, sealed_at=NOW)])
     settled = NOW + timedelta(minutes=2)
     async with sessions() as locking_session:
-        await request(locking_session)
+        await request_run(locking_session)
         first = await reconcile(sessions, now=settled)
     second = await reconcile(sessions, now=settled)
 
     assert (first.requested, first.postponed) == ([other_day], [DAY])
     assert (second.requested, second.postponed) == ([DAY], [])
+
+
+async def test_a_day_that_another_scheduler_reconciles_is_skipped(sessions: Sessions) -> None:
+    other_day = date(2026, 2, 28)
+    async with sessions.begin() as session:
+        session.add_all([built(DAY, sealed_at=NOW), built(other_day, sealed_at=NOW)])
+    async with sessions() as locking_session:
+        await locking_session.get(ReportDay, DAY, with_for_update=True)
+
+        result = await reconcile(sessions, now=NOW + timedelta(minutes=2))
+
+    assert (result.requested, result.postponed) == ([other_day], [])

@@ -12,21 +12,21 @@ from daybook_domain.runs.errors import FutureDay, RunsLocked
 from daybook_domain.runs.models import RunState, RunTrigger
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.domain.runs.operations import AFTER_LEASE, claim
-from tests.support.locks import somebody_waits
-from tests.support.runs import DAY, LEASE, NOW, find, queued, request
+from tests.support.factories.runs import DAY, LEASE, NOW, get_run, queue_run, request_run
+from tests.support.postgres import wait_for_blocked_transaction
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
 
 async def request_and_commit(sessions: Sessions) -> requests.RequestedRun:
     async with sessions.begin() as session:
-        return await request(session)
+        return await request_run(session)
 
 
 async def test_a_request_creates_a_pending_run(sessions: Sessions) -> None:
     requested = await request_and_commit(sessions)
 
-    run = await find(sessions, requested.run.id)
+    run = await get_run(sessions, requested.run.id)
     assert (run.state, run.report_date, run.attempt) == (RunState.PENDING, DAY, 0)
     assert not requested.joined
 
@@ -36,8 +36,8 @@ async def test_a_request_for_a_day_that_has_not_started_is_refused(sessions: Ses
 
     async with sessions.begin() as session:
         with pytest.raises(FutureDay, match="2026-03-03 has not started"):
-            await request(session, day=tomorrow)
-        started = await request(session, day=tomorrow, now=datetime(2026, 3, 3, tzinfo=UTC))
+            await request_run(session, day=tomorrow)
+        started = await request_run(session, day=tomorrow, now=datetime(2026, 3, 3, tzinfo=UTC))
 
     assert started.run.report_date == tomorrow
 
@@ -46,9 +46,9 @@ async def test_a_request_joins_the_waiting_run_and_makes_it_more_urgent(
     sessions: Sessions,
 ) -> None:
     async with sessions.begin() as session:
-        first = await request(session, now=AFTER_LEASE, trigger=RunTrigger.BACKFILL)
+        first = await request_run(session, now=AFTER_LEASE, trigger=RunTrigger.BACKFILL)
     async with sessions.begin() as session:
-        second = await request(session, now=NOW, trigger=RunTrigger.MANUAL)
+        second = await request_run(session, now=NOW, trigger=RunTrigger.MANUAL)
 
     assert second.joined
     assert second.run.id == first.run.id
@@ -57,7 +57,7 @@ async def test_a_request_joins_the_waiting_run_and_makes_it_more_urgent(
 
 
 async def test_a_request_joins_a_queued_run_but_not_a_running_one(sessions: Sessions) -> None:
-    run = await queued(sessions)
+    run = await queue_run(sessions)
     joined = await request_and_commit(sessions)
     await claim(sessions, run)
     added = await request_and_commit(sessions)
@@ -76,9 +76,9 @@ async def test_concurrent_requests_share_one_run(sessions: Sessions) -> None:
 async def test_a_joined_run_is_not_claimed_before_the_request_is_committed(
     sessions: Sessions,
 ) -> None:
-    run = await queued(sessions)
+    run = await queue_run(sessions)
     async with sessions.begin() as session:
-        await request(session)
+        await request_run(session)
         with pytest.raises(RunsLocked):
             await claim(sessions, run)
 
@@ -88,12 +88,12 @@ async def test_a_joined_run_is_not_claimed_before_the_request_is_committed(
 async def test_a_request_whose_run_is_claimed_concurrently_adds_another(
     sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    run = await queued(sessions)
+    run = await queue_run(sessions)
 
     async with sessions.begin() as session:
         await claims.claim_next(session, run.id, worker="w1", now=NOW, lease=LEASE)
         requesting = asyncio.create_task(request_and_commit(sessions))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
 
     requested = await requesting
     assert not requested.joined
@@ -109,7 +109,7 @@ async def test_a_request_notifies_the_schedulers_when_it_is_committed(
         assert driver is not None
         await driver.add_listener(RUNS_CHANNEL, lambda *_: notified.set())
         async with sessions.begin() as session:
-            await request(session)
+            await request_run(session)
             assert not notified.is_set()
         async with asyncio.timeout(5):
             await notified.wait()

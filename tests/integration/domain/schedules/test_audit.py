@@ -12,16 +12,16 @@ from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.schedules import retention
 from daybook_domain.schedules.audit import Finding, find_problems, get_audit_start
 from daybook_platform.postgres.engine import Sessions
-from tests.support.backfills import seal
-from tests.support.runs import pending
-from tests.support.schedules import (
+from tests.support.factories.backfills import seal_day
+from tests.support.factories.runs import create_pending_run
+from tests.support.factories.schedules import (
     DAY,
     EARLIER,
     MIDNIGHT,
-    add,
-    change,
-    define,
-    materialise,
+    create_schedule,
+    define_daily_schedule,
+    materialize_due_fires,
+    update_schedule_row,
 )
 
 pytestmark = pytest.mark.usefixtures("no_runs")
@@ -36,10 +36,12 @@ async def findings(sessions: Sessions, *, now: datetime = SOON) -> Sequence[Find
 
 
 async def test_the_audit_finds_no_problem_in_a_ledger_of_many_outcomes(sessions: Sessions) -> None:
-    await define(sessions)
-    await add(sessions, cron="0 * * * *", timezone="Australia/Lord_Howe", catchup_window=DAY)
-    await add(sessions, "leap", cron="0 0 29 2 *")
-    await materialise(sessions, now=SOON)
+    await define_daily_schedule(sessions)
+    await create_schedule(
+        sessions, cron="0 * * * *", timezone="Australia/Lord_Howe", catchup_window=DAY
+    )
+    await create_schedule(sessions, "leap", cron="0 0 29 2 *")
+    await materialize_due_fires(sessions, now=SOON)
 
     assert await findings(sessions) == []
 
@@ -91,6 +93,10 @@ async def test_the_audit_finds_no_problem_in_a_ledger_of_many_outcomes(sessions:
             "lease expired, and the run was not reaped",
         ),
         (
+            "UPDATE report_runs SET state = 'running', lease_until = NULL",
+            "lease expired, and the run was not reaped",
+        ),
+        (
             "UPDATE report_runs SET state = 'succeeded', finished_at = '2026-03-04 00:00Z'",
             "succeeded, but its date has no report",
         ),
@@ -99,8 +105,8 @@ async def test_the_audit_finds_no_problem_in_a_ledger_of_many_outcomes(sessions:
 async def test_the_audit_finds_corrupted_rows(
     sessions: Sessions, engine: AsyncEngine, corruption: str, problem: str
 ) -> None:
-    await define(sessions)
-    await materialise(sessions, now=SOON)
+    await define_daily_schedule(sessions)
+    await materialize_due_fires(sessions, now=SOON)
     async with engine.begin() as connection:
         await connection.execute(text(corruption))
 
@@ -132,8 +138,8 @@ async def test_the_audit_finds_corrupted_rows(
 async def test_the_audit_finds_rows_that_the_schema_forbids(
     sessions: Sessions, corruption: Sequence[str], problem: str
 ) -> None:
-    await define(sessions)
-    await materialise(sessions, now=SOON)
+    await define_daily_schedule(sessions)
+    await materialize_due_fires(sessions, now=SOON)
     async with sessions() as session:
         for statement in corruption:
             await session.execute(text(statement))
@@ -145,13 +151,30 @@ async def test_the_audit_finds_rows_that_the_schema_forbids(
 
 
 async def test_the_audit_finds_fires_that_no_scheduler_records(sessions: Sessions) -> None:
-    await define(sessions)
+    await define_daily_schedule(sessions)
 
     found = await findings(sessions)
 
     assert [finding.problem for finding in found] == [
         "the fire of 2026-03-02T00:00:00Z is due, and no scheduler has recorded it"
     ]
+
+
+async def test_the_audit_finds_receipts_that_should_have_expired(
+    sessions: Sessions, engine: AsyncEngine
+) -> None:
+    insert = text(
+        "INSERT INTO intake_receipts (consumer, number, digests, created_at)"
+        " VALUES (gen_random_uuid(), :number, '{}', :at)"
+    )
+    async with engine.begin() as connection:
+        for number, age in ((1, timedelta(days=1)), (2, timedelta(minutes=1))):
+            await connection.execute(insert, {"number": number, "at": SOON - age})
+
+    (finding,) = await findings(sessions)
+
+    assert finding.subject.startswith("receipt of batch 1 of consumer ")
+    assert finding.problem.startswith("not expired")
 
 
 async def prune(sessions: Sessions, *, before: datetime, limit: int = 100) -> int:
@@ -164,18 +187,18 @@ async def backdate_runs(sessions: Sessions) -> None:
         for run in (await session.exec(select(ReportRun))).all():
             if run.scheduled_for is not None:
                 run.state, run.finished_at = RunState.SUCCEEDED, run.scheduled_for
-                await seal(session, run.report_date, now=run.scheduled_for)
+                await seal_day(session, run.report_date, now=run.scheduled_for)
 
 
 @pytest.mark.parametrize("limit", [1, 5, 100])
 async def test_the_audit_does_not_report_pruned_runs(
     sessions: Sessions, engine: AsyncEngine, limit: int
 ) -> None:
-    await define(sessions)
-    await add(sessions, "monthly", cron="0 0 1 * *", catchup_window=DAY)
-    await change(sessions, catchup_window=DAY)
+    await define_daily_schedule(sessions)
+    await create_schedule(sessions, "monthly", cron="0 0 1 * *", catchup_window=DAY)
+    await update_schedule_row(sessions, catchup_window=DAY)
     now = MIDNIGHT + 60 * DAY + timedelta(minutes=5)
-    await materialise(sessions, now=now)
+    await materialize_due_fires(sessions, now=now)
     await backdate_runs(sessions)
     # This run built a current revision, so it is not pruned with its neighbours.
     async with engine.begin() as connection:
@@ -206,9 +229,9 @@ async def test_the_audit_does_not_report_pruned_runs(
 async def test_the_audit_accepts_a_fire_whose_joined_run_was_pruned(
     sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    await define(sessions)
-    work = await pending(sessions)
-    await materialise(sessions, now=MIDNIGHT)
+    await define_daily_schedule(sessions)
+    work = await create_pending_run(sessions)
+    await materialize_due_fires(sessions, now=MIDNIGHT)
     ended = {"id": work.id, "at": MIDNIGHT + timedelta(minutes=1)}
     async with engine.begin() as connection:
         await connection.execute(
@@ -219,3 +242,29 @@ async def test_the_audit_accepts_a_fire_whose_joined_run_was_pruned(
     assert await prune(sessions, before=SOON) == 1
 
     assert await findings(sessions, now=MIDNIGHT + timedelta(minutes=5)) == []
+
+
+async def test_the_audit_finds_a_fire_that_no_scheduler_has_recorded_for_two_minutes(
+    sessions: Sessions,
+) -> None:
+    await define_daily_schedule(sessions)
+
+    on_time = await findings(sessions, now=MIDNIGHT + timedelta(minutes=1))
+    overdue = await findings(sessions, now=MIDNIGHT + timedelta(minutes=2))
+
+    assert on_time == []
+    problem = "the fire of 2026-03-02T00:00:00Z is due, and no scheduler has recorded it"
+    assert overdue == [Finding("schedule daily", problem)]
+
+
+async def test_a_schedule_that_cannot_be_checked_is_a_finding_and_the_others_are_checked(
+    sessions: Sessions,
+) -> None:
+    await create_schedule(sessions, "broken")
+    await update_schedule_row(sessions, "broken", timezone="Mars/Olympus")
+    await define_daily_schedule(sessions)
+
+    found = {finding.subject: finding.problem for finding in await findings(sessions, now=SOON)}
+
+    assert "Mars/Olympus" in found["schedule broken"]
+    assert "no scheduler has recorded it" in found["schedule daily"]

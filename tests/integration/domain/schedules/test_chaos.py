@@ -25,14 +25,13 @@ from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules import queries, service
 from daybook_domain.schedules.audit import find_problems
 from daybook_domain.schedules.cron import due_times
-from daybook_domain.schedules.errors import ScheduleNotPaused
 from daybook_domain.schedules.failure_pauses import pause_after_failure
 from daybook_domain.schedules.materialization import materialize
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
 from daybook_domain.schedules.service import ResumeMode
 from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
-from tests.support.runs import claim_due
-from tests.support.schedules import add
+from tests.support.factories.runs import claim_due_runs
+from tests.support.factories.schedules import create_schedule
 
 START = datetime(2026, 3, 27, 12, tzinfo=UTC)
 """Two days before the clocks in Berlin go forward."""
@@ -139,17 +138,14 @@ async def pause(world: World, which: int) -> None:
 
 async def resume(world: World, which: int, mode: ResumeMode) -> None:
     """Resume a schedule, if it is paused."""
-    with suppress(ScheduleNotPaused):
-        async with world.sessions.begin() as session:
-            await service.resume(
-                session, world.ids[which % len(world.ids)], mode=mode, now=world.now
-            )
+    async with world.sessions.begin() as session:
+        await service.resume(session, world.ids[which % len(world.ids)], mode=mode, now=world.now)
 
 
 async def work(world: World, ending: str) -> None:
     """Dispatch and claim runs, end them with `ending`, and reap expired leases."""
     async with world.sessions.begin() as session:
-        dispatched = await claim_due(session, now=world.now, lease=LEASE, limit=3)
+        dispatched = await claim_due_runs(session, now=world.now, lease=LEASE, limit=3)
     for run in dispatched:
         async with world.sessions.begin() as session:
             claimed = await claims.claim_next(
@@ -227,7 +223,7 @@ async def test_no_fire_is_lost_or_doubled_in_any_history(
             await connection.execute(text(f"DELETE FROM {table}"))
     world = World(sessions, crashing)
     for number, expression in enumerate(crons):
-        schedule = await add(sessions, f"s{number}", now=START, cron=expression)
+        schedule = await create_schedule(sessions, f"s{number}", now=START, cron=expression)
         world.record_definition(schedule)
         world.ids.append(schedule.id or 0)
 

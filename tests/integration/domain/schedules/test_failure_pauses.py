@@ -10,13 +10,13 @@ from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.schedules.failure_pauses import pause_after_failure
 from daybook_domain.schedules.service import ResumeMode
 from daybook_platform.postgres.engine import Sessions
-from tests.support.runs import pending
-from tests.support.schedule_edits import resume
-from tests.support.schedules import (
+from tests.support.factories.runs import create_pending_run
+from tests.support.factories.schedules import (
     MIDNIGHT,
-    add,
-    find,
-    materialise,
+    create_schedule,
+    get_schedule,
+    materialize_due_fires,
+    resume_schedule,
 )
 
 pytestmark = pytest.mark.usefixtures("no_runs")
@@ -36,11 +36,11 @@ async def claim_pending_run(sessions: Sessions) -> ReportRun:
 
 @pytest.mark.parametrize("run_of", ["the schedule", "a request that it joined"])
 async def test_a_schedule_is_paused_when_its_run_fails(sessions: Sessions, run_of: str) -> None:
-    added = await add(sessions, pause_on_failure=True)
-    unaffected = await add(sessions, "unaffected")
+    added = await create_schedule(sessions, pause_on_failure=True)
+    unaffected = await create_schedule(sessions, "unaffected")
     if run_of != "the schedule":
-        await pending(sessions, day=date(2026, 3, 1))
-    await materialise(sessions, now=MIDNIGHT)
+        await create_pending_run(sessions, day=date(2026, 3, 1))
+    await materialize_due_fires(sessions, now=MIDNIGHT)
     run = await claim_pending_run(sessions)
 
     async with sessions.begin() as session:
@@ -56,8 +56,8 @@ async def test_a_schedule_is_paused_when_its_run_fails(sessions: Sessions, run_o
         assert failed is not None
         await pause_after_failure(session, failed, now=MIDNIGHT)
 
-    paused = await find(sessions, "added")
+    paused = await get_schedule(sessions, "added")
     assert not paused.enabled
     assert paused.note == f"paused automatically: run {run.id} of 2026-03-01 failed"
-    assert (await find(sessions, unaffected.name)).enabled
-    await resume(sessions, added, mode=ResumeMode.FROM_NOW, now=MIDNIGHT)
+    assert (await get_schedule(sessions, unaffected.name)).enabled
+    await resume_schedule(sessions, added, mode=ResumeMode.FROM_NOW, now=MIDNIGHT)

@@ -9,11 +9,11 @@ from daybook_domain.schedules import queries
 from daybook_domain.schedules.models import Catchup
 from daybook_domain.schedules.queries import FireOutcome
 from daybook_platform.postgres.engine import Sessions
-from tests.support.schedule_edits import get_id
-from tests.support.schedules import (
+from tests.support.factories.schedules import (
     MIDNIGHT,
-    add,
-    materialise,
+    create_schedule,
+    get_schedule_id,
+    materialize_due_fires,
 )
 
 pytestmark = pytest.mark.usefixtures("no_runs")
@@ -22,13 +22,15 @@ HOUR = timedelta(hours=1)
 
 
 async def test_fires_are_listed_by_outcome_range_and_page(sessions: Sessions) -> None:
-    added = await add(sessions, cron="0 * * * *", catchup=Catchup.LATEST)
-    await materialise(sessions, now=MIDNIGHT + 30 * HOUR)
+    added = await create_schedule(sessions, cron="0 * * * *", catchup=Catchup.LATEST)
+    await materialize_due_fires(sessions, now=MIDNIGHT + 30 * HOUR)
 
     async with sessions() as session:
 
         async def list_due(**filters: Any) -> list[datetime]:
-            found = await queries.list_fires(session, get_id(added), **{"limit": 100, **filters})
+            found = await queries.list_fires(
+                session, get_schedule_id(added), **{"limit": 100, **filters}
+            )
             return [fire.run.scheduled_for for fire in found if fire.run.scheduled_for]
 
         assert len(await list_due()) == 31

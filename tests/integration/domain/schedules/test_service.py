@@ -17,16 +17,20 @@ from daybook_domain.schedules.errors import (
 from daybook_domain.schedules.materialization import MaterializationResult
 from daybook_domain.schedules.models import Catchup, Overlap
 from daybook_platform.postgres.engine import Sessions
-from tests.support.runs import everything
-from tests.support.schedule_edits import edit, get_id, list_outcomes, pause, remove
-from tests.support.schedules import (
+from tests.support.factories.runs import list_all_runs
+from tests.support.factories.schedules import (
     DAY,
     EARLIER,
     MIDNIGHT,
-    add,
-    define,
-    find,
-    materialise,
+    create_schedule,
+    define_daily_schedule,
+    edit_schedule,
+    get_schedule,
+    get_schedule_id,
+    list_fire_outcomes,
+    materialize_due_fires,
+    pause_schedule,
+    remove_schedule,
 )
 
 pytestmark = pytest.mark.usefixtures("no_runs")
@@ -36,7 +40,7 @@ VERSION_1 = frozenset({1})
 
 
 async def test_a_new_schedule_fires_after_its_creation(sessions: Sessions) -> None:
-    added = await add(sessions, cron="0 9 * * MON-FRI", timezone="Asia/Yekaterinburg")
+    added = await create_schedule(sessions, cron="0 9 * * MON-FRI", timezone="Asia/Yekaterinburg")
 
     assert added.next_fire_at == datetime.fromisoformat("2026-03-02T04:00Z")
     assert (added.enabled, added.version, added.overlap) == (True, 1, Overlap.BUFFER_ONE)
@@ -62,12 +66,12 @@ async def test_a_new_schedule_fires_after_its_creation(sessions: Sessions) -> No
 async def test_an_invalid_definition_is_rejected_by_create_and_by_change(
     sessions: Sessions, values: dict[str, Any], field: str, problem: str
 ) -> None:
-    existing = await add(sessions)
+    existing = await create_schedule(sessions)
 
     with pytest.raises(Invalid, match=problem) as creating:
-        await add(sessions, "bad", **values)
+        await create_schedule(sessions, "bad", **values)
     with pytest.raises(Invalid, match=problem) as changing:
-        await edit(sessions, existing, **values)
+        await edit_schedule(sessions, existing, **values)
 
     assert (creating.value.field, changing.value.field) == (field, field)
 
@@ -77,29 +81,29 @@ async def test_a_name_with_outer_spaces_or_control_characters_is_rejected(
     sessions: Sessions, name: str
 ) -> None:
     with pytest.raises(Invalid):
-        await add(sessions, name)
+        await create_schedule(sessions, name)
 
 
 async def test_a_name_is_unique_among_schedules_that_are_not_removed(sessions: Sessions) -> None:
-    first, other = await add(sessions), await add(sessions, "other")
+    first, other = await create_schedule(sessions), await create_schedule(sessions, "other")
     for name in ("added", "daily"):
         with pytest.raises(ScheduleNameTaken):
-            await add(sessions, name)
+            await create_schedule(sessions, name)
         with pytest.raises(ScheduleNameTaken):
-            await edit(sessions, other, name=name)
+            await edit_schedule(sessions, other, name=name)
 
-    await remove(sessions, first)
+    await remove_schedule(sessions, first)
 
-    assert (await add(sessions)).id != first.id
+    assert (await create_schedule(sessions)).id != first.id
 
 
 async def test_a_change_takes_effect_with_the_next_fire(sessions: Sessions) -> None:
-    added = await add(sessions)
+    added = await create_schedule(sessions)
     now = MIDNIGHT + DAY + 3 * HOUR
 
-    changed = await edit(sessions, added, cron="0 * * * *", report_offset_days=-2, now=now)
+    changed = await edit_schedule(sessions, added, cron="0 * * * *", report_offset_days=-2, now=now)
 
-    runs = await everything(sessions)
+    runs = await list_all_runs(sessions)
     assert [(run.scheduled_for, run.report_date) for run in runs] == [
         (MIDNIGHT, date(2026, 3, 1)),
         (MIDNIGHT + DAY, date(2026, 3, 2)),
@@ -108,73 +112,75 @@ async def test_a_change_takes_effect_with_the_next_fire(sessions: Sessions) -> N
 
 
 async def test_a_change_of_policy_moves_no_fire(sessions: Sessions) -> None:
-    added = await add(sessions)
+    added = await create_schedule(sessions)
 
-    changed = await edit(sessions, added, overlap=Overlap.SKIP, catchup=Catchup.NONE)
+    changed = await edit_schedule(sessions, added, overlap=Overlap.SKIP, catchup=Catchup.NONE)
 
     assert changed.next_fire_at == added.next_fire_at
     assert (changed.overlap, changed.catchup) == (Overlap.SKIP, Catchup.NONE)
 
 
 async def test_a_change_to_equal_values_keeps_the_version(sessions: Sessions) -> None:
-    added = await add(sessions)
+    added = await create_schedule(sessions)
 
-    assert (await edit(sessions, added, cron=added.cron)).version == added.version
+    assert (await edit_schedule(sessions, added, cron=added.cron)).version == added.version
 
 
 async def test_the_second_of_two_concurrent_changes_is_rejected(sessions: Sessions) -> None:
-    added = await add(sessions)
-    await edit(sessions, added, cron="0 1 * * *", versions=VERSION_1)
+    added = await create_schedule(sessions)
+    await edit_schedule(sessions, added, cron="0 1 * * *", versions=VERSION_1)
 
     with pytest.raises(ScheduleChanged):
-        await edit(sessions, added, cron="0 2 * * *", versions=VERSION_1)
+        await edit_schedule(sessions, added, cron="0 2 * * *", versions=VERSION_1)
     with pytest.raises(ScheduleChanged):
-        await remove(sessions, added, versions=VERSION_1)
+        await remove_schedule(sessions, added, versions=VERSION_1)
 
-    assert (await find(sessions, "added")).cron == "0 1 * * *"
+    assert (await get_schedule(sessions, "added")).cron == "0 1 * * *"
 
 
 async def test_a_fire_does_not_change_the_version(sessions: Sessions) -> None:
-    added = await add(sessions)
-    await materialise(sessions, now=MIDNIGHT)
+    added = await create_schedule(sessions)
+    await materialize_due_fires(sessions, now=MIDNIGHT)
 
     assert (
-        await edit(sessions, added, cron="0 1 * * *", versions=VERSION_1, now=MIDNIGHT)
+        await edit_schedule(sessions, added, cron="0 1 * * *", versions=VERSION_1, now=MIDNIGHT)
     ).version == 2
 
 
 async def test_the_settings_schedule_can_be_paused_but_not_edited(sessions: Sessions) -> None:
-    daily = await define(sessions)
+    daily = await define_daily_schedule(sessions)
 
     with pytest.raises(ScheduleFromSettings, match="DAYBOOK_DAILY_CRON"):
-        await edit(sessions, daily, cron="0 1 * * *")
+        await edit_schedule(sessions, daily, cron="0 1 * * *")
     with pytest.raises(ScheduleFromSettings, match="DAYBOOK_DAILY_CRON"):
-        await remove(sessions, daily)
+        await remove_schedule(sessions, daily)
 
-    assert not (await pause(sessions, daily)).enabled
+    assert not (await pause_schedule(sessions, daily)).enabled
 
 
 async def test_a_removed_schedule_fires_no_more_and_its_fires_stay_in_the_ledger(
     sessions: Sessions,
 ) -> None:
-    added = await add(sessions)
+    added = await create_schedule(sessions)
 
-    await remove(sessions, added)
+    await remove_schedule(sessions, added)
 
-    assert await materialise(sessions, now=MIDNIGHT + 3 * DAY) == MaterializationResult()
-    assert await list_outcomes(sessions, added) == ["pending"]
+    assert await materialize_due_fires(sessions, now=MIDNIGHT + 3 * DAY) == MaterializationResult()
+    assert await list_fire_outcomes(sessions, added) == ["pending"]
     with pytest.raises(ScheduleNotFound):
-        await pause(sessions, added)
+        await pause_schedule(sessions, added)
 
 
 async def test_a_trigger_requests_the_date_of_a_fire_now_without_recording_a_fire(
     sessions: Sessions,
 ) -> None:
-    added = await add(sessions, timezone="Asia/Tokyo")
+    added = await create_schedule(sessions, timezone="Asia/Tokyo")
     async with sessions.begin() as session:
-        requested = await service.trigger(session, get_id(added), timezone="UTC", now=EARLIER)
+        requested = await service.trigger(
+            session, get_schedule_id(added), timezone="UTC", now=EARLIER
+        )
 
     assert requested.run.report_date == date(2026, 3, 1)
     assert (requested.run.trigger, requested.run.schedule_id) == (RunTrigger.MANUAL, added.id)
-    assert await list_outcomes(sessions, added) == []
-    assert (await find(sessions, "added")).next_fire_at == added.next_fire_at
+    assert await list_fire_outcomes(sessions, added) == []
+    assert (await get_schedule(sessions, "added")).next_fire_at == added.next_fire_at

@@ -7,9 +7,9 @@ import pytest
 
 from daybook_embedded.ports import free_port
 from daybook_platform.rabbitmq.connections import close_later, connect
-from tests.integration.platform.rabbitmq.rabbit import Rabbit
+from tests.support.amqp import AmqpClient
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 async def test_a_failed_connection_attempt_is_closed_before_garbage_collection() -> None:
@@ -26,20 +26,20 @@ async def test_a_failed_connection_attempt_is_closed_before_garbage_collection()
     async def closed() -> bool:
         return connection.is_closed
 
-    await until(closed, seconds=5, what="closing of the failed connection")
+    await wait_until(closed, seconds=5, what="closing of the failed connection")
     # The traceback is referenced until here, so the connection was not garbage-collected.
     assert failure.value.__traceback__ is not None
 
 
 async def test_a_connection_is_closed_even_if_the_server_never_confirms(
-    rabbit: Rabbit,
+    amqp: AmqpClient,
 ) -> None:
-    async with Proxy(rabbit.url) as proxy:
+    async with Proxy(amqp.url) as proxy:
         connection = await connect(proxy.url, name="tests", timeout=5)
 
         async def closed() -> bool:
             return connection.is_closed
 
-        proxy.swallow()
+        proxy.stall()
         close_later(connection)
-        await until(closed, seconds=5, what="closing without a response")
+        await wait_until(closed, seconds=5, what="closing without a response")

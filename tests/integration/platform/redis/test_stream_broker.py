@@ -17,7 +17,7 @@ from daybook_platform.taskiq_broker import create_broker
 from daybook_worker.receiver import Receiver
 from tests.integration.platform.notes import NOTE, Note, Notes, envelope, sending, working
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def dead_letter(redis: Redis) -> dict[bytes, bytes]:
     async def received() -> Any:
         return await redis.xrange(DEAD_LETTERS)
 
-    ((_, fields),) = await until(received, what="a dead letter")
+    ((_, fields),) = await wait_until(received, what="a dead letter")
     return cast("dict[bytes, bytes]", fields)
 
 
@@ -50,10 +50,10 @@ async def test_messages_sent_before_any_worker_started_are_handled_and_leave_the
 
     async with working(redis_url, notes):
         await notes.have(*range(20))
-        await until(lambda: is_empty(redis), what="deletion of all entries")
+        await wait_until(lambda: is_empty(redis), what="deletion of all entries")
 
 
-@pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["ours", "stock"])
+@pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["daybook", "taskiq"])
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -69,7 +69,7 @@ async def test_a_message_that_cannot_be_processed_is_dead_lettered_with_its_reas
     async with working(redis_url, Notes(), receiver=receiver):
         await redis.xadd(RUNS, {"data": body})
         stored = await dead_letter(redis)
-        await until(lambda: is_empty(redis))
+        await wait_until(lambda: is_empty(redis))
 
     assert stored[b"data"] == body
     assert stored[b"reason"].decode().startswith(reason)
@@ -96,7 +96,7 @@ async def test_the_task_of_an_interrupted_handler_is_delivered_again(
 
     async with working(redis_url, handler), sending(redis_url) as queue:
         await queue.send(NOTE, Note(number=1))
-        await until(twice)
+        await wait_until(twice)
 
 
 async def test_consumption_resumes_after_every_cut(redis: Redis, redis_url: str) -> None:
@@ -109,7 +109,7 @@ async def test_consumption_resumes_after_every_cut(redis: Redis, redis_url: str)
                 with pytest.raises(Unavailable):
                     await broker.ping()
                 await queue.send(NOTE, Note(number=number))
-                await proxy.mend()
+                await proxy.restore()
                 await notes.have(*range(number + 1))
                 await proxy.cut()
 

@@ -1,14 +1,14 @@
 """Field types of catalogue and orders: accepted and rejected values."""
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from daybook_domain.catalog.validation import Email, Price, ProductName, Stock, UserDescription
 from daybook_domain.orders.order_validation import ExternalId, Quantity
-from daybook_domain.validation import Id, unset_field
+from daybook_domain.validation import Id
 
 ACCEPTED: list[tuple[Any, Any, Any]] = [
     (Price, 19.9, Decimal("19.90")),
@@ -69,19 +69,3 @@ def test_an_invalid_value_is_rejected_with_a_hint(field: Any, value: Any, hint: 
     with pytest.raises(ValidationError) as raised:
         TypeAdapter(field).validate_python(value)
     assert hint in raised.value.errors()[0]["msg"]
-
-
-class Partial(BaseModel):
-    name: ProductName = unset_field()
-    stock: Annotated[Stock | None, "may be null"] = None
-
-
-def test_a_field_of_a_partial_body_may_be_absent_but_not_null() -> None:
-    assert Partial.model_validate({}).model_dump(exclude_unset=True) == {}
-    assert Partial.model_validate({"name": "pot"}).model_dump(exclude_unset=True) == {"name": "pot"}
-    with pytest.raises(ValidationError):
-        Partial.model_validate({"name": None})
-
-
-def test_the_schema_of_a_partial_body_has_no_defaults() -> None:
-    assert "default" not in Partial.model_json_schema()["properties"]["name"]

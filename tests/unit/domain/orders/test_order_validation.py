@@ -1,5 +1,6 @@
 """Decisions on the orders of a batch."""
 
+import hashlib
 from collections import Counter
 from decimal import Decimal
 
@@ -17,6 +18,7 @@ from daybook_domain.orders.errors import (
     TotalTooLarge,
     UnknownReference,
 )
+from daybook_domain.orders.models import OrderStatus
 from daybook_domain.orders.order_validation import (
     AcceptedOrder,
     DuplicateInBatch,
@@ -180,3 +182,14 @@ def test_the_digest_is_independent_of_the_grouping_of_quantities(
     assert order(*items, (1, 1)).digest() != order(*items).digest()
     assert order(*items, at=2).digest() != order(*items).digest()
     assert order(*items, user=2).digest() != order(*items).digest()
+
+
+def test_the_digest_depends_on_a_status_other_than_pending() -> None:
+    pending, paid = (
+        NewOrder(1, 2, (NewItem(3, 4),), "a", status)
+        for status in (OrderStatus.PENDING, OrderStatus.PAID)
+    )
+
+    # The content whose digests earlier releases have stored.
+    assert pending.digest() == hashlib.sha256(b"1 2 [(3, 4)]").hexdigest()
+    assert paid.digest() != pending.digest()

@@ -15,7 +15,7 @@ from daybook_domain.reports.business_day import (
     local_date,
     shift_date,
 )
-from tests.support.zones import distinct_zones
+from tests.support.clock import distinct_zones
 
 ZONES = sorted(available_timezones() - {"localtime"})
 MINUTE = timedelta(minutes=1)

@@ -10,14 +10,16 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlmodel import col, exists, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.backfills import queries
 from daybook_domain.backfills.decisions import DayAction, DayDecision, decide
 from daybook_domain.backfills.models import Backfill, BackfillDay, BackfillDayOutcome, BackfillState
+from daybook_domain.errors import Invalid
+from daybook_domain.postgres_errors import is_lock_conflict, is_transaction_lost
 from daybook_domain.reports.business_day import business_day
+from daybook_domain.row_errors import report_row_error
 from daybook_domain.runs import requests
 from daybook_domain.runs.errors import FutureDay
 from daybook_domain.runs.models import RunTrigger
@@ -29,17 +31,32 @@ MAX_DATES_PER_BATCH = 500
 async def advance(session: AsyncSession, *, timezone: str, now: datetime, limit: int) -> int:
     """Advance up to `limit` backfills; return the number of dates that were decided about.
 
-    A backfill that fails does not affect the others: a row of it is locked, or its next date is in
-    the future because the clock went back.
+    A backfill that fails does not affect the others: a row of it is locked, its next date is in
+    the future because the clock went back, or its dates cannot be reported.
     """
     decided = 0
     for backfill in await _list_unfinished_for_update(session, limit=limit):
+        backfill_id = backfill.id
         try:
             async with session.begin_nested():
                 decided += await _advance(session, backfill, timezone=timezone, now=now)
-        except (DBAPIError, FutureDay):
+        except Exception as error:
+            if is_transaction_lost(error):
+                raise
             await session.refresh(backfill)
+            if is_lock_conflict(error) or isinstance(error, FutureDay):
+                continue
+            report_row_error(f"backfill {backfill_id}", error)
+            if isinstance(error, Invalid):
+                await _stop(session, backfill, error)
     return decided
+
+
+async def _stop(session: AsyncSession, backfill: Backfill, error: Invalid) -> None:
+    """Cancel a backfill whose next date has no report, and store why."""
+    backfill.state = BackfillState.CANCELLED
+    backfill.reason = "; ".join(filter(None, (f"stopped: {error.detail}", backfill.reason)))[:500]
+    await session.flush()
 
 
 async def _list_unfinished_for_update(session: AsyncSession, *, limit: int) -> Sequence[Backfill]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import text
@@ -13,6 +14,23 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from daybook_domain.backfills.decisions import DayFacts
 from daybook_domain.backfills.errors import BackfillNotFound
 from daybook_domain.backfills.models import Backfill, BackfillState
+
+
+class BackfillDayState(StrEnum):
+    """The outcome of a date, or the state of its run while that is active."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    MISSED = "missed"
+    SEALED = "skipped: sealed"
+    NOT_FAILED = "skipped: not failed"
+    NONEXISTENT = "skipped: never was"
+
 
 ENDED_OUTCOMES = {"succeeded", "failed", "cancelled"}
 

@@ -22,7 +22,8 @@ from daybook_domain.backfills.decisions import DayDecision, decide
 from daybook_domain.backfills.errors import BackfillEnded, InvalidRange
 from daybook_domain.backfills.models import Backfill, BackfillMode, BackfillState
 from daybook_domain.errors import Invalid
-from daybook_domain.reports.business_day import business_day, local_date
+from daybook_domain.reports.business_day import FIRST_DATE, business_day, local_date
+from daybook_domain.runs.fire_ledger import BACKFILL_CANCELLED
 from daybook_domain.runs.requests import notify_schedulers
 
 MAX_RANGE_DAYS = 3_660
@@ -54,6 +55,11 @@ class BackfillRange:
         """
         if self.first > self.last:
             raise InvalidRange(f"`from` ({self.first}) is after `to` ({self.last}).", field="from")
+        if self.first < FIRST_DATE:
+            raise InvalidRange(
+                f"{self.first} is out of range; the first day that can be built is {FIRST_DATE}.",
+                field="from",
+            )
         if self.last > today:
             raise InvalidRange(
                 f"{self.last} is in the future; the last day that can be built is {today}.",
@@ -165,17 +171,20 @@ async def cancel(session: AsyncSession, backfill_id: UUID, *, now: datetime) -> 
         raise _ended(backfill)
     backfill.state = BackfillState.CANCELLED
     await session.flush()
-    await session.execute(_CANCEL_PENDING_RUNS, {"id": backfill_id, "now": now})
+    await session.execute(
+        _CANCEL_PENDING_RUNS, {"id": backfill_id, "now": now, "reason": BACKFILL_CANCELLED}
+    )
     await notify_schedulers(session)
     return backfill
 
 
 # A run is needed elsewhere if its priority was raised, or if a fire or another backfill joined it.
-# A locked run is about to be dispatched, claimed or joined, so it is skipped and continues.
+# A locked run is about to be dispatched, claimed or joined, so it is skipped and continues. A fire
+# that joins the run in a transaction which is not visible yet gets a run of its own later.
 _CANCEL_PENDING_RUNS = text(
     """
     UPDATE report_runs AS run SET
-        state = 'cancelled', reason = 'the backfill was cancelled', finished_at = :now,
+        state = 'cancelled', reason = :reason, finished_at = :now,
         lease_until = NULL, progress = NULL, fence = run.fence + 1
     FROM (
         SELECT id FROM report_runs

@@ -5,17 +5,21 @@
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, func
-from sqlmodel import col, select
+from sqlmodel import col, select, tuple_
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.catalog.errors import AddressNotFound, ProductNotFound, UserNotFound
 from daybook_domain.catalog.models import Address, Product, User
 
 T = TypeVar("T", User, Address, Product)
+
+Position = tuple[datetime, int]
+"""The time of creation and the id of the last row of a page, newest first."""
 
 
 async def get_user(session: AsyncSession, user_id: int) -> User:
@@ -63,14 +67,25 @@ async def get_product_for_delete(session: AsyncSession, product_id: int) -> Prod
 
 
 async def list_users(
-    session: AsyncSession, *, limit: int, offset: int
+    session: AsyncSession,
+    *,
+    email: str | None = None,
+    before: Position | None = None,
+    limit: int,
+    offset: int = 0,
 ) -> tuple[Sequence[User], int]:
-    """Return a page of users, newest first, and the total number of users."""
-    return await _list_page(session, User, limit=limit, offset=offset)
+    """Return a page of users, newest first, and their total number."""
+    conditions = [] if email is None else [col(User.email) == email]
+    return await _list_page(session, User, *conditions, before=before, limit=limit, offset=offset)
 
 
 async def list_addresses(
-    session: AsyncSession, *, user_id: int, limit: int, offset: int
+    session: AsyncSession,
+    *,
+    user_id: int,
+    before: Position | None = None,
+    limit: int,
+    offset: int = 0,
 ) -> tuple[Sequence[Address], int]:
     """Return a page of a user's addresses, newest first, and their total number.
 
@@ -78,7 +93,12 @@ async def list_addresses(
     """
     await get_user(session, user_id)
     return await _list_page(
-        session, Address, col(Address.user_id) == user_id, limit=limit, offset=offset
+        session,
+        Address,
+        col(Address.user_id) == user_id,
+        before=before,
+        limit=limit,
+        offset=offset,
     )
 
 
@@ -88,8 +108,9 @@ async def list_products(
     name: str | None = None,
     min_price: Decimal | None = None,
     max_price: Decimal | None = None,
+    before: Position | None = None,
     limit: int,
-    offset: int,
+    offset: int = 0,
 ) -> tuple[Sequence[Product], int]:
     """Return a page of the matching products, newest first, and their total number.
 
@@ -103,7 +124,9 @@ async def list_products(
         conditions.append(col(Product.price) >= min_price)
     if max_price is not None:
         conditions.append(col(Product.price) <= max_price)
-    return await _list_page(session, Product, *conditions, limit=limit, offset=offset)
+    return await _list_page(
+        session, Product, *conditions, before=before, limit=limit, offset=offset
+    )
 
 
 def _require_user(user: User | None, user_id: int) -> User:
@@ -145,7 +168,12 @@ async def _find_for_delete(session: AsyncSession, table: type[T], key: int) -> T
 
 
 async def _list_page(
-    session: AsyncSession, table: type[T], *conditions: ColumnElement[bool], limit: int, offset: int
+    session: AsyncSession,
+    table: type[T],
+    *conditions: ColumnElement[bool],
+    before: Position | None,
+    limit: int,
+    offset: int,
 ) -> tuple[Sequence[T], int]:
     rows = (
         select(table)
@@ -155,5 +183,7 @@ async def _list_page(
         .limit(limit)
         .offset(offset)
     )
+    if before is not None:
+        rows = rows.where(tuple_(col(table.created_at), col(table.id)) < before)
     count: Any = select(func.count()).select_from(table).where(*conditions)
     return (await session.exec(rows)).all(), (await session.exec(count)).one()

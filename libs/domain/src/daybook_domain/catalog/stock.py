@@ -6,11 +6,13 @@ All writers take their locks in one order, so that they cannot deadlock:
 2. the row of an existing order
 3. the dates of the reports that may contain it (advisory, shared; see runs/order_rebuilds.py)
 4. products, in one statement, by id: `get_products_for_update`
-5. writes of stock and orders; they wait only for a transaction that inserts an order with the same
+5. the waiting run of such a date, if a rebuild is requested
+6. writes of stock and orders; they wait only for a transaction that inserts an order with the same
    external id, and such a transaction already has all of the locks above
 
 A transaction with several operations, such as a batch of messages, follows the same order: it
-first locks all of their orders, then all of their products.
+first locks all of their orders, then all of their products. It only tries the locks of dates, since
+a build may hold one for minutes.
 """
 
 from collections.abc import Iterable, Mapping

@@ -23,7 +23,7 @@ UserDescription = Annotated[str, _text(max_length=500, min_length=0), Storable]
 
 Street = Annotated[str, _text(max_length=200), Storable]
 City = Annotated[str, _text(max_length=100), Storable]
-State = Annotated[str, _text(max_length=100), Storable]
+State = Annotated[str, _text(max_length=100, min_length=0), Storable]
 ZipCode = Annotated[str, _text(max_length=20), Storable]
 Country = Annotated[str, _text(max_length=100), Storable]
 

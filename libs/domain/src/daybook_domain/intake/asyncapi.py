@@ -6,7 +6,7 @@ from pydantic.json_schema import models_json_schema
 
 from daybook_domain.intake.messages import MAX_BODY_BYTES, MODELS
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 """Version of the contract, not of the software."""
 
 _SCHEMAS = "#/components/schemas/"
@@ -28,6 +28,8 @@ def document() -> dict[str, Any]:
                 " the queue as the routing key, delivery mode 2, and a JSON body in UTF-8 of at"
                 f" most {MAX_BODY_BYTES:,} bytes. The message id is optional; messages with a"
                 " message id, and orders with an external id, can safely be published again."
+                " An optional field that is null has the same meaning as an absent one. Fields"
+                " that this version does not define are ignored."
                 " Messages that cannot be processed are stored as dead letters."
             ),
         },

@@ -18,6 +18,7 @@ from daybook_domain.intake.models import (
     DeadLetterState,
 )
 from daybook_domain.intake.parsing import Delivery, to_storable
+from daybook_domain.orders.errors import ReportBuilding
 
 WORKER_ACTOR = "worker"
 """The actor of actions that no person requested."""
@@ -74,7 +75,7 @@ class RetryPolicy:
 
     def delay(self, attempts: int) -> timedelta:
         """Return the delay after this number of attempts."""
-        return min(self.first * (1 << min(attempts - 1, 30)), self.longest)
+        return min(self.first * (1 << max(0, min(attempts - 1, 30))), self.longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +182,16 @@ def mark_failed(
     now: datetime,
     retry_policy: RetryPolicy,
 ) -> None:
-    """Record a failed attempt: schedule the next one if `subject` is missing, else keep it."""
+    """Record a failed attempt: schedule the next one if it waits for `subject`, else keep it.
+
+    The time to wait is limited, except for a build, which always ends.
+    """
     dead_letter.attempts += 1
     dead_letter.begun = 0
     dead_letter.last_failed_at = now
     dead_letter.reason_code, dead_letter.reason = error.code, format_reason(error)
-    if subject is not None and dead_letter.give_up_at is not None and now < dead_letter.give_up_at:
+    is_in_time = dead_letter.give_up_at is not None and now < dead_letter.give_up_at
+    if subject is not None and (is_in_time or isinstance(error, ReportBuilding)):
         dead_letter.subject = subject
         dead_letter.available_at = now + retry_policy.delay(dead_letter.attempts)
         return

@@ -78,12 +78,24 @@ _DELETE_EXPIRED_MESSAGE_IDS = text(
     ) RETURNING 1
     """
 )
-_DELETE_EXPIRED_RECEIPTS = text(
-    "DELETE FROM intake_receipts WHERE created_at < now() - CAST(:age AS interval)"
+_LIST_RECEIPTS = text(
+    "SELECT consumer, number FROM intake_receipts ORDER BY created_at LIMIT :limit"
 )
+_DELETE_RECEIPTS = text(
+    """
+    DELETE FROM intake_receipts WHERE (consumer, number) IN (
+        SELECT * FROM unnest(CAST(:consumers AS uuid[]), CAST(:numbers AS bigint[]))
+    )
+    """
+)
+
+_MAX_LISTED_RECEIPTS = 10_000
 
 MessageKey = tuple[str, str]
 """Queue and message id."""
+
+ReceiptKey = tuple[UUID, int]
+"""Consumer and number of a batch."""
 
 
 def digest(queue: str, body: bytes) -> bytes:
@@ -115,7 +127,8 @@ async def delete_receipt(session: AsyncSession, consumer: UUID, *, number: int) 
 
     Called immediately, in a transaction of its own: until then, a redelivered message with the same
     body from another batch is mistaken for one of this batch. If a crash of Postgres loses the
-    delete, the same can happen until the receipt expires, so the commit is asynchronous.
+    delete, the same can happen until the receipt expires (docs/adr/0016), so the commit is
+    asynchronous.
     """
     await session.execute(text("SET LOCAL synchronous_commit = off"))
     await session.execute(_DELETE_RECEIPT, {"consumer": consumer, "number": number})
@@ -164,14 +177,25 @@ async def record_message_ids(
     return {(row.queue, row.message_id): row.digest for row in rows}
 
 
-async def delete_expired(
-    session: AsyncSession, *, messages_after: timedelta, receipts_after: timedelta, limit: int
-) -> bool:
-    """Delete at most `limit` expired message ids, and all expired receipts.
+async def list_receipts(session: AsyncSession) -> list[ReceiptKey]:
+    """Return the oldest receipts."""
+    rows = await session.execute(_LIST_RECEIPTS, {"limit": _MAX_LISTED_RECEIPTS})
+    return [(row.consumer, row.number) for row in rows]
 
-    Return whether more message ids may have expired.
-    """
-    await session.execute(_DELETE_EXPIRED_RECEIPTS, {"age": receipts_after})
-    values = {"age": messages_after, "limit": limit}
+
+async def delete_receipts(session: AsyncSession, receipts: Sequence[ReceiptKey]) -> None:
+    """Delete receipts whose messages RabbitMQ would have redelivered by now."""
+    values = {
+        "consumers": [consumer for consumer, _ in receipts],
+        "numbers": [number for _, number in receipts],
+    }
+    await session.execute(_DELETE_RECEIPTS, values)
+
+
+async def delete_expired_message_ids(
+    session: AsyncSession, *, older_than: timedelta, limit: int
+) -> bool:
+    """Delete at most `limit` expired message ids; return whether more may have expired."""
+    values = {"age": older_than, "limit": limit}
     deleted = (await session.execute(_DELETE_EXPIRED_MESSAGE_IDS, values)).all()
     return len(deleted) == limit

@@ -27,7 +27,8 @@ from daybook_domain.intake.messages import (
     get_subject,
 )
 from daybook_domain.orders import service as orders
-from daybook_domain.orders.errors import OrderNotFound, UnknownReference
+from daybook_domain.orders.errors import OrderNotFound, ReportBuilding, UnknownReference
+from daybook_domain.orders.models import OrderStatus
 from daybook_domain.orders.order_placement import place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_domain.postgres_errors import is_outage
@@ -64,8 +65,11 @@ HandlerResult = Applied | DaybookError
 
 
 def missing_subject(error: DaybookError, message: AnyMessage) -> str | None:
-    """Return the row whose creation may let `message` succeed, such as `product:7`, or None."""
-    if isinstance(error, ProductNotFound | OrderNotFound | Postponed):
+    """Return the row for which `message` can wait, such as `product:7`, or None.
+
+    The row may be created, or change to a state in which the message succeeds.
+    """
+    if isinstance(error, ProductNotFound | OrderNotFound | Postponed | ReportBuilding):
         return get_subject(message)
     if isinstance(error, UnknownReference):
         return _referenced_subject(error.field or "", message)
@@ -176,7 +180,7 @@ async def _add_products(
             name=message.name,
             description=message.description,
             price=message.price,
-            stock_quantity=message.stock_quantity,
+            stock_quantity=message.stock_quantity or 0,
         )
         for message in messages
     ]
@@ -209,16 +213,14 @@ async def _apply_updates(
 
 async def _change_product(session: AsyncSession, message: ProductUpdateMessage) -> None:
     data, changes = message.product_data, products.ProductChanges()
-    for name in data.model_fields_set:
-        match name:
-            case "name":
-                changes["name"] = data.name
-            case "description":
-                changes["description"] = data.description
-            case "price":
-                changes["price"] = data.price
-            case "stock_quantity":
-                changes["stock_quantity"] = data.stock_quantity
+    if data.name is not None:
+        changes["name"] = data.name
+    if data.description is not None:
+        changes["description"] = data.description
+    if data.price is not None:
+        changes["price"] = data.price
+    if data.stock_quantity is not None:
+        changes["stock_quantity"] = data.stock_quantity
     await products.change_product(session, message.product_id, changes=changes)
 
 
@@ -233,6 +235,7 @@ async def _place_orders(
             delivery_address_id=message.delivery_address_id,
             items=_to_new_items(message.items),
             external_id=message.external_id,
+            status=OrderStatus(message.status or OrderStatus.PENDING),
         )
         for message in messages
     ]
@@ -246,15 +249,14 @@ async def _place_orders(
 
 async def _change_order(session: AsyncSession, message: OrderUpdateMessage) -> None:
     data, changes = message.order_data, orders.OrderChanges()
-    for name in data.model_fields_set:
-        match name:
-            case "status":
-                changes["status"] = data.status
-            case "delivery_address_id":
-                changes["delivery_address_id"] = data.delivery_address_id
-            case "items":
-                changes["items"] = _to_new_items(data.items)
-    await orders.change(session, message.order_id, changes=changes)
+    if data.status is not None:
+        changes["status"] = data.status
+    if data.delivery_address_id is not None:
+        changes["delivery_address_id"] = data.delivery_address_id
+    if data.items is not None:
+        changes["items"] = _to_new_items(data.items)
+    # A build may take minutes, and the products of the whole batch are locked.
+    await orders.change(session, message.order_id, changes=changes, wait_for_build=False)
 
 
 def _to_new_items(items: Sequence[OrderItemData]) -> tuple[NewItem, ...]:

@@ -1,10 +1,11 @@
 """Message models of the intake queues, and their parsing. Pure.
 
-The AsyncAPI document is generated from these models. Field limits are those of the REST API.
+The AsyncAPI document is generated from these models. Field limits are those of the REST API. An
+optional field that is null has the same meaning as an absent one.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -14,11 +15,18 @@ from daybook_domain.catalog.validation import Price, ProductDescription, Product
 from daybook_domain.errors import DaybookError
 from daybook_domain.intake.errors import InvalidMessage, Malformed
 from daybook_domain.orders.models import OrderStatus
-from daybook_domain.orders.order_validation import MAX_ITEMS, ExternalId, Quantity
-from daybook_domain.validation import Id, unset_field
+from daybook_domain.orders.order_validation import (
+    MAX_ITEMS,
+    ExternalId,
+    InitialStatus,
+    Quantity,
+)
+from daybook_domain.validation import Id
 
 MAX_BODY_BYTES = 1_000_000
 _MAX_REPORTED_PROBLEMS = 5
+_MAX_UNKNOWN_FIELDS = 20
+_MAX_FIELD_NAME_LENGTH = 100
 
 
 class Queue(StrEnum):
@@ -34,9 +42,13 @@ class Queue(StrEnum):
 
 
 class IntakeMessageModel(BaseModel):
-    """Base of all message models: immutable, and without unknown fields."""
+    """Base of all message models: immutable.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    Unknown fields have no effect, since a producer may be newer than this release; they are
+    retained for `list_unknown_fields`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
 
 
 class ProductMessage(IntakeMessageModel):
@@ -45,16 +57,16 @@ class ProductMessage(IntakeMessageModel):
     name: ProductName
     description: ProductDescription | None = None
     price: Price
-    stock_quantity: Stock = 0
+    stock_quantity: Stock | None = 0
 
 
 class ProductData(IntakeMessageModel):
-    """The new values of a product; absent fields stay unchanged."""
+    """The new values of a product; absent and null fields stay unchanged."""
 
-    name: ProductName = unset_field()
+    name: ProductName | None = None
     description: ProductDescription | None = None
-    price: Price = unset_field()
-    stock_quantity: Stock = unset_field()
+    price: Price | None = None
+    stock_quantity: Stock | None = None
 
 
 class ProductUpdateMessage(IntakeMessageModel):
@@ -81,14 +93,15 @@ class OrderMessage(IntakeMessageModel):
     delivery_address_id: Id
     items: Items
     external_id: ExternalId | None = None
+    status: InitialStatus | None = None
 
 
 class OrderData(IntakeMessageModel):
-    """The new values of an order; absent fields stay unchanged."""
+    """The new values of an order; absent and null fields stay unchanged."""
 
-    status: OrderStatus = unset_field()
-    delivery_address_id: Id = unset_field()
-    items: Items = unset_field()
+    status: OrderStatus | None = None
+    delivery_address_id: Id | None = None
+    items: Items | None = None
 
 
 class OrderUpdateMessage(IntakeMessageModel):
@@ -135,6 +148,33 @@ def get_subject(message: AnyMessage) -> str | None:
             return f"order:{message.order_id}"
         case _:
             return None
+
+
+def list_unknown_fields(message: AnyMessage) -> tuple[str, ...]:
+    """Return the paths of the first fields that the models do not define, such as `items/*/note`.
+
+    The number of paths and the length of a name are limited, since producers choose both.
+    """
+    found: dict[str, None] = {}
+    for path in _iter_unknown_fields(message):
+        found[path] = None
+        if len(found) == _MAX_UNKNOWN_FIELDS:
+            break
+    return tuple(found)
+
+
+def _iter_unknown_fields(model: IntakeMessageModel, prefix: str = "") -> Iterator[str]:
+    for name in model.model_extra or ():
+        yield f"{prefix}{name[:_MAX_FIELD_NAME_LENGTH]}"
+    match model:
+        case OrderMessage() | OrderData():
+            for item in model.items or ():
+                if item.model_extra:
+                    yield from _iter_unknown_fields(item, f"{prefix}items/*/")
+        case ProductUpdateMessage():
+            yield from _iter_unknown_fields(model.product_data, "product_data/")
+        case OrderUpdateMessage():
+            yield from _iter_unknown_fields(model.order_data, "order_data/")
 
 
 def _reject_repeated_keys(pairs: list[tuple[str, Any]]) -> None:

@@ -15,6 +15,9 @@ from daybook_domain.intake.messages import AnyMessage, Queue
 DEAD_LETTER_QUEUE = "daybook.intake.dead"
 """Queue of messages that exceeded the delivery limit; also the name of its exchange."""
 
+MAX_HEADER_DEPTH = 20
+"""Nesting depth at which stored headers end; deeper values cannot be serialized everywhere."""
+
 _MAX_QUEUE_LENGTH = 255
 
 
@@ -31,6 +34,8 @@ class Delivery:
     """Whether it may have been delivered before."""
     digest: bytes
     content: AnyMessage | DaybookError
+    unknown_fields: Sequence[str] = ()
+    """Paths of fields that have no effect because this release does not know them."""
 
 
 def parse_delivery(
@@ -49,6 +54,7 @@ def parse_delivery(
     if message_id is not None and "\0" in message_id:
         message_id = message_id.replace("\0", "\ufffd")
         content = Malformed("the message id contains a NUL character, which cannot be stored")
+    content = content or parse_body(queue, body)
     return Delivery(
         queue=queue,
         body=body,
@@ -56,7 +62,10 @@ def parse_delivery(
         headers=headers or {},
         redelivered=redelivered,
         digest=deduplication.digest(queue, body),
-        content=content or parse_body(queue, body),
+        content=content,
+        unknown_fields=(
+            () if isinstance(content, DaybookError) else messages.list_unknown_fields(content)
+        ),
     )
 
 
@@ -69,8 +78,11 @@ def parse_body(queue: str, body: bytes) -> AnyMessage | DaybookError:
     return messages.parse_message(known, body)
 
 
-def to_storable(value: Any) -> Any:
-    """Return the value of an AMQP header in a form that can be stored as JSONB."""
+def to_storable(value: Any, *, depth: int = 0) -> Any:
+    """Return the value of an AMQP header in a form that can be stored as JSONB.
+
+    Values at `MAX_HEADER_DEPTH` are replaced by a text.
+    """
     match value:
         case str():
             return value.replace("\0", "\ufffd")
@@ -80,10 +92,15 @@ def to_storable(value: Any) -> Any:
             return value if math.isfinite(value) else str(value)
         case bytes() | bytearray():
             return to_storable(decode_body(bytes(value))[0])
+        case Mapping() | Sequence() if depth == MAX_HEADER_DEPTH:
+            return "nested too deeply"
         case Mapping():
-            return {to_storable(str(key)): to_storable(item) for key, item in value.items()}
+            return {
+                to_storable(str(key)): to_storable(item, depth=depth + 1)
+                for key, item in value.items()
+            }
         case Sequence():
-            return [to_storable(item) for item in value]
+            return [to_storable(item, depth=depth + 1) for item in value]
         case _:
             return to_storable(str(value))
 
@@ -104,7 +121,9 @@ def _parse_death(headers: Mapping[str, Any]) -> tuple[str, DaybookError]:
         return DEAD_LETTER_QUEUE, DeliveryLimitReached(
             f"the message was published to {DEAD_LETTER_QUEUE} directly"
         )
-    queue = str(entry.get("queue", DEAD_LETTER_QUEUE)).replace("\0", "\ufffd")[:_MAX_QUEUE_LENGTH]
+    name = entry.get("queue")
+    queue = name if isinstance(name, str) else DEAD_LETTER_QUEUE
+    queue = queue.replace("\0", "\ufffd")[:_MAX_QUEUE_LENGTH]
     facts = {name: to_storable(entry.get(name)) for name in ("reason", "count", "time")}
     return queue, DeliveryLimitReached(
         "the delivery limit was reached: at each delivery the worker stopped or lost its"

@@ -57,6 +57,12 @@ class StatusConflict(Conflict):
     code = "status_forbids"
 
 
+class ReportBuilding(Conflict):
+    """A report that may contain the order is being built; the change is possible after that."""
+
+    code = "report_building"
+
+
 class OrderReported(Conflict):
     """A report contains the order, so it cannot be deleted."""
 

@@ -56,13 +56,14 @@ _INSERT_ORDERS = text(
         SELECT nextval(pg_get_serial_sequence('orders', 'id')) AS id, input.*
         FROM unnest(
             CAST(:external_ids AS text[]), CAST(:digests AS text[]), CAST(:users AS bigint[]),
-            CAST(:addresses AS bigint[]), CAST(:totals AS numeric[])
-        ) WITH ORDINALITY AS input(external_id, digest, user_id, address_id, total, position)
+            CAST(:addresses AS bigint[]), CAST(:totals AS numeric[]), CAST(:statuses AS text[])
+        ) WITH ORDINALITY
+            AS input(external_id, digest, user_id, address_id, total, status, position)
     ), inserted AS (
         INSERT INTO orders (id, external_id, request_digest, user_id, delivery_address_id,
             total_price, status)
         OVERRIDING SYSTEM VALUE
-        SELECT id, external_id, digest, user_id, address_id, total, 'pending'
+        SELECT id, external_id, digest, user_id, address_id, total, status
         FROM placed ORDER BY external_id
     ), batch AS MATERIALIZED (
         SELECT array_agg(id ORDER BY position) AS ids FROM placed
@@ -167,6 +168,7 @@ async def _insert(session: AsyncSession, accepted: Sequence[AcceptedOrder]) -> l
             "users": [each.order.user_id for each in accepted],
             "addresses": [each.order.delivery_address_id for each in accepted],
             "totals": [each.total_price for each in accepted],
+            "statuses": [each.order.status for each in accepted],
             "positions": positions,
             "products": products,
             "quantities": quantities,

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -19,6 +19,7 @@ from daybook_domain.orders.errors import (
     TotalTooLarge,
     UnknownReference,
 )
+from daybook_domain.orders.models import OrderStatus
 from daybook_domain.validation import MAX_INTEGER, Storable
 
 MAX_ITEMS = 1000
@@ -26,6 +27,8 @@ MAX_ITEMS = 1000
 ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=200), Storable]
 """The sender's own key of an order, case-sensitive; makes a second delivery harmless."""
 Quantity = Annotated[int, Field(ge=1, le=MAX_INTEGER, strict=True)]
+InitialStatus = Literal["pending", "paid"]
+"""The statuses that an order can be created with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +47,18 @@ class NewOrder:
     delivery_address_id: int
     items: tuple[NewItem, ...]
     external_id: str | None = None
+    status: OrderStatus = OrderStatus.PENDING
 
     def digest(self) -> str:
-        """Return a digest of the user, the address and the quantity of each product.
+        """Return a digest of the user, the address, the quantity of each product and the status.
 
         The order of the items, and how quantities are split between them, does not matter.
         """
         quantities = sorted(quantities_by_product(self.items).items())
         content = f"{self.user_id} {self.delivery_address_id} {quantities}"
+        if self.status is not OrderStatus.PENDING:
+            # Stored digests of pending orders were made when an order could have no other status.
+            content += f" {self.status}"
         return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -1,10 +1,11 @@
 """Queries on orders and their items."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func
-from sqlmodel import col, select
+from sqlmodel import col, select, tuple_
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.orders.errors import OrderNotFound
@@ -54,15 +55,28 @@ async def list_orders(
     *,
     user_id: int | None = None,
     status: OrderStatus | None = None,
+    external_id: str | None = None,
+    created_from: datetime | None = None,
+    created_before: datetime | None = None,
+    before: tuple[datetime, int] | None = None,
     limit: int,
-    offset: int,
+    offset: int = 0,
 ) -> tuple[Sequence[Order], int]:
-    """Return a page of the matching orders, newest first, and their total number."""
+    """Return a page of the matching orders, newest first, and their total number.
+
+    `before` is the `(created_at, id)` of the last order of a page; the total counts all pages.
+    """
     conditions = []
     if user_id is not None:
         conditions.append(col(Order.user_id) == user_id)
     if status is not None:
         conditions.append(col(Order.status) == status)
+    if external_id is not None:
+        conditions.append(col(Order.external_id) == external_id)
+    if created_from is not None:
+        conditions.append(col(Order.created_at) >= created_from)
+    if created_before is not None:
+        conditions.append(col(Order.created_at) < created_before)
     rows = (
         select(Order)
         .where(*conditions)
@@ -71,6 +85,8 @@ async def list_orders(
         .limit(limit)
         .offset(offset)
     )
+    if before is not None:
+        rows = rows.where(tuple_(col(Order.created_at), col(Order.id)) < before)
     count: Any = select(func.count()).select_from(Order).where(*conditions)
     return (await session.exec(rows)).all(), (await session.exec(count)).one()
 

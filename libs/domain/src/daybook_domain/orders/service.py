@@ -4,6 +4,8 @@ pending ──▶ paid ──▶ shipped ──▶ delivered
    │          │
    └──────────┴──▶ cancelled      returns the items to stock
 
+Every status but cancelled can also change to completed, which is final.
+
 Locks are taken in the order that catalog/stock.py defines.
 """
 
@@ -19,6 +21,7 @@ from daybook_domain.catalog.models import Address
 from daybook_domain.orders import queries
 from daybook_domain.orders.errors import (
     OrderReported,
+    ReportBuilding,
     StatusConflict,
     StockLimitExceeded,
     UnknownReference,
@@ -35,10 +38,11 @@ from daybook_domain.runs import order_rebuilds
 from daybook_domain.validation import MAX_INTEGER
 
 TRANSITIONS: Mapping[OrderStatus, Sequence[OrderStatus]] = {
-    OrderStatus.PENDING: (OrderStatus.PAID, OrderStatus.CANCELLED),
-    OrderStatus.PAID: (OrderStatus.SHIPPED, OrderStatus.CANCELLED),
-    OrderStatus.SHIPPED: (OrderStatus.DELIVERED,),
-    OrderStatus.DELIVERED: (),
+    OrderStatus.PENDING: (OrderStatus.PAID, OrderStatus.CANCELLED, OrderStatus.COMPLETED),
+    OrderStatus.PAID: (OrderStatus.SHIPPED, OrderStatus.CANCELLED, OrderStatus.COMPLETED),
+    OrderStatus.SHIPPED: (OrderStatus.DELIVERED, OrderStatus.COMPLETED),
+    OrderStatus.DELIVERED: (OrderStatus.COMPLETED,),
+    OrderStatus.COMPLETED: (),
     OrderStatus.CANCELLED: (),
 }
 """The allowed changes of the status."""
@@ -55,13 +59,17 @@ class OrderChanges(TypedDict, total=False):
     items: tuple[NewItem, ...]
 
 
-async def change(session: AsyncSession, order_id: int, *, changes: OrderChanges) -> Order:
+async def change(
+    session: AsyncSession, order_id: int, *, changes: OrderChanges, wait_for_build: bool = True
+) -> Order:
     """Change an order; all changes are made or none.
 
     Values equal to the stored ones are ignored. New items replace all old ones, at current prices,
-    and a report that contains the order is rebuilt. Raises `OrderNotFound`, `StatusConflict`,
-    `OutOfStock`, `StockLimitExceeded`, `UnknownReference`, `AddressOfAnotherUser`, `NoItems` and
-    `TotalTooLarge`.
+    and a report that contains the order is rebuilt. A change of the items waits for a build of that
+    report; a caller that has locked products must not wait, and gets `ReportBuilding` instead.
+
+    Raises `OrderNotFound`, `StatusConflict`, `OutOfStock`, `StockLimitExceeded`,
+    `UnknownReference`, `AddressOfAnotherUser`, `NoItems` and `TotalTooLarge`.
     """
     order = await queries.get_order_for_update(session, order_id)
     status = changes.get("status", order.status)
@@ -73,6 +81,8 @@ async def change(session: AsyncSession, order_id: int, *, changes: OrderChanges)
     new = changes.get("items", old)
     cancelled = status is OrderStatus.CANCELLED and order.status is not status
     if quantities_by_product(new) != quantities_by_product(old):
+        if not wait_for_build:
+            await _require_no_build(session, order)
         await _replace_items(session, order, old=old, new=new, cancelled=cancelled)
     elif cancelled:
         await _restock(session, old)
@@ -86,7 +96,7 @@ async def change(session: AsyncSession, order_id: int, *, changes: OrderChanges)
 
 
 async def delete(session: AsyncSession, order_id: int) -> None:
-    """Delete an order, and return its items to stock unless they were shipped.
+    """Delete an order, and return its items to stock if it is pending or paid.
 
     Raises `OrderNotFound`, and `OrderReported` if a report contains the order.
     """
@@ -117,6 +127,16 @@ def _require_transition(before: OrderStatus, after: OrderStatus) -> None:
         + (f"it can become {allowed}" if allowed else "it has a final status"),
         field="status",
     )
+
+
+async def _require_no_build(session: AsyncSession, order: Order) -> None:
+    """Raise `ReportBuilding` if locking the dates of the order would wait."""
+    if not await order_rebuilds.try_lock_report_dates(session, created_at=order.created_at):
+        raise ReportBuilding(
+            f"a report that may contain order {order.id} is being built; its items can be changed"
+            " after that",
+            field="items",
+        )
 
 
 async def _require_address(session: AsyncSession, order: Order, address_id: int) -> None:
@@ -157,14 +177,16 @@ async def _replace_items(
             field="items",
         )
     assert order.id is not None
+    await order_rebuilds.lock_report_dates(session, order_id=order.id, created_at=order.created_at)
+    products = await stock.get_products_for_update(
+        session, (item.product_id for item in (*old, *new))
+    )
+    # After the products, because a batch of messages has locked them before it gets here.
     await order_rebuilds.request_rebuild(
         session,
         order_id=order.id,
         created_at=order.created_at,
         reason=f"the items of order {order.id} were changed",
-    )
-    products = await stock.get_products_for_update(
-        session, (item.product_id for item in (*old, *new))
     )
     prices, order.total_price = price_items(new, products)
     returned = quantities_by_product(old)

@@ -1,11 +1,11 @@
 """Builds of reports: Postgres computes the rows of a day from its orders.
 
-No row passes through Python: the worker sends six statements and reads a few numbers, so its
-memory is the same for ten orders and for ten million. See docs/adr/0002-build-plan.md.
+No row passes through Python: the worker sends at most seven statements and reads a few numbers, so
+its memory is the same for ten orders and for ten million. See docs/adr/0002-build-plan.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from daybook_domain.advisory_locks import REPORT_DATE, date_key
 from daybook_domain.reports.build_sql import (
     FINISH_RUN,
+    INSERT_MISSING,
     INSPECT,
     LOCK_DATE,
     PERCENTILES,
@@ -34,6 +35,13 @@ MAX_ID_SPREAD = 3
 
 Reading an id in a range scan costs about a third of an index lookup of one order, so above this
 ratio lookups are faster.
+"""
+
+
+MAX_COLLECTED_ROWS = 50_000
+"""Maximum number of missing rows that `WRITE_DIFFERENCE` collects in arrays, 165 bytes each.
+
+Above it, the rows are inserted before by a second pass over the day.
 """
 
 
@@ -89,6 +97,7 @@ async def build_day(
     run_id: UUID,
     fence: int,
     idle_timeout: timedelta = timedelta(minutes=1),
+    max_collected_rows: int = MAX_COLLECTED_ROWS,
 ) -> BuildResult:
     """Make the report of `day` equal its orders, and finish the run; the caller commits.
 
@@ -100,10 +109,15 @@ async def build_day(
     inspection = await inspect_day(connection, day=day, run_id=run_id, fence=fence)
     if not inspection.is_claimed:
         raise _lease_lost(run_id)
-    write = _write_difference if inspection.has_rows else _write_all
-    rows = await write(connection, parameters=make_write_parameters(day, inspection=inspection))
+    parameters = make_write_parameters(day, inspection=inspection)
+    if not inspection.has_rows:
+        rows = await _write_all(connection, parameters=parameters)
+    elif inspection.orders - inspection.reported > max_collected_rows:
+        rows = await _write_large_difference(connection, parameters=parameters)
+    else:
+        rows = await _write_difference(connection, parameters=parameters)
     manifest = await _upsert_day(
-        connection, day=day, rows=rows, data_through=inspection.data_through, run_id=run_id
+        connection, day=day, rows=rows, inspection=inspection, run_id=run_id
     )
     await _finish_run(connection, rows=rows, revision=manifest.revision, run_id=run_id, fence=fence)
     return BuildResult(
@@ -225,12 +239,20 @@ async def _write_difference(
     )
 
 
+async def _write_large_difference(
+    connection: AsyncConnection, *, parameters: dict[str, Any]
+) -> _WrittenRows:
+    inserted = await connection.execute(INSERT_MISSING, parameters)
+    rows = await _write_difference(connection, parameters=parameters)
+    return replace(rows, added=rows.added + inserted.rowcount)
+
+
 async def _upsert_day(
     connection: AsyncConnection,
     *,
     day: BusinessDay,
     rows: _WrittenRows,
-    data_through: datetime,
+    inspection: Row[Any],
     run_id: UUID,
 ) -> Row[Any]:
     return await _fetch_one(
@@ -240,8 +262,9 @@ async def _upsert_day(
         orders_count=rows.orders_count,
         products_count=rows.products_count,
         digest=rows.digest,
-        data_through=data_through,
-        has_ended=day.has_ended(now=data_through),
+        data_through=inspection.data_through,
+        has_ended=day.has_ended(now=inspection.data_through),
+        stale_since=inspection.stale_since,
         has_changes=rows.added + rows.changed + rows.removed > 0,
         run_id=run_id,
     )

@@ -50,6 +50,10 @@ INSPECT = text(
     f"""
     SELECT day.*, clock_timestamp() AS data_through,
         EXISTS (SELECT FROM reports WHERE report_at = :report_date) AS has_rows,
+        (SELECT stale_since FROM report_days WHERE report_date = :report_date) AS stale_since,
+        coalesce(
+            (SELECT orders_count FROM report_days WHERE report_date = :report_date), 0
+        ) AS reported,
         EXISTS (
             SELECT FROM report_runs WHERE id = :run_id AND fence = :fence AND state = 'running'
         ) AS is_claimed
@@ -104,6 +108,23 @@ TOTALS = text(
     """
 )
 
+# Sent before WRITE_DIFFERENCE when many rows are missing: it streams them, while arrays of them
+# take memory in the server. The comparison that follows has a later snapshot, and corrects whatever
+# was committed in between. See docs/adr/0018-large-differences.md.
+INSERT_MISSING = text(
+    f"""
+    INSERT INTO reports (report_at, order_id, count_product, created_at)
+    SELECT CAST(:report_date AS date), computed.order_id, computed.count_product,
+        CAST(:data_through AS timestamptz)
+    FROM ({DAY_ROWS}) AS computed
+    LEFT JOIN (
+        SELECT order_id FROM reports WHERE report_at = :report_date ORDER BY order_id OFFSET 0
+    ) AS stored ON stored.order_id = computed.order_id
+    WHERE stored.order_id IS NULL
+    ORDER BY computed.order_id
+    """
+)
+
 # One statement, so one snapshot of the orders. Only differences are collected, in arrays: finding
 # them by GROUP BY would sort the whole day. The writes find their rows by key instead of a join,
 # which would scan all reports under these planner settings; the sum of a changed row is computed
@@ -155,6 +176,10 @@ WRITE_DIFFERENCE = text(
     """
 )
 
+# A change of an order sets `stale_since` under the shared lock of the date, so the build has seen
+# each mark that it finds. It clears only the mark that it read before the orders: one that was set
+# later, by a writer that did not take the lock, stays. Instants are compared for equality only,
+# since the clock may have been set back.
 UPSERT_DAY = text(
     """
     INSERT INTO report_days AS stored
@@ -171,6 +196,7 @@ UPSERT_DAY = text(
         data_through = greatest(stored.data_through, excluded.data_through),
         built_at = CASE WHEN :has_changes THEN excluded.built_at ELSE stored.built_at END,
         sealed_at = coalesce(stored.sealed_at, excluded.sealed_at),
+        stale_since = nullif(stored.stale_since, CAST(:stale_since AS timestamptz)),
         last_run_id = CASE WHEN :has_changes THEN excluded.last_run_id ELSE stored.last_run_id END
     RETURNING revision, data_through, sealed_at IS NOT NULL AS sealed
     """

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import pairwise
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from daybook_domain.errors import Invalid
 
@@ -45,8 +45,15 @@ def business_day(day: date, *, timezone: str) -> BusinessDay:
 
 @lru_cache(maxsize=1024)
 def get_zone(name: str) -> ZoneInfo:
-    """Return the zone of that name, cached; `ZoneInfo` itself caches only the last eight."""
-    return ZoneInfo(name)
+    """Return the zone of that name, cached; `ZoneInfo` itself caches only the last eight.
+
+    Raises `Invalid` for a zone that the installed tzdata does not have (any more).
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        # ValueError: not the form of a name. OSError: a directory of tzdata.
+        raise Invalid(f"'{name[:100]}' is not a known time zone.", field="timezone") from error
 
 
 def local_date(instant: datetime, *, timezone: str) -> date:

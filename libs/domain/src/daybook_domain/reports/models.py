@@ -4,7 +4,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
 from daybook_domain.types import Table, UtcDateTime, created_at, identity
@@ -46,6 +46,13 @@ class ReportDay(Table, table=True):
     """The manifest of the report of one business day; no row if it was never built (absent)."""
 
     __tablename__ = "report_days"
+    __table_args__ = (
+        Index(
+            "ix_report_days_stale",
+            "stale_since",
+            postgresql_where=text("stale_since IS NOT NULL"),
+        ),
+    )
 
     report_date: date = Field(primary_key=True)
     revision: int
@@ -60,6 +67,11 @@ class ReportDay(Table, table=True):
     """The first build after the end of the day; null: provisional."""
     reconciled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """The last request of a rebuild by reconciliation."""
+    stale_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """The first change of an order that the report contains and does not reflect yet.
+
+    Set in the transaction of the change, and cleared by a build that has seen the change.
+    """
     announced_revision: int = Field(default=0)
     last_run_id: UUID | None = Field(default=None)
     """The run that created this revision."""

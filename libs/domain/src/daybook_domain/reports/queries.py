@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 
+from sqlalchemy import func
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -10,11 +11,17 @@ from daybook_domain.reports.errors import DayNotFound
 from daybook_domain.reports.models import ReportDay
 
 
-async def get_day(session: AsyncSession, day: date) -> ReportDay:
-    """Return the manifest of the report of `day`, or raise `DayNotFound` if it is absent."""
-    found = await session.get(ReportDay, day)
+async def find_day(session: AsyncSession, day: date) -> ReportDay | None:
+    """Return the manifest of the report of `day`, or None if it is absent."""
+    return await session.get(ReportDay, day)
+
+
+async def get_latest_sealed_date(session: AsyncSession) -> date:
+    """Return the latest date with a sealed report, or raise `DayNotFound`."""
+    statement = select(func.max(ReportDay.report_date)).where(col(ReportDay.sealed_at).is_not(None))
+    found: date | None = (await session.exec(statement)).one()
     if found is None:
-        raise DayNotFound(f"{day} has no report; POST /report/runs builds one.")
+        raise DayNotFound("No day has a sealed report; POST /report/runs builds one.")
     return found
 
 

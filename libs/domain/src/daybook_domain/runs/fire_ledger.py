@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select, tuple_
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -42,6 +43,13 @@ STATE_BY_CAUSE = {
     SkipCause.OUTSIDE_WINDOW: RunState.MISSED,
     SkipCause.CATCHUP: RunState.MISSED,
 }
+
+BACKFILL_CANCELLED = "the backfill was cancelled"
+"""The reason of a run that was cancelled only because its backfill was.
+
+Nobody cancelled the fires that joined it at that moment, so they get a run of their own: see
+`cancellation.restart_joined_fires`.
+"""
 
 FireCounts = Counter[SkipCause | None]
 """The number of recorded fires by cause; None: a run of their own."""
@@ -78,7 +86,8 @@ async def _insert_or_join(
     The rest are fires of dates whose waiting run was inserted by a concurrent transaction.
     """
     # A waiting run need not be locked: it was still waiting when these fires were due, so its
-    # build includes their data. `cancel_joined_fires` handles a run that is cancelled concurrently.
+    # build includes their data. A run that is cancelled concurrently is handled afterwards, by
+    # `cancel_joined_fires` and `cancellation.restart_joined_fires`.
     waiting = await queries.list_waiting_runs(session, {fire.day for fire in fires})
     first_of_date: dict[date, _LedgerRow] = {}
     for fire in fires:
@@ -229,13 +238,40 @@ _CANCEL_JOINED = text(
     WHERE joined_run.state = 'cancelled' AND joined_run.finished_at > :since
         AND fire.joined_run_id = joined_run.id AND fire.state = 'skipped'
         AND fire.cause = 'joined'
+        AND (joined_run.backfill_id IS NULL OR joined_run.reason <> :backfill_cancelled)
     """
 )
 
 
 async def cancel_joined_fires(session: AsyncSession, *, now: datetime, within: timedelta) -> None:
-    """Cancel the fires that joined a run which was cancelled less than `within` ago.
+    """Cancel the fires that joined a run which a user cancelled less than `within` ago.
 
     To be called periodically: a fire can join a run while that is being cancelled.
     """
-    await session.execute(_CANCEL_JOINED, {"now": now, "since": now - within})
+    await session.execute(
+        _CANCEL_JOINED,
+        {"now": now, "since": now - within, "backfill_cancelled": BACKFILL_CANCELLED},
+    )
+
+
+async def list_abandoned_fires_for_update(
+    session: AsyncSession, *, since: datetime, limit: int
+) -> Sequence[ReportRun]:
+    """Return fires whose joined run was cancelled after `since` because its backfill was."""
+    joined_run = aliased(ReportRun)
+    statement = (
+        select(ReportRun)
+        .join(joined_run, col(joined_run.id) == col(ReportRun.joined_run_id))
+        .where(
+            ReportRun.state == RunState.SKIPPED,
+            ReportRun.cause == SkipCause.JOINED,
+            joined_run.state == RunState.CANCELLED,
+            col(joined_run.finished_at) > since,
+            col(joined_run.backfill_id).is_not(None),
+            joined_run.reason == BACKFILL_CANCELLED,
+        )
+        .limit(limit)
+        .with_for_update(of=ReportRun, skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    return (await session.exec(statement)).all()

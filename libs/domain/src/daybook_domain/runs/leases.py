@@ -6,13 +6,21 @@ from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import CursorResult, update
-from sqlalchemy.exc import DBAPIError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_domain.postgres_errors import is_lock_conflict, is_transaction_lost
+from daybook_domain.row_errors import report_row_error
 from daybook_domain.runs import queries, retries
 from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.runs.requests import notify_schedulers
+
+REAPER_ABSENCE = timedelta(seconds=10)
+"""Time after the expiry of a lease from which on the reaper must have been prevented.
+
+Schedulers reap every second, so the database was not available to them, and probably not to the
+worker either.
+"""
 
 REAP_RETRY_DELAY = timedelta(seconds=5)
 """The delay after which the reaper tries again to reap a run that it could not reap."""
@@ -55,12 +63,14 @@ async def reap(
     *,
     now: datetime,
     limit: int,
+    outage_limit: timedelta = retries.OUTAGE_LIMIT,
     on_reaped: Callable[[ReportRun], Awaitable[None]] | None = None,
 ) -> Sequence[ReportRun]:
     """Reap up to `limit` runs whose lease has expired, and return them.
 
-    A queued run is dispatched again; a running one has used up an attempt. Locked rows, such as
-    that of a build about to commit, are skipped. The lease of a run that cannot be reaped now is
+    A queued run is dispatched again; a running one has used up an attempt, unless its lease
+    expired more than `REAPER_ABSENCE` ago, which means an outage (see `retries`). Locked rows, such
+    as that of a build about to commit, are skipped. The lease of a run that cannot be reaped now is
     extended by `REAP_RETRY_DELAY`, so that it does not block the runs behind it. `on_reaped` is
     called in the savepoint of each run: its writes are committed with the reaped run or not at all.
     """
@@ -77,26 +87,36 @@ async def reap(
     )
     reaped = []
     for run in (await session.exec(expired)).all():
+        run_id = run.id
         try:
             async with session.begin_nested():
-                await _reap(session, run, now=now)
+                await _reap(session, run, now=now, outage_limit=outage_limit)
                 if on_reaped is not None:
                     await on_reaped(run)
             reaped.append(run)
-        except DBAPIError:
+        except Exception as error:
+            if is_transaction_lost(error):
+                raise
+            if not is_lock_conflict(error):
+                report_row_error(f"run {run_id}", error)
             await session.refresh(run)
             run.lease_until = now + REAP_RETRY_DELAY
             await session.flush()
     return reaped
 
 
-async def _reap(session: AsyncSession, run: ReportRun, *, now: datetime) -> None:
+async def _reap(
+    session: AsyncSession, run: ReportRun, *, now: datetime, outage_limit: timedelta
+) -> None:
     if run.state == RunState.QUEUED:
         await retries.return_to_pending(session, run, now=now, available_at=now)
         return
+    assert run.lease_until is not None
     await retries.end_attempt(
         session,
         run,
+        is_outage=now - run.lease_until > REAPER_ABSENCE,
+        outage_limit=outage_limit,
         error_code="lease_expired",
         error_detail=f"worker {run.worker} did not extend the lease in time",
         retryable=True,

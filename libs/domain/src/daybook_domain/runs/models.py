@@ -121,6 +121,8 @@ class ReportRun(Table, table=True):
     max_attempts: int = Field(default=5)
     available_at: datetime = Field(sa_type=UtcDateTime)
     """Earliest dispatch; in the future after a failed attempt."""
+    outage_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """Since when attempts end because the database is unavailable; they are not counted."""
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """While queued or running: the instant after which the run is reaped."""
     fence: int = Field(default=0, sa_type=BigInteger)

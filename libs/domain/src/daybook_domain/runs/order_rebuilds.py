@@ -19,6 +19,28 @@ _LOCK_DATES_SHARED = text(
 )
 
 
+_MARK_STALE = text(
+    "UPDATE report_days SET stale_since = clock_timestamp()"
+    " WHERE report_date = :day AND stale_since IS NULL"
+)
+
+
+_TRY_LOCK_DATES_SHARED = text(
+    "SELECT pg_try_advisory_xact_lock_shared(:lock_class, date_key)"
+    " FROM unnest(CAST(:date_keys AS integer[])) AS date_key"
+)
+
+
+async def try_lock_report_dates(session: AsyncSession, *, created_at: datetime) -> bool:
+    """Lock the dates whose reports may contain the order, as `lock_report_dates`, or return False.
+
+    It never waits, so the caller may have locked products. Some dates may be locked when it
+    returns False.
+    """
+    values = {"lock_class": REPORT_DATE, "date_keys": _date_keys(_candidates(created_at))}
+    return all((await session.execute(_TRY_LOCK_DATES_SHARED, values)).scalars())
+
+
 async def lock_report_dates(
     session: AsyncSession, *, order_id: int, created_at: datetime
 ) -> Sequence[date]:
@@ -27,11 +49,9 @@ async def lock_report_dates(
     The locks are shared and last until the transaction ends, as in the triggers of migration 0002:
     they wait for a build of these dates that is in progress, and the next one waits for them.
     """
-    # The offset of every zone is less than a day.
-    utc_date = created_at.astimezone(UTC).date()
-    candidates = [utc_date + timedelta(days=offset) for offset in (-1, 0, 1)]
-    date_keys = [date_key(day) for day in candidates]
-    await session.execute(_LOCK_DATES_SHARED, {"lock_class": REPORT_DATE, "date_keys": date_keys})
+    candidates = _candidates(created_at)
+    values = {"lock_class": REPORT_DATE, "date_keys": _date_keys(candidates)}
+    await session.execute(_LOCK_DATES_SHARED, values)
     # A separate statement, since only a snapshot taken after the wait contains the build's rows.
     statement = (
         select(Report)
@@ -44,9 +64,14 @@ async def lock_report_dates(
 async def request_rebuild(
     session: AsyncSession, *, order_id: int, created_at: datetime, reason: str
 ) -> None:
-    """Request a rebuild of each report that contains the order, which the caller then changes."""
+    """Request a rebuild of each report that contains the order, which the caller then changes.
+
+    The days are also marked as stale until a build has seen the change: the run may fail, or join
+    one that is cancelled later.
+    """
     days = await lock_report_dates(session, order_id=order_id, created_at=created_at)
     for day in days:
+        await session.execute(_MARK_STALE, {"day": day})
         run = ReportRun(
             report_date=day,
             trigger=RunTrigger.RECONCILE,
@@ -57,3 +82,13 @@ async def request_rebuild(
         await requests.insert_or_join(session, run)
     if days:
         await requests.notify_schedulers(session)
+
+
+def _candidates(created_at: datetime) -> list[date]:
+    # The offset of every zone is less than a day.
+    utc_date = created_at.astimezone(UTC).date()
+    return [utc_date + timedelta(days=offset) for offset in (-1, 0, 1)]
+
+
+def _date_keys(days: Sequence[date]) -> list[int]:
+    return [date_key(day) for day in days]

@@ -2,7 +2,7 @@
 
 pending ──dispatch──▶ queued ──claim──▶ running ──▶ succeeded   (by the build, with the rows)
    ▲                     │                 │  └───▶ failed      attempts used up
-   ├──── reap: the lease expired, or an attempt failed
+   ├──── reap: the lease expired, or an attempt failed (not counted: the database was unavailable)
    └──── retry ◀── failed, cancelled, skipped or missed             cancel ──▶ cancelled
 """
 
@@ -24,6 +24,9 @@ from daybook_domain.runs.requests import notify_schedulers
 BACKOFF_BASE = timedelta(seconds=2)
 BACKOFF_CAP = timedelta(minutes=5)
 
+OUTAGE_LIMIT = timedelta(hours=24)
+"""Default of the time in which attempts that end because of an outage are not counted."""
+
 RETRYABLE_STATES = {RunState.FAILED, RunState.CANCELLED, RunState.MISSED, RunState.SKIPPED}
 """The states of a run that `retry` accepts."""
 
@@ -37,16 +40,27 @@ async def record_failure(
     error_detail: str,
     retryable: bool,
     now: datetime,
+    is_outage: bool = False,
+    outage_limit: timedelta = OUTAGE_LIMIT,
 ) -> ReportRun | None:
     """Record a failed attempt: pending again after a backoff, or failed without attempts left.
 
-    None when `fence` is not the current one of the run.
+    An attempt that ended because the database was unavailable (`is_outage`) is not counted, for
+    `outage_limit` since the first such attempt; later ones are. None when `fence` is not the
+    current one of the run.
     """
     run = await queries.find_claimed_run_for_update(session, run_id, fence=fence)
     if run is None:
         return None
     await end_attempt(
-        session, run, error_code=error_code, error_detail=error_detail, retryable=retryable, now=now
+        session,
+        run,
+        error_code=error_code,
+        error_detail=error_detail,
+        retryable=retryable,
+        now=now,
+        is_outage=is_outage,
+        outage_limit=outage_limit,
     )
     return run
 
@@ -59,13 +73,28 @@ async def end_attempt(
     error_detail: str,
     retryable: bool,
     now: datetime,
+    is_outage: bool = False,
+    outage_limit: timedelta = OUTAGE_LIMIT,
     delay: timedelta | None = None,
 ) -> None:
-    """End the attempt of a locked running run; `delay` replaces the backoff."""
+    """End the attempt of a locked running run as `record_failure` does.
+
+    `delay` replaces the backoff.
+    """
     run.error_code = error_code
     run.error_detail = error_detail[:2000]
+    retry_delay = backoff(run.attempt) if delay is None else delay
+    if is_outage:
+        # Not later than `now`, which the clock may have been set back to.
+        run.outage_since = min(run.outage_since or now, now)
+        unavailable_for = now - run.outage_since
+        if unavailable_for < outage_limit:
+            run.attempt -= 1
+        if delay is None:
+            retry_delay = outage_backoff(unavailable_for)
+    else:
+        run.outage_since = None
     if retryable and run.attempt < run.max_attempts:
-        retry_delay = backoff(run.attempt) if delay is None else delay
         await return_to_pending(session, run, now=now, available_at=now + retry_delay)
         return
     run.state = RunState.FAILED
@@ -92,12 +121,17 @@ async def retry(session: AsyncSession, run_id: UUID, *, now: datetime) -> Report
             f"Run {run.id} is {run.state}; only a failed, cancelled, skipped or missed run can be"
             " retried. POST /report/runs rebuilds a day."
         )
-    run.cause = run.reason = run.joined_run_id = None
-    run.finished_at = run.error_code = run.error_detail = None
-    run.attempt = 0
-    await return_to_pending(session, run, now=now, available_at=now)
+    await restart(session, run, now=now)
     await notify_schedulers(session)
     return run
+
+
+async def restart(session: AsyncSession, run: ReportRun, *, now: datetime) -> None:
+    """Return a locked run that ended without a report to pending, with all its attempts."""
+    run.cause = run.reason = run.joined_run_id = None
+    run.finished_at = run.error_code = run.error_detail = run.outage_since = None
+    run.attempt = 0
+    await return_to_pending(session, run, now=now, available_at=now)
 
 
 async def return_to_pending(
@@ -156,5 +190,16 @@ def backoff(attempt: int) -> timedelta:
     Source: "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), equal jitter.
     """
     # Twenty doublings are far beyond the cap; more would overflow.
-    full = min(BACKOFF_BASE * (1 << min(attempt - 1, 20)), BACKOFF_CAP)
+    return _jitter(min(BACKOFF_BASE * (1 << max(0, min(attempt - 1, 20))), BACKOFF_CAP))
+
+
+def outage_backoff(unavailable_for: timedelta) -> timedelta:
+    """Return the delay after an attempt that is not counted: as long as the outage, capped.
+
+    A delay that equals the time already passed doubles that time, so it grows like `backoff`.
+    """
+    return _jitter(min(max(unavailable_for, BACKOFF_BASE), BACKOFF_CAP))
+
+
+def _jitter(full: timedelta) -> timedelta:
     return full / 2 + full / 2 * random.random()

@@ -3,10 +3,8 @@
 Due fires are recorded under the old definition before it changes.
 """
 
-from contextlib import suppress
 from dataclasses import asdict
-from datetime import datetime
-from zoneinfo import ZoneInfoNotFoundError
+from datetime import datetime, timedelta
 
 from sqlalchemy.dialects.postgresql import insert as sql_insert
 from sqlmodel import col
@@ -14,8 +12,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.schedules import queries
 from daybook_domain.schedules.cron import due_times
-from daybook_domain.schedules.definitions import DAILY_NAME, ScheduleDefinition
-from daybook_domain.schedules.errors import InvalidCron, ScheduleNameTaken
+from daybook_domain.schedules.definitions import (
+    DAILY_NAME,
+    MAX_CATCHUP_WINDOW,
+    ScheduleDefinition,
+)
+from daybook_domain.schedules.errors import ScheduleNameTaken
 from daybook_domain.schedules.materialization import materialize_one
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
@@ -58,21 +60,32 @@ async def redefine(
 ) -> None:
     """Replace the definition of a schedule that the caller has locked, from the next fire on."""
     before = ScheduleDefinition.of(schedule).firing_key
-    # The due times of a broken definition are unknown; that must not prevent its correction.
-    with suppress(InvalidCron, ZoneInfoNotFoundError):
-        await materialize_one(session, schedule, now=now)
+    await materialize_one(session, schedule, now=now)
     for name, value in asdict(definition).items():
         setattr(schedule, name, value)
     if definition.firing_key != before:
         # Another scheduler may have recorded a later fire while this transaction waited for the
         # lock, and the clock may have gone back: recorded fires must not become due again.
-        after = max(now, schedule.last_fire_at or now, schedule.defined_at or now)
+        since = _get_start(schedule, now=now)
+        after = max(since, schedule.last_fire_at or since, schedule.defined_at or since)
         schedule.defined_at = after
         schedule.next_fire_at = due_times.next_fire(
             definition.cron, timezone=definition.timezone, after=after
         )
         schedule.error = None
     await save_new_version(session, schedule)
+
+
+def _get_start(schedule: Schedule, *, now: datetime) -> datetime:
+    """Return the instant after which a new definition applies: `now`, unless fires are still due.
+
+    They could not be recorded under a definition that is broken, so the new one makes up for them,
+    as far as the longest catch-up window reaches.
+    """
+    due = schedule.next_fire_at
+    if due is None or due > now:
+        return now
+    return max(due, now - MAX_CATCHUP_WINDOW) - timedelta(microseconds=1)
 
 
 async def save_new_version(session: AsyncSession, schedule: Schedule) -> Schedule:

@@ -27,12 +27,6 @@ class ScheduleFromSettings(Conflict):
     code = "schedule_from_settings"
 
 
-class ScheduleNotPaused(Conflict):
-    """The schedule is not paused, so it cannot be resumed."""
-
-    code = "schedule_not_paused"
-
-
 class ScheduleChanged(Outdated):
     """The schedule has changed since the caller read it."""
 
@@ -43,3 +37,9 @@ class ScheduleFromTaskiq(Conflict):
     """The schedule is defined by an entry of TaskIQ's source, which would overwrite a change."""
 
     code = "schedule_from_taskiq"
+
+
+class ScheduleCannotFire(Conflict):
+    """The schedule has no date to report: its time zone is unknown, or the date out of range."""
+
+    code = "schedule_cannot_fire"

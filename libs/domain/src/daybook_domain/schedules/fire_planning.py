@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from hashlib import blake2b
 
+from daybook_domain.errors import Invalid
 from daybook_domain.reports.business_day import local_date, shift_date
 from daybook_domain.runs.fire_ledger import Fire
 from daybook_domain.runs.models import SkipCause
@@ -58,7 +59,8 @@ def _plan_fire(schedule: Schedule, at: datetime, following: datetime | None, now
         day=get_report_date(schedule, at),
         available_at=at + jitter(schedule, at, following),
     )
-    if not schedule.enabled:
+    # A fire that was due before the pause, and could not be recorded then, is not part of it.
+    if not schedule.enabled and (schedule.paused_at is None or at >= schedule.paused_at):
         reason = f"paused: {schedule.note}" if schedule.note else "paused"
         return replace(fire, cause=SkipCause.PAUSED, reason=reason)
     return apply_catchup_policy(
@@ -93,6 +95,14 @@ def get_report_date(schedule: Schedule, at: datetime) -> date:
         days=schedule.report_offset_days,
         timezone=schedule.timezone,
     )
+
+
+def find_report_date(schedule: Schedule, at: datetime) -> date | None:
+    """Return the date that the fire due `at` reports, or None if the schedule cannot fire then."""
+    try:
+        return get_report_date(schedule, at)
+    except (Invalid, OverflowError, ValueError):
+        return None
 
 
 def jitter(schedule: Schedule, at: datetime, following: datetime | None) -> timedelta:

@@ -3,16 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfoNotFoundError
 
 from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.reports.business_day import business_day, first_instant, local_date, shift_date
+from daybook_domain.errors import Invalid
+from daybook_domain.reports.business_day import (
+    FIRST_DATE,
+    LAST_DATE,
+    business_day,
+    first_instant,
+    local_date,
+    shift_date,
+)
 from daybook_domain.reports.models import ReportDay
 from daybook_domain.schedules.cron import due_times
-from daybook_domain.schedules.errors import InvalidCron
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
 MAX_LOOKBACK_DAYS = 366
@@ -21,10 +27,15 @@ MAX_LOOKBACK_DAYS = 366
 
 @dataclass(frozen=True)
 class LateDay:
-    """A business day whose report is not sealed although it was due."""
+    """A business day whose report is not sealed, or stale, although a build of it was due."""
 
     report_date: date
     due_at: datetime
+
+
+def is_rebuild_late(stale_since: datetime | None, *, late_after: timedelta, now: datetime) -> bool:
+    """Return whether the report should have been rebuilt by `now`; due when it became stale."""
+    return stale_since is not None and now >= stale_since + late_after
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Expectation:
             return None
         try:
             due = self._first_fire(day)
-        except (InvalidCron, ZoneInfoNotFoundError):
+        except (Invalid, OverflowError, ValueError):
             # The error is recorded on the schedule.
             return None
         return due if due is not None and due > self.daily.created_at else None
@@ -78,7 +89,8 @@ async def find_expectation(
         Schedule.origin == ScheduleOrigin.SETTINGS, col(Schedule.deleted_at).is_(None)
     )
     schedule = (await session.exec(daily)).first()
-    first = (await session.execute(text("SELECT min(created_at) FROM orders"))).scalar_one()
+    # Orders outside of the calendar of business days are in no report.
+    first = (await session.execute(_FIRST_ORDER, {"first": FIRST_DATE, "last": LAST_DATE})).scalar()
     if schedule is None or first is None:
         return None
     return Expectation(
@@ -89,10 +101,45 @@ async def find_expectation(
     )
 
 
+# A margin of two days, because the date of an instant depends on the zone.
+_FIRST_ORDER = text(
+    "SELECT min(created_at) FROM orders WHERE created_at >= CAST(:first AS date) + 2"
+    " AND created_at < CAST(:last AS date) - 2"
+)
+
+
 async def list_late_days(
     session: AsyncSession, *, timezone: str, late_after: timedelta, now: datetime
 ) -> Sequence[LateDay]:
-    """Return the days of the last year whose report is late, oldest first."""
+    """Return the days whose report is late, by when it was due.
+
+    These are days of the last year that are not sealed, and stale days of any age.
+    """
+    due_at = {
+        day.report_date: day.due_at
+        for day in (
+            *await _list_stale_days(session, late_after=late_after, now=now),
+            *await _list_unsealed_days(session, timezone=timezone, late_after=late_after, now=now),
+        )
+    }
+    return [LateDay(day, due) for day, due in sorted(due_at.items(), key=lambda item: item[::-1])]
+
+
+async def _list_stale_days(
+    session: AsyncSession, *, late_after: timedelta, now: datetime
+) -> Sequence[LateDay]:
+    stale = select(ReportDay).where(col(ReportDay.stale_since).is_not(None))
+    return [
+        LateDay(day.report_date, day.stale_since)
+        for day in (await session.exec(stale)).all()
+        if day.stale_since is not None
+        and is_rebuild_late(day.stale_since, late_after=late_after, now=now)
+    ]
+
+
+async def _list_unsealed_days(
+    session: AsyncSession, *, timezone: str, late_after: timedelta, now: datetime
+) -> Sequence[LateDay]:
     expected = await find_expectation(session, timezone=timezone, late_after=late_after)
     if expected is None:
         return []

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_domain.postgres_errors import is_outage, is_transaction_lost
 from daybook_domain.runs import fire_ledger
 from daybook_domain.runs.fire_ledger import FireCounts
 from daybook_domain.runs.models import SkipCause
@@ -89,9 +89,22 @@ async def materialize(session: AsyncSession, *, now: datetime, limit: int) -> Ma
 
 
 async def materialize_one(session: AsyncSession, schedule: Schedule, *, now: datetime) -> None:
-    """Record all due fires of a schedule that the caller has locked."""
+    """Record all due fires of a schedule that the caller has locked.
+
+    An error is recorded on the schedule, whose other fires stay due: it must not prevent the
+    correction, pause or removal of a schedule that cannot fire. Raises errors of Postgres that a
+    retry of the transaction may avoid.
+    """
     while schedule.next_fire_at is not None and schedule.next_fire_at <= now:
-        await _record(session, [plan_fires(schedule, now=now)], now=now)
+        try:
+            async with session.begin_nested():
+                await _record(session, [plan_fires(schedule, now=now)], now=now)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            await session.refresh(schedule)
+            await _record_error(session, schedule, error)
+            return
         await session.refresh(schedule)
 
 
@@ -133,7 +146,9 @@ async def _materialize_together(
     try:
         async with session.begin_nested():
             return total + await _record(session, plans, now=now)
-    except DBAPIError:
+    except Exception as error:
+        if is_transaction_lost(error):
+            raise
         # One schedule fails the statement for all, and the error does not identify it.
         retried = [plan.schedule for plan in plans[:MAX_SINGLE_SCHEDULES]]
         return total + await _materialize_individually(session, retried, now=now)
@@ -148,6 +163,8 @@ async def _materialize_individually(
             async with session.begin_nested():
                 total += await _record(session, [plan_fires(schedule, now=now)], now=now)
         except Exception as error:
+            if is_transaction_lost(error):
+                raise
             await session.refresh(schedule)
             total += await _record_error(session, schedule, error)
     return total

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from daybook_domain.errors import Invalid
 from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.models import Schedule
 
@@ -21,7 +22,10 @@ def explain_missing_fires(
             " the ledger as far as it reaches back."
         )
     since = max(filter(None, (first, schedule.defined_at)), default=schedule.created_at)
-    due = due_times.next_fire(schedule.cron, timezone=schedule.timezone, after=since)
+    try:
+        due = due_times.next_fire(schedule.cron, timezone=schedule.timezone, after=since)
+    except Invalid as error:
+        return f"The schedule cannot fire: {error.detail}"
     if due is None or (before is not None and due >= before) or due > now:
         then = f"; the next is at {schedule.next_fire_at:%FT%TZ}" if schedule.next_fire_at else ""
         return f"No fire of '{schedule.cron}' in {schedule.timezone} was due in the range{then}."

@@ -9,6 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from daybook_domain.runs import fire_ledger, requests
 from daybook_domain.runs.fire_ledger import Fire
 from daybook_domain.runs.models import ReportRun, SkipCause
+from daybook_domain.schedules.definitions import MAX_CATCHUP_WINDOW
 from daybook_domain.schedules.fire_planning import apply_catchup_policy
 from daybook_domain.schedules.models import Schedule
 from daybook_domain.schedules.overlap import apply_overlap_policy
@@ -23,7 +24,7 @@ async def catch_up(session: AsyncSession, schedule: Schedule, *, now: datetime) 
         ReportRun.schedule_id == schedule.id,
         ReportRun.cause == SkipCause.PAUSED,
         col(ReportRun.scheduled_for) >= schedule.paused_at,
-        col(ReportRun.scheduled_for) >= now - schedule.catchup_window,
+        col(ReportRun.scheduled_for) >= now - min(schedule.catchup_window, MAX_CATCHUP_WINDOW),
     )
     # Locked, because a concurrent retry turns a skipped fire into a pending run.
     locked = skipped.order_by(col(ReportRun.scheduled_for)).with_for_update()

@@ -17,7 +17,9 @@ _PRUNE = text(
         FROM report_runs AS run LEFT JOIN schedules AS s ON s.id = run.schedule_id
         WHERE run.finished_at < :before
             AND (run.scheduled_for IS NULL
-                OR run.scheduled_for < least(s.next_fire_at, :before) - s.catchup_window
+                OR run.scheduled_for < least(s.next_fire_at, :before)
+                    -- The result would be out of range with a window that no definition can have.
+                    - least(s.catchup_window, interval '10 years')
                 OR s.deleted_at IS NOT NULL)
             AND NOT EXISTS (SELECT FROM report_days AS day WHERE day.last_run_id = run.id)
         ORDER BY run.finished_at

@@ -18,12 +18,12 @@ from daybook_domain.runs.models import RunTrigger
 from daybook_domain.schedules import definition_writes, pause_catchup, queries
 from daybook_domain.schedules.definitions import DAILY_NAME, ScheduleDefinition
 from daybook_domain.schedules.errors import (
+    ScheduleCannotFire,
     ScheduleChanged,
     ScheduleFromSettings,
     ScheduleFromTaskiq,
-    ScheduleNotPaused,
 )
-from daybook_domain.schedules.fire_planning import get_report_date
+from daybook_domain.schedules.fire_planning import find_report_date
 from daybook_domain.schedules.materialization import materialize_one
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
@@ -100,6 +100,8 @@ async def pause(
     A schedule that is already paused keeps its note unless `note` is given.
     """
     schedule = await queries.get_schedule_for_update(session, schedule_id)
+    if not schedule.enabled and note in (None, schedule.note):
+        return schedule
     await materialize_one(session, schedule, now=now)
     if note is not None:
         schedule.note = note
@@ -112,10 +114,10 @@ async def pause(
 async def resume(
     session: AsyncSession, schedule_id: int, *, mode: ResumeMode, now: datetime
 ) -> Schedule:
-    """Resume a paused schedule. Raises `ScheduleNotPaused`."""
+    """Resume a paused schedule; one that is not paused stays as it is."""
     schedule = await queries.get_schedule_for_update(session, schedule_id)
     if schedule.enabled:
-        raise ScheduleNotPaused(f"Schedule {schedule.name} is not paused.")
+        return schedule
     await materialize_one(session, schedule, now=now)
     if mode is ResumeMode.CATCHUP:
         await pause_catchup.catch_up(session, schedule, now=now)
@@ -130,12 +132,18 @@ async def trigger(
     """Request the report that a fire at `now` would build, even if the schedule is paused.
 
     This is not a fire: the due times of the schedule stay the same. `timezone` is the time zone of
-    business days.
+    business days. Raises `ScheduleCannotFire`.
     """
     schedule = await queries.get_schedule(session, schedule_id)
+    day = find_report_date(schedule, now)
+    if day is None:
+        raise ScheduleCannotFire(
+            f"Schedule {schedule.name} cannot fire: in {schedule.timezone} with an offset of"
+            f" {schedule.report_offset_days} days it has no date to report. Correct its definition."
+        )
     return await requests.request(
         session,
-        day=business_day(get_report_date(schedule, now), timezone=timezone),
+        day=business_day(day, timezone=timezone),
         trigger=RunTrigger.MANUAL,
         now=now,
         reason=f"schedule {schedule.name} was triggered manually",

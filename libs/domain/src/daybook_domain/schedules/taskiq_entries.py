@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from daybook_domain.errors import Invalid
-from daybook_domain.reports.business_day import local_date
+from daybook_domain.reports.business_day import FIRST_DATE, LAST_DATE, local_date, shift_date
 from daybook_domain.runs.tasks import BUILD_REPORT
 from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.definitions import ScheduleDefinition
@@ -115,8 +115,7 @@ def _parse_recurring(entry_id: str, task: _ScheduledTask) -> ScheduleEntry:
 def _parse_one_shot(
     entry_id: str, task: _ScheduledTask, time: datetime, *, timezone: str
 ) -> ScheduleEntry:
-    # TaskIQ reads a naive time as UTC.
-    at = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    at = _to_utc(time)
     day = _parse_date(task)
     if day is None:
         offset = _parse_offset(task.labels)
@@ -126,10 +125,23 @@ def _parse_one_shot(
     ScheduleDefinition(
         name=entry_id, cron="@daily", timezone=timezone, report_offset_days=offset
     ).validate()
+    # Raises `Invalid` for a date that has no report.
+    shift_date(local_date(at, timezone=timezone), days=offset, timezone=timezone)
     definition = ScheduleDefinition(
         name=entry_id, cron=due_times.one_shot(at), timezone=timezone, report_offset_days=offset
     )
     return ScheduleEntry(definition, at=at)
+
+
+def _to_utc(time: datetime) -> datetime:
+    """Return the instant in UTC; TaskIQ reads a naive time as UTC."""
+    try:
+        at = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError:
+        at = None
+    if at is None or not FIRST_DATE <= at.date() <= LAST_DATE:
+        raise InvalidEntry(f"time: {time} is out of range; expected {FIRST_DATE} to {LAST_DATE}")
+    return at
 
 
 def _parse_date(task: _ScheduledTask) -> date | None:

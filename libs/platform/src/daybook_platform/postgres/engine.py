@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 # A session that flushes resolves foreign keys, also to tables of features that its service never
 # imported.
 from daybook_domain import tables  # noqa: F401
+from daybook_platform.postgres import codecs
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -42,9 +43,19 @@ def create_engine(
             "server_settings": {"application_name": application, "timezone": "UTC"},
         },
     )
+    event.listen(engine.sync_engine, "connect", _register_codecs)
     if idle_timeout is not None:
         event.listen(engine.sync_engine, "connect", _set_idle_timeout(idle_timeout))
     return engine
+
+
+def _register_codecs(connection: AdaptedConnection, _: object) -> None:
+    try:
+        connection.run_async(codecs.register)
+    except BaseException:
+        # The pool does not own it yet, so nothing else would close it.
+        connection.driver_connection.terminate()
+        raise
 
 
 def _set_idle_timeout(timeout: timedelta) -> Callable[[AdaptedConnection, object], None]:

@@ -48,8 +48,10 @@ async def _run_locked(engine: AsyncEngine, step: AlembicCommand) -> None:
         config.attributes["connection"] = connection
         step(config)
 
-    async with engine.begin() as connection:
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION})
+    async with engine.connect() as connection:
+        # A lock of the session, because each migration is a transaction of its own.
+        await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION})
         # A migration that waits for a table lock blocks every later query on it: better to fail.
-        await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        await connection.execute(text("SET lock_timeout = '5s'"))
+        await connection.commit()
         await connection.run_sync(run)

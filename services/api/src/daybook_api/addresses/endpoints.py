@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from daybook_api.addresses.schemas import Addresses, AddressIn, AddressOut, AddressPatch
 from daybook_api.dependencies import App
@@ -18,15 +18,21 @@ router = APIRouter(prefix="/users/{user_id}/addresses", tags=["users"])
 
 @router.get("")
 async def list_addresses(
-    user_id: PathId, query: Annotated[PageQuery, Query()], app: App
+    user_id: PathId,
+    request: Request,
+    response: Response,
+    query: Annotated[PageQuery, Query()],
+    app: App,
 ) -> Addresses:
     """List the addresses of a user, newest first."""
+    position = query.position()
     async with app.sessions() as session:
         found, total = await queries.list_addresses(
-            session, user_id=user_id, limit=query.count, offset=query.offset
+            session, user_id=user_id, before=position, limit=query.count + 1, offset=query.offset
         )
+    page = query.take_page(found, request, response)
     return Addresses(
-        addresses=[AddressOut.model_validate(address) for address in found], total=total
+        addresses=[AddressOut.model_validate(address) for address in page], total=total
     )
 
 
@@ -40,7 +46,9 @@ async def create_address(
     async with app.sessions.begin() as session:
         if (stored := await idempotency.replay(session, body)) is not None:
             return stored
-        address = await service.add_address(session, user_id, NewAddress(**body.model_dump()))
+        address = await service.add_address(
+            session, user_id, NewAddress(**body.model_dump(exclude_none=True))
+        )
         return await idempotency.store(
             session,
             AddressOut.model_validate(address),
@@ -57,19 +65,20 @@ async def get_address(user_id: PathId, address_id: PathId, app: App) -> AddressO
         )
 
 
-@router.put("/{address_id}")
+@router.put("/{address_id}", operation_id="put_address")
+@router.patch("/{address_id}")
 async def change_address(
     user_id: PathId, address_id: PathId, body: AddressPatch, app: App
 ) -> AddressOut:
     """Change the given fields of an address."""
-    changes = cast("AddressChanges", body.model_dump(exclude_unset=True))
+    changes = cast("AddressChanges", body.model_dump(exclude_none=True))
     async with app.sessions.begin() as session:
         return AddressOut.model_validate(
             await service.change_address(session, address_id, user_id=user_id, changes=changes)
         )
 
 
-@router.delete("/{address_id}", status_code=HTTPStatus.NO_CONTENT)
+@router.delete("/{address_id}", status_code=HTTPStatus.NO_CONTENT, response_class=Response)
 async def delete_address(user_id: PathId, address_id: PathId, app: App) -> None:
     """Delete an address that no order refers to."""
     async with app.sessions.begin() as session:

@@ -5,7 +5,6 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 from daybook_domain.catalog.validation import City, Country, State, Street, ZipCode
-from daybook_domain.validation import unset_field
 
 
 class AddressIn(BaseModel):
@@ -18,20 +17,20 @@ class AddressIn(BaseModel):
     state: State | None = None
     zip_code: ZipCode
     country: Country
-    is_primary: bool = False
+    is_primary: bool | None = False
 
 
 class AddressPatch(BaseModel):
-    """Changes of an address; omitted fields remain as they are."""
+    """Changes of an address; omitted and null fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
-    street: Street = unset_field()
-    city: City = unset_field()
+    street: Street | None = None
+    city: City | None = None
     state: State | None = None
-    zip_code: ZipCode = unset_field()
-    country: Country = unset_field()
-    is_primary: bool = unset_field()
+    zip_code: ZipCode | None = None
+    country: Country | None = None
+    is_primary: bool | None = None
 
 
 class AddressOut(BaseModel):

@@ -1,8 +1,9 @@
-"""/report/backfills: listing, following, pausing, resuming and cancelling backfills."""
+"""/report/backfills: requesting, listing, following, pausing, resuming and cancelling backfills."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
 
@@ -10,18 +11,24 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from daybook_api import cursors
+from daybook_api.backfills import requests
 from daybook_api.backfills.schemas import (
     BackfillDayOut,
     BackfillDays,
     BackfillDaysQuery,
     BackfillId,
+    BackfillIn,
     BackfillOut,
+    BackfillPreview,
+    BackfillRangeIn,
+    BackfillRequested,
     Backfills,
     BackfillsQuery,
 )
 from daybook_api.dependencies import App, AppState
 from daybook_api.event_hub import EventKind
 from daybook_api.events.subscriptions import Subscribed
+from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.pagination import add_next_link
 from daybook_domain import clock
 from daybook_domain.backfills import queries, service
@@ -54,6 +61,34 @@ async def list_backfills(
     )
 
 
+@router.post(
+    "",
+    status_code=HTTPStatus.ACCEPTED,
+    response_model=BackfillRequested,
+    responses={202: CREATED_RESPONSE},
+)
+async def create_backfill(body: BackfillIn, app: App, idempotency: Idempotency) -> Response:
+    """Request the report of each date of a range.
+
+    A backfill builds a few dates at a time, with lower priority than other runs. If a backfill of
+    the same range and mode is active, the request joins it.
+    """
+    return await requests.request_backfill(
+        body,
+        body.to_domain(),
+        concurrency=body.concurrency,
+        reason=body.reason,
+        app=app,
+        idempotency=idempotency,
+    )
+
+
+@router.post("/preview")
+async def preview_backfill(body: BackfillRangeIn, app: App) -> BackfillPreview:
+    """Preview the decision of a backfill about each date of a range; nothing is changed."""
+    return await requests.preview_backfill(body.to_domain(), app)
+
+
 @router.get("/{backfill_id}")
 async def get_backfill(backfill_id: BackfillId, app: App) -> BackfillOut:
     """Get a backfill, with its progress."""
@@ -62,7 +97,11 @@ async def get_backfill(backfill_id: BackfillId, app: App) -> BackfillOut:
 
 @router.get("/{backfill_id}/days")
 async def list_backfill_days(
-    backfill_id: BackfillId, query: Annotated[BackfillDaysQuery, Query()], app: App
+    backfill_id: BackfillId,
+    request: Request,
+    response: Response,
+    query: Annotated[BackfillDaysQuery, Query()],
+    app: App,
 ) -> BackfillDays:
     """List the dates that a backfill has processed, and their outcomes, by date."""
     async with app.sessions() as session:
@@ -75,10 +114,10 @@ async def list_backfill_days(
             limit=query.limit + 1,
         )
     page = found[: query.limit]
-    return BackfillDays(
-        days=[BackfillDayOut.model_validate(day) for day in page],
-        next=page[-1].report_date if len(found) > query.limit else None,
-    )
+    next_date = page[-1].report_date if len(found) > query.limit else None
+    if next_date is not None:
+        add_next_link(request, response, after=next_date)
+    return BackfillDays(days=[BackfillDayOut.model_validate(day) for day in page], next=next_date)
 
 
 @router.post("/{backfill_id}/pause")
@@ -114,6 +153,14 @@ async def _existing_backfill(backfill_id: BackfillId, app: App) -> UUID:
         return (await queries.get_backfill(session, backfill_id)).id
 
 
+@router.head("/{backfill_id}/events", include_in_schema=False)
+async def get_progress_headers(
+    backfill_id: Annotated[UUID, Depends(_existing_backfill)],
+) -> Response:
+    """Get the headers of the stream, without opening it."""
+    return Response(media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
 @router.get("/{backfill_id}/events", response_class=EventSourceResponse)
 async def stream_backfill_progress(
     backfill_id: Annotated[UUID, Depends(_existing_backfill)], app: App, subscription: Subscribed
@@ -124,7 +171,7 @@ async def stream_backfill_progress(
         current = await _get_with_progress(app, backfill_id)
         if current != sent:
             yield ServerSentEvent(
-                event=EventKind.BACKFILL.value, data=current.model_dump(by_alias=True)
+                event=EventKind.BACKFILL.value, data=current.model_dump(mode="json", by_alias=True)
             )
             sent = current
         if current.finished_at is not None:

@@ -11,8 +11,45 @@ from daybook_api.dates import Day
 from daybook_api.pagination import BeforeCursor, uuid_validator
 from daybook_domain.backfills.decisions import DayAction, DayDecision
 from daybook_domain.backfills.models import Backfill, BackfillMode, BackfillState
-from daybook_domain.backfills.queries import BackfillProgress
+from daybook_domain.backfills.queries import BackfillDayState, BackfillProgress
+from daybook_domain.backfills.service import DEFAULT_CONCURRENCY, MAX_CONCURRENCY, BackfillRange
 from daybook_domain.validation import Storable
+
+Reason = Annotated[Annotated[str, Storable] | None, Field(max_length=500)]
+
+
+class BackfillRangeIn(BaseModel):
+    """The range of dates of a backfill."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    first: Day = Field(alias="from", description="First date.")
+    last: Day = Field(
+        alias="to", description="Last date, inclusive; at most the current business day."
+    )
+    mode: BackfillMode = Field(
+        default=BackfillMode.ABSENT,
+        description="Which dates to build: those without a sealed report (`absent`), those whose"
+        " latest run failed (`failed`), or all (`all`).",
+    )
+
+    def to_domain(self) -> BackfillRange:
+        """Return the range of the domain."""
+        return BackfillRange(first=self.first, last=self.last, mode=self.mode)
+
+
+class BackfillIn(BackfillRangeIn):
+    """A request to build the reports of a range of dates."""
+
+    concurrency: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_CONCURRENCY,
+            description="Maximum number of dates that are built at the same time.",
+        ),
+    ] = DEFAULT_CONCURRENCY
+    reason: Reason = None
 
 
 class BackfillOut(BaseModel):
@@ -116,7 +153,7 @@ class BackfillDayOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     report_date: date
-    outcome: str
+    outcome: BackfillDayState
     run_id: UUID | None
     joined: bool
     revision: int | None
@@ -140,7 +177,7 @@ class BackfillDaysQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     outcome: Annotated[
-        list[Annotated[str, Storable]],
+        list[BackfillDayState],
         Field(description="Outcomes to include; may be repeated. Default: all.", max_length=20),
     ] = []
     limit: Annotated[int, Field(ge=1, le=1000)] = 100

@@ -40,7 +40,7 @@ async def list_dead_letters(
         )
     page = [
         DeadLetterOut.model_validate(
-            dead_letter.model_dump(exclude={"body"}) | {"excerpt": excerpt(beginning)}
+            dead_letter.model_dump(exclude={"body", "headers"}) | {"excerpt": excerpt(beginning)}
         )
         for dead_letter, beginning in found[: query.limit]
     ]

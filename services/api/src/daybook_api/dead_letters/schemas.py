@@ -14,7 +14,7 @@ from daybook_domain.intake.models import (
     DeadLetterActionType,
     DeadLetterState,
 )
-from daybook_domain.intake.parsing import decode_body
+from daybook_domain.intake.parsing import decode_body, to_storable
 from daybook_domain.intake.queries import DeadLetterFilter
 from daybook_domain.validation import Storable
 
@@ -88,10 +88,12 @@ class DeadLetterDetail(DeadLetterOut):
         """Return the response body for a dead letter."""
         body, encoding = decode_body(dead_letter.body)
         return cls.model_validate(
-            dead_letter.model_dump(exclude={"body"})
+            dead_letter.model_dump(exclude={"body", "headers"})
             | {
                 "body": body,
                 "encoding": encoding,
+                # Earlier releases stored headers of any depth.
+                "headers": to_storable(dead_letter.headers),
                 "excerpt": excerpt(dead_letter.body),
                 "actions": [DeadLetterActionOut.model_validate(action) for action in actions],
             }
@@ -164,7 +166,8 @@ class DeadLetterRedrive(DeadLetterDecision):
     rate: Annotated[
         float | None,
         Field(
-            gt=0,
+            # The due times of the maximum number of messages are within years then.
+            ge=0.001,
             le=100_000,
             description="Maximum number of messages per second. Default: no limit.",
         ),

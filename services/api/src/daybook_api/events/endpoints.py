@@ -3,13 +3,19 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from daybook_api.event_hub import EventKind
 from daybook_api.events.subscriptions import Subscribed
 
 router = APIRouter(tags=["events"])
+
+
+@router.head("/events", include_in_schema=False)
+async def get_events_headers() -> Response:
+    """Get the headers of the stream, without opening it."""
+    return Response(media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
 @router.get("/events", response_class=EventSourceResponse)

@@ -3,10 +3,11 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_api.dependencies import App
+from daybook_api.etags import ETAG_RESPONSE, IfMatch, content_etag
 from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.orders.schemas import OrderIn, OrderOut, OrderPatch, Orders, OrdersQuery
 from daybook_api.pagination import PathId
@@ -18,21 +19,30 @@ router = APIRouter(prefix="/orders", tags=["orders"])
 
 
 @router.get("")
-async def list_orders(query: Annotated[OrdersQuery, Query()], app: App) -> Orders:
+async def list_orders(
+    request: Request, response: Response, query: Annotated[OrdersQuery, Query()], app: App
+) -> Orders:
     """List orders, newest first."""
+    position = query.position()
+    created_from, created_before = query.instants(timezone=app.timezone)
     async with app.sessions() as session:
         found, total = await queries.list_orders(
             session,
             user_id=query.user_id,
             status=query.status,
-            limit=query.count,
+            external_id=query.external_id,
+            created_from=created_from,
+            created_before=created_before,
+            before=position,
+            limit=query.count + 1,
             offset=query.offset,
         )
+        page = query.take_page(found, request, response)
         items = await queries.list_items(
-            session, [order.id for order in found if order.id is not None]
+            session, [order.id for order in page if order.id is not None]
         )
     return Orders(
-        orders=[OrderOut.of(order, items[order.id]) for order in found if order.id is not None],
+        orders=[OrderOut.of(order, items[order.id]) for order in page if order.id is not None],
         total=total,
     )
 
@@ -62,25 +72,38 @@ async def place_order(body: OrderIn, app: App, idempotency: Idempotency) -> Resp
         )
 
 
-@router.get("/{order_id}")
-async def get_order(order_id: PathId, app: App) -> OrderOut:
+@router.get("/{order_id}", responses={200: ETAG_RESPONSE})
+async def get_order(order_id: PathId, app: App, response: Response) -> OrderOut:
     """Get an order."""
     async with app.sessions() as session:
-        return await _get_order_out(session, order_id)
+        order = await _get_order_out(session, order_id)
+    response.headers["ETag"] = content_etag(order)
+    return order
 
 
-@router.put("/{order_id}")
-async def change_order(order_id: PathId, body: OrderPatch, app: App) -> OrderOut:
+@router.put("/{order_id}", operation_id="put_order", responses={200: ETAG_RESPONSE})
+@router.patch("/{order_id}", responses={200: ETAG_RESPONSE})
+async def change_order(
+    order_id: PathId, body: OrderPatch, if_match: IfMatch, app: App, response: Response
+) -> OrderOut:
     """Change the given fields of an order; new items replace all items, at the current prices."""
     async with app.sessions.begin() as session:
+        if if_match:
+            await queries.get_order_for_update(session, order_id)
+            if_match.require(await _get_order_out(session, order_id))
         await service.change(session, order_id, changes=body.changes())
-        return await _get_order_out(session, order_id)
+        order = await _get_order_out(session, order_id)
+    response.headers["ETag"] = content_etag(order)
+    return order
 
 
-@router.delete("/{order_id}", status_code=HTTPStatus.NO_CONTENT)
-async def delete_order(order_id: PathId, app: App) -> None:
-    """Delete an order that no report contains; items that were not shipped return to the stock."""
+@router.delete("/{order_id}", status_code=HTTPStatus.NO_CONTENT, response_class=Response)
+async def delete_order(order_id: PathId, if_match: IfMatch, app: App) -> None:
+    """Delete an order that no report contains; pending and paid items return to the stock."""
     async with app.sessions.begin() as session:
+        if if_match:
+            await queries.get_order_for_delete(session, order_id)
+            if_match.require(await _get_order_out(session, order_id))
         await service.delete(session, order_id)
 
 

@@ -6,18 +6,22 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from daybook_api.dates import Day
 from daybook_api.money import Money
 from daybook_api.pagination import PageQuery, PathId
+from daybook_domain.errors import Invalid
 from daybook_domain.orders.models import Order, OrderItem, OrderStatus
 from daybook_domain.orders.order_validation import (
     MAX_ITEMS,
     ExternalId,
+    InitialStatus,
     NewItem,
     NewOrder,
     Quantity,
 )
 from daybook_domain.orders.service import OrderChanges
-from daybook_domain.validation import Id, unset_field
+from daybook_domain.reports.business_day import business_day
+from daybook_domain.validation import Id, Storable
 
 
 class OrderItemIn(BaseModel):
@@ -48,6 +52,13 @@ class OrderIn(BaseModel):
         ExternalId | None,
         Field(description="Key of the order in your system; repeating it creates no second order."),
     ] = None
+    # Left out of the digest of an idempotent request when it is null, so that a request is
+    # recognised that was first sent to a release without this field.
+    status: InitialStatus | None = Field(
+        default=None,
+        description="Status of the new order; `pending` if omitted or null.",
+        exclude_if=lambda value: value is None,
+    )
 
     def to_domain(self) -> NewOrder:
         """Return the order to place."""
@@ -56,26 +67,27 @@ class OrderIn(BaseModel):
             delivery_address_id=self.delivery_address_id,
             items=_new_items(self.items),
             external_id=self.external_id,
+            status=OrderStatus(self.status or OrderStatus.PENDING),
         )
 
 
 class OrderPatch(BaseModel):
-    """Changes of an order; omitted fields remain as they are."""
+    """Changes of an order; omitted and null fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
-    status: OrderStatus = unset_field()
-    delivery_address_id: Id = unset_field()
-    items: Items = unset_field()
+    status: OrderStatus | None = None
+    delivery_address_id: Id | None = None
+    items: Items | None = None
 
     def changes(self) -> OrderChanges:
-        """Return the given fields."""
+        """Return the fields to change."""
         changes: OrderChanges = {}
-        if "status" in self.model_fields_set:
+        if self.status is not None:
             changes["status"] = self.status
-        if "delivery_address_id" in self.model_fields_set:
+        if self.delivery_address_id is not None:
             changes["delivery_address_id"] = self.delivery_address_id
-        if "items" in self.model_fields_set:
+        if self.items is not None:
             changes["items"] = _new_items(self.items)
         return changes
 
@@ -126,3 +138,26 @@ class OrdersQuery(PageQuery):
 
     user_id: PathId | None = None
     status: OrderStatus | None = None
+    external_id: Annotated[
+        Annotated[str, Storable] | None,
+        Field(max_length=200, description="The exact key of the order in your system."),
+    ] = None
+    first: Day | None = Field(
+        default=None,
+        alias="from",
+        description="First business day of the orders' creation, inclusive.",
+    )
+    last: Day | None = Field(
+        default=None,
+        alias="to",
+        description="Last business day of the orders' creation, inclusive.",
+    )
+
+    def instants(self, *, timezone: str) -> tuple[datetime | None, datetime | None]:
+        """Return the half-open interval of the business days. Raises `Invalid`."""
+        if self.first and self.last and self.first > self.last:
+            raise Invalid(f"`from` ({self.first}) is after `to` ({self.last}).", field="from")
+        return (
+            None if self.first is None else business_day(self.first, timezone=timezone).starts_at,
+            None if self.last is None else business_day(self.last, timezone=timezone).ends_at,
+        )

@@ -4,10 +4,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from daybook_api.money import Money
 from daybook_api.pagination import PageQuery
+from daybook_domain.catalog.products import NewProduct
 from daybook_domain.catalog.validation import (
     MAX_AMOUNT,
     Price,
@@ -15,7 +16,7 @@ from daybook_domain.catalog.validation import (
     ProductName,
     Stock,
 )
-from daybook_domain.validation import Storable, unset_field
+from daybook_domain.validation import Storable
 
 
 class ProductIn(BaseModel):
@@ -26,18 +27,27 @@ class ProductIn(BaseModel):
     name: ProductName
     description: ProductDescription | None = None
     price: Price
-    stock_quantity: Stock = 0
+    stock_quantity: Stock | None = 0
+
+    def to_domain(self) -> NewProduct:
+        """Return the product to create."""
+        return NewProduct(
+            name=self.name,
+            description=self.description,
+            price=self.price,
+            stock_quantity=self.stock_quantity or 0,
+        )
 
 
 class ProductPatch(BaseModel):
-    """Changes of a product; omitted fields remain as they are."""
+    """Changes of a product; omitted and null fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: ProductName = unset_field()
+    name: ProductName | None = None
     description: ProductDescription | None = None
-    price: Price = unset_field()
-    stock_quantity: Stock = unset_field()
+    price: Price | None = None
+    stock_quantity: Stock | None = None
 
 
 class ProductOut(BaseModel):
@@ -61,7 +71,12 @@ class Products(BaseModel):
     total: int
 
 
-PriceBound = Annotated[Decimal, Field(ge=0, le=MAX_AMOUNT)]
+PriceBound = Annotated[
+    Decimal,
+    # Postgres accepts no number with more than 16,383 decimal places.
+    Field(ge=0, le=MAX_AMOUNT, decimal_places=20),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": float(MAX_AMOUNT)}),
+]
 
 
 class ProductsQuery(PageQuery):

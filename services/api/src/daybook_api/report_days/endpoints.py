@@ -40,7 +40,9 @@ async def list_report_days(query: Annotated[ReportDaysQuery, Query()], app: App)
     return ReportDays(
         timezone=app.timezone,
         days=[
-            _day_out(day, built.get(day)).with_expectation(expectation, now=now)
+            _day_out(day, built.get(day)).with_lateness(
+                expectation, late_after=app.late_after, now=now
+            )
             for day in dates
             if day <= today or day in built
         ],
@@ -49,13 +51,15 @@ async def list_report_days(query: Annotated[ReportDaysQuery, Query()], app: App)
 
 @router.get("/{day}")
 async def get_report_day(day: Day, app: App) -> ReportDayOut:
-    """Get the state of the report of one day."""
+    """Get the state of the report of one day; a day without a report is `absent`."""
     async with app.sessions() as session:
-        found = ReportDayOut.of(await queries.get_day(session, day))
+        found = _day_out(day, await queries.find_day(session, day))
         expectation = await find_expectation(
             session, timezone=app.timezone, late_after=app.late_after
         )
-        return found.with_expectation(expectation, now=await clock.now(session))
+        return found.with_lateness(
+            expectation, late_after=app.late_after, now=await clock.now(session)
+        )
 
 
 def _range(query: ReportDaysQuery, *, today: date) -> tuple[date, date]:

@@ -1,6 +1,6 @@
 """Request and response bodies of report days."""
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Self
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from daybook_api.dates import Day
 from daybook_domain.reports.models import DayState, ReportDay
-from daybook_domain.schedules.lateness import Expectation
+from daybook_domain.schedules.lateness import Expectation, is_rebuild_late
 
 DEFAULT_DAYS = 31
 MAX_DAYS = 3660
@@ -40,9 +40,15 @@ class ReportDayOut(BaseModel):
     due_at: datetime | None = Field(
         default=None, description="Time by which the daily schedule should seal the report."
     )
+    stale_since: datetime | None = Field(
+        default=None,
+        description="Time of the first change of an order that the report contains and does not"
+        " reflect yet; null if there is none. A rebuild has been requested.",
+    )
     late: bool = Field(
         default=False,
-        description="True if the report is not sealed `DAYBOOK_LATE_AFTER` seconds after `due_at`.",
+        description="True if the report is not sealed `DAYBOOK_LATE_AFTER` seconds after `due_at`,"
+        " or not rebuilt `DAYBOOK_LATE_AFTER` seconds after `stale_since`.",
     )
 
     @classmethod
@@ -52,12 +58,15 @@ class ReportDayOut(BaseModel):
         columns = cls.model_fields.keys() - {"state", "due_at", "late"}
         return cls(state=state, **day.model_dump(include=columns))
 
-    def with_expectation(self, expectation: Expectation | None, *, now: datetime) -> Self:
-        """Return a copy with `due_at` and `late` set, if the date has a due time."""
+    def with_lateness(
+        self, expectation: Expectation | None, *, late_after: timedelta, now: datetime
+    ) -> Self:
+        """Return a copy with `late` set, and `due_at` if the date has a due time."""
+        late = is_rebuild_late(self.stale_since, late_after=late_after, now=now)
         if expectation is None:
-            return self
+            return self.model_copy(update={"late": late})
         sealed = self.state is DayState.SEALED
-        late = expectation.is_late(self.report_date, sealed=sealed, now=now)
+        late = late or expectation.is_late(self.report_date, sealed=sealed, now=now)
         due = expectation.due_at(self.report_date)
         return self.model_copy(update={"late": late, "due_at": due})
 

@@ -1,5 +1,6 @@
 """GET /report: the report of one business day."""
 
+from datetime import date
 from http import HTTPStatus
 from typing import Any
 
@@ -9,23 +10,39 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from daybook_api.dates import EXAMPLE
-from daybook_api.dependencies import get_app_state
+from daybook_api.dependencies import AppState, get_app_state
 from daybook_api.reports.content_negotiation import negotiate_format
 from daybook_api.reports.responses import BufferedReport, StreamedReport, matches_etag
-from daybook_api.reports.schemas import ReportQuery, ReportRow
+from daybook_api.reports.schemas import RelativeDay, ReportQuery, ReportRow
 from daybook_domain.errors import Invalid
+from daybook_domain.reports import queries
+from daybook_domain.reports.business_day import shift_date
 from daybook_domain.reports.rendering import Format
 
 router = APIRouter(tags=["reports"])
 
 
-_DATE_SCHEMA = {"type": "string", "format": "date", "examples": [EXAMPLE]}
+_DATE_SCHEMA = {
+    "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "enum": [*RelativeDay]}],
+    "examples": [EXAMPLE],
+}
 _PARAMETERS = [
     {"name": name, "in": place, "required": False, "schema": schema, "description": description}
     for name, place, schema, description in (
-        ("date", "query", _DATE_SCHEMA, "Business day. Default: the current one."),
+        (
+            "date",
+            "query",
+            _DATE_SCHEMA,
+            "Business day: a date, `today`, `yesterday`, or `latest` for the latest sealed one."
+            " Default: `today`.",
+        ),
         ("report_date", "query", _DATE_SCHEMA, "Alias of `date`."),
-        ("format", "query", {"enum": [*Format]}, "Format; takes precedence over `Accept`."),
+        (
+            "format",
+            "query",
+            {"type": "string", "enum": [*Format]},
+            "Format; takes precedence over `Accept`.",
+        ),
         ("If-None-Match", "header", {"type": "string"}, "`ETag` of a stored response."),
     )
 ]
@@ -68,7 +85,7 @@ async def get_report(request: Request) -> Response:
     app = await get_app_state(request)
     query = _parse_query(request)
     format = negotiate_format(requested=query.format, accept=request.headers.get("accept"))
-    day = query.date or query.report_date or await app.today()
+    day = await _resolve_day(query.date or query.report_date or RelativeDay.TODAY, app)
     if_none_match = request.headers.getlist("if-none-match")
     if request.method == "HEAD" or if_none_match:
         edition = await app.reports.get_edition(day)
@@ -80,6 +97,19 @@ async def get_report(request: Request) -> Response:
     if small is not None:
         return BufferedReport(small.edition, format, body=small.body)
     return StreamedReport(await app.reports.open_stream(day, format), format)
+
+
+async def _resolve_day(requested: date | RelativeDay, app: AppState) -> date:
+    match requested:
+        case RelativeDay.TODAY:
+            return await app.today()
+        case RelativeDay.YESTERDAY:
+            return shift_date(await app.today(), days=-1, timezone=app.timezone)
+        case RelativeDay.LATEST:
+            async with app.sessions() as session:
+                return await queries.get_latest_sealed_date(session)
+        case date():
+            return requested
 
 
 def _parse_query(request: Request) -> ReportQuery:

@@ -96,7 +96,7 @@ def _headers(edition: Edition, format: Format) -> dict[str, str]:
     content_type = format.media_type
     if format is Format.CSV:
         content_type += "; charset=utf-8; header=present"
-    return {
+    headers = {
         "Content-Type": content_type,
         "ETag": edition.etag(format),
         # Clients must revalidate: a late order may create a new revision of any day.
@@ -106,6 +106,10 @@ def _headers(edition: Edition, format: Format) -> dict[str, str]:
         "Daybook-Report-State": edition.state,
         "Daybook-Report-Revision": str(edition.revision),
     }
+    if format is Format.CSV:
+        name = f"daybook-report-{edition.day}.csv"
+        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return headers
 
 
 async def _send_start(response: Response, send: Send) -> None:

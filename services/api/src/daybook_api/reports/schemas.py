@@ -1,10 +1,12 @@
 """Request and response bodies of reports."""
 
 from datetime import date, datetime
+from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from daybook_api.dates import Day
+from daybook_api.dates import parse_day
 
 
 class ReportRow(BaseModel):
@@ -17,11 +19,29 @@ class ReportRow(BaseModel):
     created_at: datetime
 
 
+class RelativeDay(StrEnum):
+    """A business day that is named by its position."""
+
+    TODAY = "today"
+    YESTERDAY = "yesterday"
+    LATEST = "latest"
+    """The latest day with a sealed report."""
+
+
+def _parse_requested(value: object) -> date | RelativeDay:
+    if isinstance(value, str) and value in set(RelativeDay):
+        return RelativeDay(value)
+    return parse_day(value)
+
+
+RequestedDay = Annotated[date | RelativeDay, BeforeValidator(_parse_requested)]
+
+
 class ReportQuery(BaseModel):
     """The date and the format of the requested report."""
 
     model_config = ConfigDict(extra="forbid")
 
-    date: Day | None = None
-    report_date: Day | None = None
+    date: RequestedDay | None = None
+    report_date: RequestedDay | None = None
     format: str | None = None

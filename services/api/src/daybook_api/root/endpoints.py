@@ -20,4 +20,7 @@ async def get_index() -> dict[str, str]:
         "dead_letters": "/dead-letters",
         "asyncapi": "/asyncapi",
         "schedules": "/schedules",
+        "backfills": "/report/backfills",
+        "events": "/events",
+        "problems": "/problems",
     }

@@ -4,10 +4,10 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from daybook_api import cursors
-from daybook_api.backfills.schemas import BackfillOut, BackfillPreview, BackfillRequested
+from daybook_api.backfills.requests import preview_backfill, request_backfill
+from daybook_api.backfills.schemas import BackfillPreview, BackfillRequested
 from daybook_api.dependencies import App, AppState
 from daybook_api.idempotency import CREATED_RESPONSE, Idempotency, IdempotentRequest
 from daybook_api.pagination import add_next_link
@@ -22,9 +22,6 @@ from daybook_api.runs.schemas import (
     RunsQuery,
 )
 from daybook_domain import clock
-from daybook_domain.backfills import queries as backfill_queries
-from daybook_domain.backfills import service as backfills
-from daybook_domain.backfills.service import BackfillRange
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.runs import cancellation, queries, requests, retries
 from daybook_domain.runs.models import RunTrigger
@@ -44,16 +41,23 @@ router = APIRouter(prefix="/report/runs", tags=["runs"])
 async def request_run(body: RunIn, app: App, idempotency: Idempotency) -> Response:
     """Request the report of one date, or of each date of a range.
 
-    If a run of the date is waiting, the request joins it. A range becomes a backfill, which builds
-    a few dates at a time, with lower priority than other runs. If a backfill of the same range and
-    mode is active, the request joins it.
+    If a run of the date is waiting, the request joins it. A range becomes a backfill, as by
+    `POST /report/backfills`, which new clients should use: its response has one shape.
     """
     requested_range = body.range
     if requested_range is None:
         return await _request_date(body, app, idempotency)
     if body.dry_run:
-        return await _preview_range(requested_range, app)
-    return await _request_range(body, requested_range, app, idempotency)
+        preview = await preview_backfill(requested_range, app)
+        return Response(preview.model_dump_json(), media_type="application/json")
+    return await request_backfill(
+        body,
+        requested_range,
+        concurrency=body.concurrency,
+        reason=body.reason,
+        app=app,
+        idempotency=idempotency,
+    )
 
 
 async def _request_date(body: RunIn, app: AppState, idempotency: IdempotentRequest) -> Response:
@@ -69,43 +73,6 @@ async def _request_date(body: RunIn, app: AppState, idempotency: IdempotentReque
             reason=body.reason,
         )
         return await accepted_run(session, requested, idempotency=idempotency)
-
-
-async def _preview_range(requested_range: BackfillRange, app: AppState) -> Response:
-    async with app.sessions() as session:
-        decisions = await backfills.preview(
-            session,
-            wanted=requested_range,
-            timezone=app.timezone,
-            now=await clock.now(session),
-        )
-    return JSONResponse(BackfillPreview.of(decisions).model_dump(mode="json", by_alias=True))
-
-
-async def _request_range(
-    body: RunIn, requested_range: BackfillRange, app: AppState, idempotency: IdempotentRequest
-) -> Response:
-    async with app.sessions.begin() as session:
-        if (stored := await idempotency.replay(session, body)) is not None:
-            return stored
-        now = await clock.now(session)
-        requested = await backfills.request(
-            session,
-            wanted=requested_range,
-            timezone=app.timezone,
-            now=now,
-            concurrency=body.concurrency,
-            reason=body.reason,
-        )
-        backfill = requested.backfill
-        progress = await backfill_queries.get_progress(session, [backfill], now=now)
-        shown = BackfillOut.of(backfill, progress[backfill.id])
-        return await idempotency.store(
-            session,
-            BackfillRequested(**shown.model_dump(), already_going=requested.joined),
-            location=f"/report/backfills/{backfill.id}",
-            status=HTTPStatus.ACCEPTED,
-        )
 
 
 @router.get("")
@@ -134,7 +101,7 @@ async def list_runs(
 
 @router.post("/{run_id}/cancel")
 async def cancel_run(run_id: RunId, app: App, body: RunCancelIn | None = None) -> RunOut:
-    """Cancel a run that has not ended, and the fires that joined it.
+    """Cancel a run that has not ended, and the fires that joined it; once cancelled, do nothing.
 
     A worker that is building it cannot commit the result.
     """

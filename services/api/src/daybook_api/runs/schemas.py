@@ -11,9 +11,8 @@ from daybook_api.pagination import BeforeCursor, uuid_validator
 from daybook_domain.backfills.models import BackfillMode
 from daybook_domain.backfills.service import DEFAULT_CONCURRENCY, MAX_CONCURRENCY, BackfillRange
 from daybook_domain.errors import Invalid
-from daybook_domain.reports.business_day import FIRST_DATE
 from daybook_domain.runs.models import RunState, RunTrigger, SkipCause
-from daybook_domain.validation import Storable
+from daybook_domain.validation import Storable, unset_field
 
 Reason = Annotated[Annotated[str, Storable] | None, Field(max_length=500)]
 
@@ -23,10 +22,9 @@ class RunIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    date: Day = FIRST_DATE
-    first: Day = Field(default=FIRST_DATE, alias="from", description="First date of the range.")
-    last: Day = Field(
-        default=FIRST_DATE,
+    date: Day = unset_field()
+    first: Day = unset_field(alias="from", description="First date of the range.")
+    last: Day = unset_field(
         alias="to",
         description="Last date of the range, inclusive; at most the current business day.",
     )
@@ -52,7 +50,12 @@ class RunIn(BaseModel):
     @property
     def range(self) -> BackfillRange | None:
         """The requested range, or None for a single date. Raises `Invalid`."""
-        given = self.model_fields_set - {"reason"}
+        # A field with its default value counts as omitted: generated clients send defaults.
+        given = {
+            name
+            for name in self.model_fields_set - {"reason"}
+            if getattr(self, name) != type(self).model_fields[name].default
+        }
         if "date" in given and len(given) > 1:
             other = sorted(given - {"date"})[0]
             raise Invalid(
@@ -88,6 +91,10 @@ class RunOut(BaseModel):
     )
     attempt: int
     max_attempts: int
+    outage_since: datetime | None = Field(
+        description="Since when attempts end because the database is unavailable; such attempts"
+        " are not counted for `DAYBOOK_OUTAGE_RETRY_SECONDS`."
+    )
     available_at: datetime = Field(description="Earliest start time.")
     queued_at: datetime | None
     started_at: datetime | None

@@ -4,10 +4,11 @@ import json
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from daybook_api.dependencies import App
 from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
+from daybook_api.pagination import add_next_link
 from daybook_api.runs.responses import accepted_run
 from daybook_api.runs.schemas import RunRequested
 from daybook_api.schedules.if_match import ExpectedVersions, version_etag
@@ -33,14 +34,19 @@ CREATED_WITH_ETAG = {"headers": {**CREATED_RESPONSE["headers"], **WITH_ETAG["hea
 
 
 @router.get("")
-async def list_schedules(query: Annotated[SchedulesQuery, Query()], app: App) -> Schedules:
+async def list_schedules(
+    request: Request, response: Response, query: Annotated[SchedulesQuery, Query()], app: App
+) -> Schedules:
     """List schedules."""
     async with app.sessions() as session:
         found = await queries.list_schedules(
             session, enabled=query.enabled, after=query.after, limit=query.limit + 1
         )
     page = [ScheduleOut.of(schedule) for schedule in found[: query.limit]]
-    return Schedules(schedules=page, next=page[-1].id if len(found) > query.limit else None)
+    next_id = page[-1].id if len(found) > query.limit else None
+    if next_id is not None:
+        add_next_link(request, response, after=next_id)
+    return Schedules(schedules=page, next=next_id)
 
 
 @router.post(
@@ -111,7 +117,7 @@ async def change_schedule(
     return _with_etag(schedule, response)
 
 
-@router.delete("/{schedule_id}", status_code=HTTPStatus.NO_CONTENT)
+@router.delete("/{schedule_id}", status_code=HTTPStatus.NO_CONTENT, response_class=Response)
 async def delete_schedule(schedule_id: ScheduleId, versions: ExpectedVersions, app: App) -> None:
     """Delete a schedule; its past runs remain in the history."""
     async with app.sessions.begin() as session:
@@ -140,7 +146,7 @@ async def pause_schedule(
 async def resume_schedule(
     schedule_id: ScheduleId, app: App, response: Response, body: ScheduleResumeIn | None = None
 ) -> ScheduleOut:
-    """Resume a paused schedule."""
+    """Resume a paused schedule; one that is not paused stays as it is."""
     mode = (body or ScheduleResumeIn()).mode
     async with app.sessions.begin() as session:
         schedule = await service.resume(

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Request
 
 from daybook_api import etags
 from daybook_api.errors import PreconditionRequired
@@ -19,11 +19,14 @@ def version_etag(version: int) -> str:
 
 
 async def _expected_versions(
+    request: Request,
     if_match: Annotated[
-        list[str] | None,
+        str | None,
         Header(
+            alias="If-Match",
             description="`ETag` of the version that was read, or several; `*` for any version."
-            " Required."
+            " Required.",
+            json_schema_extra={"x-required": True},
         ),
     ] = None,
 ) -> frozenset[int] | None:
@@ -32,12 +35,14 @@ async def _expected_versions(
             "If-Match is missing; send the ETag of GET /schedules/{id}, so that no other change is"
             " overwritten, or `If-Match: *` to change any version."
         )
-    tags = etags.parse_etags(if_match)
+    # The header may have several lines, of which FastAPI passes the last.
+    lines = request.headers.getlist("if-match")
+    tags = etags.parse_etags(lines)
     if etags.ANY in tags:
         return None
     versions = frozenset(int(found[1]) for tag in tags if (found := _VERSION_TAG.fullmatch(tag)))
     if not versions:
-        shown = ", ".join(if_match)[:50]
+        shown = ", ".join(lines)[:50]
         raise ScheduleChanged(f"{shown} is not an ETag of GET /schedules/{{id}}.")
     return versions
 

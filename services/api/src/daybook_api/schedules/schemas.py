@@ -6,10 +6,15 @@ from typing import Annotated, Any, Self
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from daybook_domain.schedules.fire_planning import get_report_date
+from daybook_domain.schedules.definitions import (
+    MAX_CATCHUP_WINDOW,
+    MAX_JITTER,
+    MAX_OFFSET_DAYS,
+)
+from daybook_domain.schedules.fire_planning import find_report_date
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule, ScheduleOrigin
 from daybook_domain.schedules.service import ResumeMode
-from daybook_domain.validation import Storable
+from daybook_domain.validation import Storable, unset_field
 
 Cron = Annotated[
     str,
@@ -25,9 +30,28 @@ Zone = Annotated[
 ]
 Offset = Annotated[
     int,
-    Field(description="Reported date, in days relative to the local date of the fire."),
+    Field(
+        ge=-MAX_OFFSET_DAYS,
+        le=0,
+        description="Reported date, in days relative to the local date of the fire.",
+    ),
 ]
-Seconds = Annotated[int, Field(ge=0)]
+CatchupSeconds = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=int(MAX_CATCHUP_WINDOW.total_seconds()),
+        description="Maximum delay at which a late fire still starts a run.",
+    ),
+]
+JitterSeconds = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=int(MAX_JITTER.total_seconds()),
+        description="Maximum random delay of a run after the due time.",
+    ),
+]
 Note = Annotated[Annotated[str, Storable] | None, Field(max_length=400)]
 
 _DURATIONS = {"catchup_window_seconds": "catchup_window", "jitter_seconds": "jitter"}
@@ -45,9 +69,9 @@ class ScheduleIn(BaseModel):
     )
     report_offset_days: Offset = -1
     catchup: Catchup = Catchup.ALL
-    catchup_window_seconds: Seconds = 7 * 86_400
+    catchup_window_seconds: CatchupSeconds = 7 * 86_400
     overlap: Overlap = Overlap.BUFFER_ONE
-    jitter_seconds: Seconds = 0
+    jitter_seconds: JitterSeconds = 0
     pause_on_failure: bool = False
 
     def domain_values(self, *, default_timezone: str) -> dict[str, Any]:
@@ -61,15 +85,15 @@ class SchedulePatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name = ""
-    cron: Cron = ""
-    timezone: Zone = ""
-    report_offset_days: Offset = -1
-    catchup: Catchup = Catchup.ALL
-    catchup_window_seconds: Seconds = 0
-    overlap: Overlap = Overlap.BUFFER_ONE
-    jitter_seconds: Seconds = 0
-    pause_on_failure: bool = False
+    name: Name = unset_field()
+    cron: Cron = unset_field()
+    timezone: Zone = unset_field()
+    report_offset_days: Offset = unset_field()
+    catchup: Catchup = unset_field()
+    catchup_window_seconds: CatchupSeconds = unset_field()
+    overlap: Overlap = unset_field()
+    jitter_seconds: JitterSeconds = unset_field()
+    pause_on_failure: bool = unset_field()
 
     def domain_values(self) -> dict[str, Any]:
         """Return the values of the given fields of the domain's schedule definition."""
@@ -124,7 +148,7 @@ class ScheduleOut(BaseModel):
             # A schedule with an invalid zone or cron expression must remain readable.
             next_report_date=None
             if next_fire_at is None or schedule.error
-            else get_report_date(schedule, next_fire_at),
+            else find_report_date(schedule, next_fire_at),
         )
 
 

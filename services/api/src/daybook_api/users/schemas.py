@@ -1,11 +1,13 @@
 """Request and response bodies of users."""
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from daybook_api.pagination import PageQuery
 from daybook_domain.catalog.validation import Email, UserDescription, Username
-from daybook_domain.validation import unset_field
+from daybook_domain.validation import Storable
 
 
 class UserIn(BaseModel):
@@ -19,12 +21,12 @@ class UserIn(BaseModel):
 
 
 class UserPatch(BaseModel):
-    """Changes of a user; omitted fields remain as they are."""
+    """Changes of a user; omitted and null fields remain as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
-    username: Username = unset_field()
-    email: Email = unset_field()
+    username: Username | None = None
+    email: Email | None = None
     description: UserDescription | None = None
 
 
@@ -46,3 +48,12 @@ class Users(BaseModel):
 
     users: list[UserOut]
     total: int
+
+
+class UsersQuery(PageQuery):
+    """Filters and page of the list of users."""
+
+    email: Annotated[
+        Annotated[str, Storable] | None,
+        Field(max_length=320, description="The exact email address."),
+    ] = None

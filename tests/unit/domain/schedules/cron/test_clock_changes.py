@@ -19,7 +19,7 @@ from daybook_domain.reports.business_day import business_day, shift_date
 from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
-from tests.support.zones import distinct_zones
+from tests.support.clock import distinct_zones
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 FIRST, LAST = datetime(2024, 1, 1, 12, tzinfo=UTC), datetime(2031, 1, 1, 12, tzinfo=UTC)

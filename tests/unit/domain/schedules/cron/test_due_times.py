@@ -16,7 +16,7 @@ from daybook_domain.reports.business_day import LAST_DATE, business_day, shift_d
 from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
-from tests.support.zones import distinct_zones
+from tests.support.clock import distinct_zones
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -224,3 +224,9 @@ def test_the_search_ends_after_a_century_if_every_due_time_is_skipped(
 
 def make_schedule(*, cron: str, timezone: str) -> Schedule:
     return Schedule(name="daily", cron=cron, timezone=timezone, origin=ScheduleOrigin.SETTINGS)
+
+
+def test_an_instant_within_the_second_of_a_due_time_is_not_after_a_gap() -> None:
+    at = datetime(2026, 3, 2, 9, 0, 0, 500_000, tzinfo=UTC)
+
+    assert not due_times.is_after_gap("0 9 * * *", timezone="UTC", at=at)

@@ -1,6 +1,6 @@
 """Test vectors from the tests of other cron libraries; the docs list where Daybook differs.
 
-`vectors/` contains them in a notation of ours. The sources, each a project and its test files:
+`vectors/` contains them in Daybook's own notation. The sources, each a project and its test files:
 
 apscheduler       APScheduler, master of January 2026 (future 4.0), tests/triggers/test_cron.py
 cron-expression   dragonmantank/cron-expression 3.6.0, tests/Cron
