@@ -20,6 +20,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from daybook_api.etags import report_etag
 from daybook_domain.reports import rendering
 from daybook_domain.reports.rendering import Format
 from daybook_platform.postgres.engine import create_engine, create_stream_pool
@@ -115,7 +116,7 @@ async def test_a_small_day_is_compared_with_the_orm_and_hello_world(served: Serv
     async with create_stream_pool(served.url, application="bench", size=1) as pool:
         line = await pool.fetchval(rendering.EDITION_QUERY, SMALL)
         pool.terminate()
-    etag = rendering.parse_edition(SMALL, line).etag(Format.JSON)
+    etag = report_etag(rendering.parse_edition(SMALL, line), Format.JSON)
     targets = {
         "hello": (served.reference_port, "/hello", {}, 1600),
         "naive": (served.reference_port, path, {}, 160),

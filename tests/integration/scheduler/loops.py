@@ -15,7 +15,7 @@ from daybook_domain.errors import Unavailable
 from daybook_domain.runs.tasks import BuildReport
 from daybook_domain.tasks import P, Task, TaskQueue
 from daybook_platform.postgres.engine import create_sessions
-from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 from daybook_scheduler.dispatch import Dispatcher
 from daybook_scheduler.loop import SchedulerLoop
 from daybook_scheduler.loop_config import LoopConfig

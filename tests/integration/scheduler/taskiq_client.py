@@ -15,7 +15,7 @@ from daybook_domain.schedules import taskiq_sync
 from daybook_domain.schedules.models import Schedule
 from daybook_domain.schedules.taskiq_sync import SyncResult
 from daybook_platform.postgres.engine import Sessions
-from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 from tests.support.factories.runs import list_all_runs
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

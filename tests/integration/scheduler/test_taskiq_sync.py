@@ -14,7 +14,7 @@ from daybook_domain.schedules import queries, service
 from daybook_domain.schedules.audit import find_problems
 from daybook_domain.schedules.errors import ScheduleFromTaskiq
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
-from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 from daybook_scheduler.metrics import SchedulerMetrics
 from tests.integration.scheduler.loops import LoopFactory, RecordingQueue, get_metric
 from tests.integration.scheduler.taskiq_client import HOUR, NOW, TaskiqClient

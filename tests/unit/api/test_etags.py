@@ -1,8 +1,12 @@
 """Unit tests of entity tags in headers."""
 
+from datetime import date
+
 import pytest
 
-from daybook_api.etags import parse_etags
+from daybook_api.etags import parse_etags, report_etag
+from daybook_domain.reports.models import DayState
+from daybook_domain.reports.rendering import Edition, Format
 
 
 @pytest.mark.parametrize(
@@ -29,3 +33,15 @@ from daybook_api.etags import parse_etags
 )
 def test_the_entity_tags_of_a_header_are_parsed(lines: list[str], expected: set[str]) -> None:
     assert parse_etags(lines) == expected
+
+
+def test_the_entity_tag_differs_for_each_edition_and_format() -> None:
+    editions = [
+        Edition(date(2026, 3, 1), DayState.ABSENT),
+        Edition(date(2026, 3, 1), DayState.SEALED, revision=1, run="a"),
+        Edition(date(2026, 3, 1), DayState.SEALED, revision=2, run="a"),
+        Edition(date(2026, 3, 1), DayState.SEALED, revision=1, run="b"),
+        Edition(date(2026, 3, 2), DayState.SEALED, revision=1, run="a"),
+    ]
+    tags = {report_etag(edition, format) for edition in editions for format in Format}
+    assert len(tags) == len(editions) * len(Format)

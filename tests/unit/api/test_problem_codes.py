@@ -11,8 +11,9 @@ import pytest
 import daybook_api
 import daybook_domain
 import daybook_platform
+from daybook_api.error_statuses import status_of
 from daybook_api.problem_catalogue import CATALOGUE, to_markdown
-from daybook_api.problems import HttpProblemCode, status_of
+from daybook_api.problems import HttpProblemCode
 from daybook_domain.errors import DaybookError
 
 PACKAGES = (daybook_domain, daybook_platform, daybook_api)

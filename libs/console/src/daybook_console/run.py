@@ -17,7 +17,7 @@ from rich.console import Console
 
 from daybook_console import database, env_file, initial_data, preview, servers
 from daybook_console.servers import ServerUrls
-from daybook_console.services import ServiceDefinition, ServiceGroup, script
+from daybook_console.service_processes import ServiceDefinition, ServiceGroup, script
 from daybook_console.settings import RunSettings
 from daybook_embedded.errors import EmbeddedError
 from daybook_embedded.locks import Lock

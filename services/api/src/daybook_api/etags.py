@@ -1,4 +1,4 @@
-"""Entity tags in `If-Match` and `If-None-Match` headers (RFC 9110 section 13.1)."""
+"""Entity tags of reports and entities, and their parsing (RFC 9110 sections 8.8.3 and 13.1)."""
 
 import re
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 
 from daybook_domain.errors import Outdated
+from daybook_domain.reports.rendering import RENDERING_VERSION, Edition, Format
 
 ANY = "*"
 
@@ -26,6 +27,16 @@ def parse_etags(lines: Iterable[str]) -> frozenset[str]:
     if value.strip(" \t") == ANY:
         return frozenset({ANY})
     return frozenset(re.findall(_TAG, value)) if _LIST.fullmatch(value) else frozenset()
+
+
+def report_etag(edition: Edition, format: Format) -> str:
+    """Return the strong entity tag of a report: different documents have different tags.
+
+    The revision alone is not unique: a database that was restored or created again repeats
+    revision numbers, but not the ids of the runs that made them. RFC 9110 section 8.8.3.
+    """
+    version = f"{edition.day}.{edition.revision}.{edition.run}.{edition.digest}"
+    return f'"{version}.{format}{RENDERING_VERSION}"'
 
 
 def content_etag(shown: BaseModel) -> str:

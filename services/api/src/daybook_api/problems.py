@@ -8,27 +8,13 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.types import Scope
 
-from daybook_api.errors import NotAcceptable, PreconditionRequired
+from daybook_api.error_statuses import status_of
 from daybook_domain.errors import (
-    Conflict,
     DaybookError,
     Invalid,
-    NotFound,
-    Outdated,
-    Unavailable,
 )
 
 MEDIA_TYPE = "application/problem+json"
-
-STATUS_BY_ERROR: dict[type[DaybookError], HTTPStatus] = {
-    NotFound: HTTPStatus.NOT_FOUND,
-    NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
-    Conflict: HTTPStatus.CONFLICT,
-    Outdated: HTTPStatus.PRECONDITION_FAILED,
-    PreconditionRequired: HTTPStatus.PRECONDITION_REQUIRED,
-    Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
-    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-}
 
 
 class HttpProblemCode(StrEnum):
@@ -115,14 +101,6 @@ def problem_response(
 
 def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
-
-
-def status_of(error_type: type[DaybookError]) -> HTTPStatus:
-    """Return the HTTP status of an error class, which is that of its nearest listed ancestor.
-
-    Raises `StopIteration` for a class without such an ancestor: no endpoint may raise it.
-    """
-    return next(STATUS_BY_ERROR[kind] for kind in error_type.__mro__ if kind in STATUS_BY_ERROR)
 
 
 def response_to_error(scope: Scope, error: DaybookError) -> Response:

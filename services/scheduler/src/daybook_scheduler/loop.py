@@ -8,7 +8,7 @@ from daybook_domain.pg_channels import RUNS_CHANNEL
 from daybook_domain.tasks import TaskQueue
 from daybook_platform.postgres.engine import create_sessions
 from daybook_platform.postgres.pg_listen import listen
-from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 from daybook_scheduler.daily_schedule import DailySchedule
 from daybook_scheduler.dispatch import Dispatcher
 from daybook_scheduler.loop_config import LoopConfig

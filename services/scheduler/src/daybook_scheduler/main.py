@@ -13,14 +13,14 @@ from daybook_platform import logging_setup
 from daybook_platform.health import HealthServer
 from daybook_platform.lateness_monitor import LatenessMonitor
 from daybook_platform.postgres.engine import create_engine, create_sessions, ping
-from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 from daybook_platform.settings import load
 from daybook_platform.taskiq_broker import Broker, TaskIQQueue, create_broker
 from daybook_scheduler.loop import SchedulerLoop
 from daybook_scheduler.loop_config import LoopConfig
 from daybook_scheduler.metrics import SchedulerMetrics
 from daybook_scheduler.settings import SchedulerSettings
-from daybook_scheduler.taskiq_source import RunSource
+from daybook_scheduler.taskiq_command import RunSource
 
 log = structlog.stdlib.get_logger(__name__)
 

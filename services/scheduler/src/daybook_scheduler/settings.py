@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from daybook_domain.schedules.cron import due_times
 from daybook_domain.schedules.definitions import MAX_CATCHUP_WINDOW, validate_cron_in_zone
 from daybook_domain.schedules.errors import InvalidCron
-from daybook_platform.redis.schedule_source import PREFIX
+from daybook_platform.redis.taskiq_schedule_source import PREFIX
 from daybook_platform.settings import (
     BrokerSettings,
     CalendarSettings,

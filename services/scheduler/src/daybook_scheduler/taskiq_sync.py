@@ -9,7 +9,7 @@ from daybook_domain import clock
 from daybook_domain.errors import Unavailable
 from daybook_domain.schedules import taskiq_sync
 from daybook_domain.schedules.taskiq_sync import SyncResult
-from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 from daybook_scheduler.metrics import SchedulerMetrics
 from daybook_scheduler.step_runner import IMMEDIATELY
 from daybook_scheduler.transactions import OutageLog, TransactionFactory

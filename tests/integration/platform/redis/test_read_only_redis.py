@@ -12,7 +12,7 @@ from daybook_domain.errors import Unavailable
 from daybook_embedded.data_directory import scratch_folder
 from daybook_embedded.valkey import ValkeyServer
 from daybook_platform.redis.result_backend import FailOpenResultBackend
-from daybook_platform.redis.schedule_source import RedisScheduleSource
+from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 
 
 @pytest.fixture(scope="module")

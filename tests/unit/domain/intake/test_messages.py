@@ -9,8 +9,8 @@ from daybook_domain.intake.messages import (
     ProductMessage,
     Queue,
     list_unknown_fields,
-    parse_message,
 )
+from daybook_domain.intake.parsing import parse_message
 from tests.support.factories.messages import (
     encode_message,
     order_message,

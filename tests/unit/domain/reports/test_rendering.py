@@ -45,15 +45,3 @@ def test_the_first_line_is_parsed_as_the_edition() -> None:
         DAY, DayState.PROVISIONAL, revision=2, digest="ab"
     )
     assert rendering.parse_edition(DAY, b"null") == Edition(DAY, DayState.ABSENT)
-
-
-def test_the_entity_tag_differs_for_each_edition_and_format() -> None:
-    editions = [
-        Edition(DAY, DayState.ABSENT),
-        Edition(DAY, DayState.SEALED, revision=1, run="a"),
-        Edition(DAY, DayState.SEALED, revision=2, run="a"),
-        Edition(DAY, DayState.SEALED, revision=1, run="b"),
-        Edition(date(2026, 3, 2), DayState.SEALED, revision=1, run="a"),
-    ]
-    tags = {edition.etag(format) for edition in editions for format in Format}
-    assert len(tags) == len(editions) * len(Format)

@@ -4,16 +4,13 @@ The AsyncAPI document is generated from these models. Field limits are those of 
 optional field that is null has the same meaning as an absent one.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from daybook_domain.catalog.validation import Price, ProductDescription, ProductName, Stock
-from daybook_domain.errors import DaybookError
-from daybook_domain.intake.errors import InvalidMessage, Malformed
 from daybook_domain.orders.models import OrderStatus
 from daybook_domain.orders.order_validation import (
     MAX_ITEMS,
@@ -24,7 +21,6 @@ from daybook_domain.orders.order_validation import (
 from daybook_domain.validation import Id
 
 MAX_BODY_BYTES = 1_000_000
-_MAX_REPORTED_PROBLEMS = 5
 _MAX_UNKNOWN_FIELDS = 20
 _MAX_FIELD_NAME_LENGTH = 100
 
@@ -121,21 +117,6 @@ MODELS: Mapping[Queue, type[AnyMessage]] = {
 }
 
 
-def parse_message(queue: Queue, body: bytes) -> AnyMessage | DaybookError:
-    """Return the message in `body`, or the error: `Malformed` or `InvalidMessage`."""
-    if len(body) > MAX_BODY_BYTES:
-        return Malformed(f"has {len(body):,} bytes; expected at most {MAX_BODY_BYTES:,}")
-    try:
-        message = MODELS[queue].model_validate_json(body)
-        # A key with two values is ambiguous, and pydantic accepts it.
-        json.loads(body, object_pairs_hook=_reject_repeated_keys)
-    except ValidationError as error:
-        return _to_domain_error(error)
-    except Malformed as error:
-        return error
-    return message
-
-
 def get_subject(message: AnyMessage) -> str | None:
     """Return what an update changes, such as `product:7`, or None for other messages.
 
@@ -175,24 +156,3 @@ def _iter_unknown_fields(model: IntakeMessageModel, prefix: str = "") -> Iterato
             yield from _iter_unknown_fields(model.product_data, "product_data/")
         case OrderUpdateMessage():
             yield from _iter_unknown_fields(model.order_data, "order_data/")
-
-
-def _reject_repeated_keys(pairs: list[tuple[str, Any]]) -> None:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        repeated = next(key for key in keys if keys.count(key) > 1)
-        raise Malformed(f"has the key {repeated!r} more than once")
-
-
-def _to_domain_error(error: ValidationError) -> DaybookError:
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    if problems[0]["type"] == "json_invalid":
-        return Malformed(problems[0]["msg"])
-    shown = [
-        f"{'/'.join(map(str, problem['loc'])) or 'the message'}: "
-        + problem["msg"].removeprefix("Value error, ")
-        for problem in problems[:_MAX_REPORTED_PROBLEMS]
-    ]
-    if more := len(problems) - len(shown):
-        shown.append(f"and {more} more")
-    return InvalidMessage("; ".join(shown))

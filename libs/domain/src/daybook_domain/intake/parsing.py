@@ -1,4 +1,4 @@
-"""Deliveries of RabbitMQ and their parsing. Pure."""
+"""Parsing of deliveries and message bodies. Pure."""
 
 import base64
 import json
@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from daybook_domain.errors import DaybookError
 from daybook_domain.intake import deduplication, messages
 from daybook_domain.intake.errors import DeliveryLimitReached, InvalidMessage, Malformed
-from daybook_domain.intake.messages import AnyMessage, Queue
+from daybook_domain.intake.messages import MAX_BODY_BYTES, MODELS, AnyMessage, Queue
 
 DEAD_LETTER_QUEUE = "daybook.intake.dead"
 """Queue of messages that exceeded the delivery limit; also the name of its exchange."""
@@ -19,6 +21,7 @@ MAX_HEADER_DEPTH = 20
 """Nesting depth at which stored headers end; deeper values cannot be serialized everywhere."""
 
 _MAX_QUEUE_LENGTH = 255
+_MAX_REPORTED_PROBLEMS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,22 @@ def parse_body(queue: str, body: bytes) -> AnyMessage | DaybookError:
         known = Queue(queue)
     except ValueError:
         return InvalidMessage(f"queue {queue!r} is not an intake queue")
-    return messages.parse_message(known, body)
+    return parse_message(known, body)
+
+
+def parse_message(queue: Queue, body: bytes) -> AnyMessage | DaybookError:
+    """Return the message in `body`, or the error: `Malformed` or `InvalidMessage`."""
+    if len(body) > MAX_BODY_BYTES:
+        return Malformed(f"has {len(body):,} bytes; expected at most {MAX_BODY_BYTES:,}")
+    try:
+        message = MODELS[queue].model_validate_json(body)
+        # A key with two values is ambiguous, and pydantic accepts it.
+        json.loads(body, object_pairs_hook=_reject_repeated_keys)
+    except ValidationError as error:
+        return _to_domain_error(error)
+    except Malformed as error:
+        return error
+    return message
 
 
 def to_storable(value: Any, *, depth: int = 0) -> Any:
@@ -129,3 +147,24 @@ def _parse_death(headers: Mapping[str, Any]) -> tuple[str, DaybookError]:
         "the delivery limit was reached: at each delivery the worker stopped or lost its"
         " connection: " + json.dumps(facts)
     )
+
+
+def _reject_repeated_keys(pairs: list[tuple[str, Any]]) -> None:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise Malformed(f"has the key {repeated!r} more than once")
+
+
+def _to_domain_error(error: ValidationError) -> DaybookError:
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    if problems[0]["type"] == "json_invalid":
+        return Malformed(problems[0]["msg"])
+    shown = [
+        f"{'/'.join(map(str, problem['loc'])) or 'the message'}: "
+        + problem["msg"].removeprefix("Value error, ")
+        for problem in problems[:_MAX_REPORTED_PROBLEMS]
+    ]
+    if more := len(problems) - len(shown):
+        shown.append(f"and {more} more")
+    return InvalidMessage("; ".join(shown))

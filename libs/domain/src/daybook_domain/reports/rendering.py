@@ -44,14 +44,6 @@ class Edition:
     run: str = "-"
     digest: str = "-"
 
-    def etag(self, format: Format) -> str:
-        """Return a strong entity tag: different documents have different tags (RFC 9110 §8.8.3).
-
-        The revision alone is not unique: a database that was restored or created again repeats
-        revision numbers, but not the ids of the runs that made them.
-        """
-        return f'"{self.day}.{self.revision}.{self.run}.{self.digest}.{format}{RENDERING_VERSION}"'
-
 
 @dataclass(frozen=True)
 class _Layout:

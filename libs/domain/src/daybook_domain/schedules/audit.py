@@ -21,8 +21,9 @@ from daybook_domain.postgres_errors import is_outage
 from daybook_domain.runs.fire_ledger import BACKFILL_CANCELLED
 from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules import retention
+from daybook_domain.schedules.catchup import MISFIRE_GRACE
 from daybook_domain.schedules.cron import due_times
-from daybook_domain.schedules.fire_planning import MISFIRE_GRACE, get_report_date
+from daybook_domain.schedules.fire_planning import get_report_date
 from daybook_domain.schedules.models import Schedule
 
 OVERDUE_AFTER = timedelta(minutes=10)

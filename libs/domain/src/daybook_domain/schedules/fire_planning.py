@@ -1,4 +1,4 @@
-"""Planning of the due fires of one schedule: report date, jitter, pause and catch-up policy."""
+"""Planning of the due fires of one schedule: report date, jitter and pause."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +9,9 @@ from daybook_domain.errors import Invalid
 from daybook_domain.reports.business_day import local_date, shift_date
 from daybook_domain.runs.fire_ledger import Fire
 from daybook_domain.runs.models import SkipCause
+from daybook_domain.schedules.catchup import apply_catchup_policy
 from daybook_domain.schedules.cron import due_times
-from daybook_domain.schedules.models import Catchup, Schedule
-
-MISFIRE_GRACE = timedelta(minutes=1)
-"""A fire recorded within this time of its due time is on time, whatever the catch-up policy."""
+from daybook_domain.schedules.models import Schedule
 
 MAX_FIRES_PER_SCHEDULE = 100
 """Maximum fires of one schedule in one plan; the next transaction plans the rest."""
@@ -66,26 +64,6 @@ def _plan_fire(schedule: Schedule, at: datetime, following: datetime | None, now
     return apply_catchup_policy(
         schedule, fire, is_latest=following is None or following > now, now=now
     )
-
-
-def apply_catchup_policy(schedule: Schedule, fire: Fire, *, is_latest: bool, now: datetime) -> Fire:
-    """Return `fire`, with a cause and a reason if it is late and the policy skips it.
-
-    `is_latest`: no later fire of the schedule is due at `now`.
-    """
-    late, window = now - fire.scheduled_for, schedule.catchup_window
-    if late <= MISFIRE_GRACE:
-        return fire
-    if late > window:
-        reason = f"missed: {late} late, outside the window of {window}"
-        return replace(fire, cause=SkipCause.OUTSIDE_WINDOW, reason=reason)
-    if schedule.catchup == Catchup.NONE:
-        reason = f"missed: {late} late, and catchup is none"
-        return replace(fire, cause=SkipCause.CATCHUP, reason=reason)
-    if schedule.catchup == Catchup.LATEST and not is_latest:
-        reason = "missed: catchup is latest, and a later fire was due"
-        return replace(fire, cause=SkipCause.CATCHUP, reason=reason)
-    return fire
 
 
 def get_report_date(schedule: Schedule, at: datetime) -> date:

@@ -9,8 +9,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from daybook_domain.runs import fire_ledger, requests
 from daybook_domain.runs.fire_ledger import Fire
 from daybook_domain.runs.models import ReportRun, SkipCause
+from daybook_domain.schedules.catchup import apply_catchup_policy
 from daybook_domain.schedules.definitions import MAX_CATCHUP_WINDOW
-from daybook_domain.schedules.fire_planning import apply_catchup_policy
 from daybook_domain.schedules.models import Schedule
 from daybook_domain.schedules.overlap import apply_overlap_policy
 

@@ -19,7 +19,7 @@ log = structlog.stdlib.get_logger(__name__)
 def matches_etag(edition: Edition, format: Format, *, if_none_match: Sequence[str]) -> bool:
     """Return whether the client has these bytes (RFC 9110 section 13.1.2, weak comparison)."""
     known = {tag.removeprefix("W/") for tag in etags.parse_etags(if_none_match)}
-    return edition.etag(format) in known or (
+    return etags.report_etag(edition, format) in known or (
         etags.ANY in known and edition.state is not DayState.ABSENT
     )
 
@@ -98,7 +98,7 @@ def _headers(edition: Edition, format: Format) -> dict[str, str]:
         content_type += "; charset=utf-8; header=present"
     headers = {
         "Content-Type": content_type,
-        "ETag": edition.etag(format),
+        "ETag": etags.report_etag(edition, format),
         # Clients must revalidate: a late order may create a new revision of any day.
         "Cache-Control": "no-cache",
         "Vary": "Accept",
