@@ -84,6 +84,21 @@ async def test_allow_lists_the_methods_of_the_path_itself(
     assert (response.status_code, response.headers["allow"]) == (405, allowed)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(("PUT", "/schedules/preview"), ("DELETE", "/schedules/taskiq")),
+        *(("GET", "/report/backfills/preview"), ("HEAD", "/dead-letters/redrive")),
+    ],
+)
+async def test_a_fixed_path_has_no_methods_of_a_path_with_a_parameter(
+    api: httpx.AsyncClient, method: str, path: str
+) -> None:
+    answer = await api.request(method, path)
+    assert answer.status_code == 405
+    assert method not in answer.headers["allow"].split(", ")
+
+
 async def test_a_response_without_content_has_no_content_type(
     api: httpx.AsyncClient, world: dict[str, str]
 ) -> None:

@@ -30,7 +30,7 @@ async def test_an_unknown_path_is_a_problem_that_names_the_documentation(
     ("method", "path", "allowed"),
     [
         ("PUT", "/report", "GET, HEAD"),
-        ("DELETE", "/report/runs/", "GET, POST"),
+        ("DELETE", "/report/runs/", "GET, HEAD, POST"),
         ("POST", "/healthz", "GET, HEAD"),
     ],
 )

@@ -53,6 +53,9 @@ FastAPI tries one route after the other, about 3 us each, so frequent ones come 
 paths of `schedule_fires` and `taskiq_entries` come before `/schedules/{schedule_id}`.
 """
 
+FREQUENT = 5
+"""Number of the most frequent features at the start of `FEATURES`."""
+
 
 def create_app() -> FastAPI:
     """Return the application, configured by the environment.
@@ -83,7 +86,9 @@ def build_app(settings: ApiSettings) -> FastAPI:
     app.openapi = partial(openapi.build_openapi, app)  # type: ignore[method-assign]
     routers = [feature.router for feature in FEATURES]
     routers.append(routes.head_router(routers))
-    for router in routers:
+    # After the most frequent features, and before the paths with parameters that it concerns.
+    refusals = routes.refusal_router(routers)
+    for router in (*routers[:FREQUENT], refusals, *routers[FREQUENT:]):
         app.include_router(router)
     app.state.routes = [route for router in routers for route in routes.api_routes(router)]
     return app

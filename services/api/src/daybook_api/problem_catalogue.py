@@ -170,6 +170,13 @@ CATALOGUE: dict[str, Sequence[ProblemKind]] = {
             "Read it again and send the new `ETag`.",
         ),
         ProblemKind(
+            "schedule_cannot_fire",
+            409,
+            "The schedule has no date to report: its time zone is unknown to this system, "
+            "or the date is out of range.",
+            "Correct its definition, pause or remove it.",
+        ),
+        ProblemKind(
             "schedule_from_settings",
             409,
             "The schedule is defined by settings, which would overwrite the change.",
@@ -255,6 +262,12 @@ CATALOGUE: dict[str, Sequence[ProblemKind]] = {
             422,
             "The total price exceeds the maximum of an order.",
             "Split the order.",
+        ),
+        ProblemKind(
+            "report_building",
+            None,
+            "A report that may contain the order is being built.",
+            "Nothing: the message is retried until the build has ended.",
         ),
         ProblemKind(
             "status_forbids",

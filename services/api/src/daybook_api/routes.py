@@ -1,8 +1,9 @@
 """HEAD for every path with GET, and the methods that a path allows."""
 
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from fastapi.routing import APIRoute
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -28,6 +29,29 @@ def head_router(routers: Iterable[APIRouter]) -> APIRouter:
                     include_in_schema=False,
                 )
     return added
+
+
+def refusal_router(routers: Iterable[APIRouter]) -> APIRouter:
+    """Return a router that answers 405 for the other methods of fixed paths.
+
+    `PUT /schedules/preview` would otherwise be one of `/schedules/{schedule_id}`.
+    """
+    added = APIRouter()
+    routes = [route for router in routers for route in api_routes(router)]
+    for path in dict.fromkeys(route.path for route in routes if "{" not in route.path):
+        own, others = set[str](), set[str]()
+        for route in routes:
+            if route.path_regex.match(path):
+                (own if route.path == path else others).update(route.methods or ())
+        if others - own:
+            added.add_api_route(
+                path, _refuse_method, methods=sorted(others - own), include_in_schema=False
+            )
+    return added
+
+
+async def _refuse_method() -> None:
+    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 def api_routes(router: APIRouter) -> Sequence[APIRoute]:
