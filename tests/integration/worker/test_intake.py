@@ -7,6 +7,7 @@ import aio_pika
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from daybook_domain.intake.messages import Queue
 from daybook_domain.intake.parsing import DEAD_LETTER_QUEUE
@@ -164,6 +165,33 @@ async def test_messages_are_retained_while_postgres_is_unavailable_and_then_proc
     async with engine.connect() as connection:
         headers = (await connection.execute(text("SELECT headers FROM dead_letters"))).scalar_one()
     assert "x-delivery-count" not in headers, "expected no redelivery during the outage"
+
+
+async def test_deliveries_lost_during_an_outage_of_postgres_are_not_waited_with(
+    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+) -> None:
+    async with (
+        Proxy(postgres_url) as postgres,
+        Proxy(rabbitmq_url) as rabbitmq,
+        running_intake(postgres.url, rabbitmq.url) as intake,
+    ):
+        with capture_logs() as lines:
+            await postgres.cut()
+            await producer.send("order", order())
+
+            async def is_being_committed() -> bool:
+                return any(line["event"].startswith("batch not committed") for line in lines)
+
+            await until(is_being_committed)
+        await rabbitmq.cut()
+
+        async def is_noticed() -> bool:
+            return not await is_consuming(intake)
+
+        await until(is_noticed, what="the lost channel, while Postgres is unavailable")
+        await rabbitmq.mend()
+        await postgres.mend()
+        await until_books(engine, orders=1)
 
 
 async def test_a_commit_whose_confirmation_is_lost_has_one_effect(
