@@ -168,7 +168,7 @@ async def test_messages_are_retained_while_postgres_is_unavailable_and_then_proc
 
 
 async def test_deliveries_lost_during_an_outage_of_postgres_are_not_waited_with(
-    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+    producer: AmqpClient, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
     async with (
         Proxy(postgres_url) as postgres,
@@ -177,21 +177,21 @@ async def test_deliveries_lost_during_an_outage_of_postgres_are_not_waited_with(
     ):
         with capture_logs() as lines:
             await postgres.cut()
-            await producer.send("order", order())
+            await producer.send("order", order_message())
 
             async def is_being_committed() -> bool:
                 return any(line["event"].startswith("batch not committed") for line in lines)
 
-            await until(is_being_committed)
+            await wait_until(is_being_committed)
         await rabbitmq.cut()
 
         async def is_noticed() -> bool:
             return not await is_consuming(intake)
 
-        await until(is_noticed, what="the lost channel, while Postgres is unavailable")
-        await rabbitmq.mend()
-        await postgres.mend()
-        await until_books(engine, orders=1)
+        await wait_until(is_noticed, what="the lost channel, while Postgres is unavailable")
+        await rabbitmq.restore()
+        await postgres.restore()
+        await wait_for_shop_state(engine, orders=1)
 
 
 async def test_a_commit_whose_confirmation_is_lost_has_one_effect(

@@ -12,14 +12,14 @@ from daybook_domain.orders.order_placement import PlacedOrder, place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_domain.postgres_errors import is_lock_conflict
 from daybook_platform.postgres.engine import Sessions
-from tests.support.locks import somebody_waits
-from tests.support.shop import open_shop
+from tests.support.factories.shop import reset_shop
+from tests.support.postgres import wait_for_blocked_transaction
 
 
 @pytest.fixture(autouse=True)
 async def shop(engine: AsyncEngine) -> None:
     """Create a user, an address and a product, each with id 1."""
-    await open_shop(engine)
+    await reset_shop(engine)
 
 
 async def place(sessions: Sessions, *external_ids: str | None) -> list[bool]:
@@ -48,7 +48,7 @@ async def test_what_an_order_refers_to_is_held_before_its_products_are_locked(
     async with asyncio.TaskGroup() as tasks, engine.begin() as connection:
         await connection.execute(text("SELECT FROM products WHERE id = 1 FOR UPDATE"))
         placing = tasks.create_task(place(sessions, None))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
 
         assert await is_locked(engine, f"SELECT FROM {table} WHERE id = 1 FOR UPDATE")
         assert not await is_locked(engine, f"SELECT FROM {table} WHERE id = 1 FOR NO KEY UPDATE")
@@ -64,7 +64,7 @@ async def test_external_ids_are_inserted_in_order(engine: AsyncEngine, sessions:
     async with asyncio.TaskGroup() as tasks, engine.connect() as connection:
         await connection.execute(text(insert.format("a")))
         placing = tasks.create_task(place(sessions, "b", "a"))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
         # A batch that had inserted b first would deadlock with this transaction.
         await connection.execute(text("SET LOCAL lock_timeout = '1ms'"))
         await connection.execute(text(insert.format("b")))

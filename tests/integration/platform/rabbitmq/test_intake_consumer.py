@@ -10,9 +10,9 @@ from daybook_platform.rabbitmq.intake_consumer import (
     IntakeConsumer,
     ReceivedMessage,
 )
-from tests.support.messages import order
-from tests.support.producer import Producer
-from tests.support.waiting import until
+from tests.support.amqp import AmqpClient
+from tests.support.factories.messages import order_message
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -20,10 +20,10 @@ LONG_ENOUGH = 10.0
 
 
 @pytest.fixture
-async def producer(rabbitmq_url: str) -> AsyncIterator[Producer]:
+async def producer(rabbitmq_url: str) -> AsyncIterator[AmqpClient]:
     """Return a producer, with empty queues."""
-    async with Producer.connected(rabbitmq_url) as producer:
-        await producer.purge()
+    async with AmqpClient.connected(rabbitmq_url) as producer:
+        await producer.purge_intake_queues()
         yield producer
 
 
@@ -36,12 +36,12 @@ async def start(url: str) -> IntakeConsumer:
     [(SUSPECT_DELIVERY_COUNT - 1, False), (SUSPECT_DELIVERY_COUNT, True)],
 )
 async def test_a_message_is_suspected_after_three_failed_deliveries(
-    producer: Producer, rabbitmq_url: str, *, failures: int, suspected: bool
+    producer: AmqpClient, rabbitmq_url: str, *, failures: int, suspected: bool
 ) -> None:
-    await producer.send("order", order())
+    await producer.send("order", order_message())
     queue = await producer.channel.get_queue("order")
     for _ in range(failures):
-        message = await until(lambda: queue.get(fail=False), what="the message")
+        message = await wait_until(lambda: queue.get(fail=False), what="the message")
         assert message is not None
         await message.nack(requeue=True)
     consumer = await start(rabbitmq_url)
@@ -50,7 +50,7 @@ async def test_a_message_is_suspected_after_three_failed_deliveries(
         batch = await consumer.receive_batch(limit=1, max_delay=0, timeout=LONG_ENOUGH)
         return batch[0] if batch else None
 
-    received = await until(receive)
+    received = await wait_until(receive)
     await consumer.close()
 
     assert received is not None
@@ -58,7 +58,7 @@ async def test_a_message_is_suspected_after_three_failed_deliveries(
 
 
 async def test_deliveries_are_lost_as_soon_as_the_channel_closes(
-    producer: Producer, rabbitmq_url: str
+    producer: AmqpClient, rabbitmq_url: str
 ) -> None:
     consumer = await start(rabbitmq_url)
     assert consumer.is_alive
@@ -69,7 +69,7 @@ async def test_deliveries_are_lost_as_soon_as_the_channel_closes(
 
 
 async def test_a_consumer_that_rabbitmq_cancels_stops_receiving(
-    producer: Producer, rabbitmq_url: str
+    producer: AmqpClient, rabbitmq_url: str
 ) -> None:
     consumer = await start(rabbitmq_url)
 
