@@ -23,6 +23,7 @@ async def no_runs(engine: AsyncEngine) -> None:
             "ledger_beginnings",
             "report_days",
             "backfills",
+            "business_timezone",
         ):
             await connection.execute(text(f"DELETE FROM {table}"))
 

@@ -43,10 +43,10 @@ async def claim_due(
     )
 
 
-async def pending(sessions: Sessions, *, day: date = DAY) -> ReportRun:
+async def pending(sessions: Sessions, *, day: date = DAY, now: datetime = NOW) -> ReportRun:
     """Return a run that waits to be sent."""
     async with sessions.begin() as session:
-        return (await request(session, day=day)).run
+        return (await request(session, day=day, now=now)).run
 
 
 async def queued(sessions: Sessions, *, day: date = DAY, now: datetime = NOW) -> DispatchItem:

@@ -19,6 +19,7 @@ from daybook_console import (
     output,
     publish,
     schedules,
+    timezone,
 )
 from daybook_console import run as run_module
 from daybook_console.settings import CheckSettings, DemoSettings, MigrateSettings, RunSettings
@@ -40,6 +41,7 @@ demo.command(name="publish")(publish.publish)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(backfills.app, name="backfill")
+app.add_typer(timezone.app, name="timezone")
 
 
 @app.command()
