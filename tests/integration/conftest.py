@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
-from tests.integration.platform.rabbitmq.rabbit import Rabbit
+from tests.support.amqp import AmqpClient
 from tests.support.copies import forget_all
 
 
@@ -46,8 +46,8 @@ async def copies(copies_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def rabbit(rabbitmq_url: str) -> AsyncIterator[Rabbit]:
+async def amqp(rabbitmq_url: str) -> AsyncIterator[AmqpClient]:
     """Return a RabbitMQ client, with empty queues of run messages."""
-    async with Rabbit.connected(rabbitmq_url) as rabbit:
-        await rabbit.purge()
-        yield rabbit
+    async with AmqpClient.connected(rabbitmq_url) as amqp:
+        await amqp.purge_run_queues()
+        yield amqp

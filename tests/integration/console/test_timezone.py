@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.reports.business_day import business_day
 from daybook_platform.postgres.engine import Sessions
 from tests.integration.console.conftest import RunCommand
-from tests.support.runs import everything
-from tests.support.shop import add_order, build, open_shop
+from tests.support.factories.reports import build_report
+from tests.support.factories.runs import list_all_runs
+from tests.support.factories.shop import create_order, reset_shop
 
 DAY = date(2026, 3, 2)
 
@@ -19,13 +20,13 @@ DAY = date(2026, 3, 2)
 @pytest.fixture(autouse=True)
 async def utc(engine: AsyncEngine) -> None:
     """Record UTC as the zone of business days, and build a day with an order in the evening."""
-    await open_shop(engine)
+    await reset_shop(engine)
     async with engine.begin() as connection:
         await connection.execute(
             text("INSERT INTO business_timezone (is_only, timezone) VALUES (true, 'UTC')")
         )
-        await add_order(connection, created_at=datetime(2026, 3, 2, 22, tzinfo=UTC))
-    await build(engine, business_day(DAY, timezone="UTC"))
+        await create_order(connection, created_at=datetime(2026, 3, 2, 22, tzinfo=UTC))
+    await build_report(engine, business_day(DAY, timezone="UTC"))
 
 
 async def test_a_dry_run_lists_the_days_and_changes_nothing(run_command: RunCommand) -> None:
@@ -55,7 +56,7 @@ async def test_a_change_requests_the_rebuilds_and_is_shown(
     )
     assert again.output == "The time zone is Asia/Tokyo already.\n"
     assert json.loads(shown.output) == {"timezone": "Asia/Tokyo"}
-    pending = [run for run in await everything(sessions) if run.state == "pending"]
+    pending = [run for run in await list_all_runs(sessions) if run.state == "pending"]
     assert [(run.report_date, run.timezone) for run in pending] == [
         (DAY, "Asia/Tokyo"),
         (date(2026, 3, 3), "Asia/Tokyo"),

@@ -46,7 +46,7 @@ async def test_the_monitor_continues_after_an_outage(postgres_url: str) -> None:
                 await proxy.cut()
                 await monitor.failed.wait()
                 monitor.succeeded.clear()
-                await proxy.mend()
+                await proxy.restore()
                 await monitor.succeeded.wait()
             assert not running.done()
         finally:

@@ -10,10 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.support.logs import health_url
-from tests.support.processes import Service
+from tests.support.processes import Service, wait_for_health_url
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.usefixtures("clean")]
 
@@ -61,7 +60,7 @@ async def test_a_service_in_another_zone_ends_with_exit_code_2(
     with Service(SERVICES[name], environment=environment, log=tmp_path / "log") as service:
         assert await asyncio.to_thread(service.wait) == 2
 
-    assert_names_both_zones(service.said())
+    assert_names_both_zones(service.read_log())
 
 
 @pytest.mark.usefixtures("tokyo")
@@ -77,26 +76,26 @@ async def test_a_service_that_starts_before_postgres_is_not_ready_and_ends_when_
             async with httpx.AsyncClient() as client:
                 ready = await client.get(f"{url}/readyz")
             still_running = service.running
-            await proxy.mend()
+            await proxy.restore()
             assert await asyncio.to_thread(service.wait) == 2
 
     assert still_running
     assert ready.status_code == 503
     if name != "api":
         assert "has not been compared" in ready.json()["checks"]["timezone"]
-    assert_names_both_zones(service.said())
+    assert_names_both_zones(service.read_log())
 
 
 async def _until_serving(service: Service, name: str) -> str:
     if name != "api":
-        return await health_url(service)
+        return await wait_for_health_url(service)
 
     async def find() -> str | None:
-        assert service.running, service.said()
-        found = re.search(r'http://127[^"]*', service.said())
-        return found[0] if found and '"ready"' in service.said() else None
+        assert service.running, service.read_log()
+        found = re.search(r'http://127[^"]*', service.read_log())
+        return found[0] if found and '"ready"' in service.read_log() else None
 
-    return str(await until(find, what="the start of the API"))
+    return str(await wait_until(find, what="the start of the API"))
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -110,7 +109,7 @@ async def test_the_first_service_records_its_zone(
 
     try:
         with Service(SERVICES[name], environment=environment, log=tmp_path / "log"):
-            assert await until(find, what="a recorded zone") == "America/New_York"
+            assert await wait_until(find, what="a recorded zone") == "America/New_York"
     finally:
         async with engine.begin() as connection:
             await connection.execute(text("DELETE FROM business_timezone"))

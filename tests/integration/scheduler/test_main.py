@@ -18,12 +18,11 @@ from daybook_platform.postgres import migrate
 from daybook_platform.rabbitmq.topology import RUNS, declare_run_queues
 from tests.integration.platform.notes import sending
 from tests.integration.scheduler.loops import LoopFactory
-from tests.support.databases import fresh_database
-from tests.support.logs import health_url, until_logged
-from tests.support.processes import Service
+from tests.support.factories.runs import list_all_runs
+from tests.support.postgres import temporary_database
+from tests.support.processes import Service, wait_for_health_url, wait_for_log_entry
 from tests.support.proxy import Proxy
-from tests.support.runs import everything
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 COMMANDS = {
     "daybook-scheduler": ["daybook-scheduler"],
@@ -38,7 +37,7 @@ class RunMessages:
         self._channel = channel
         self.run_ids: list[UUID] = []
 
-    async def until_received(self, *run_ids: UUID) -> None:
+    async def wait_until_received(self, *run_ids: UUID) -> None:
         """Wait until exactly one message of each of these runs was received."""
 
         async def is_received() -> bool:
@@ -48,7 +47,7 @@ class RunMessages:
                 self.run_ids.append(UUID(json.loads(message.body)["args"][0]["run_id"]))
             return sorted(self.run_ids) == sorted(run_ids)
 
-        await until(
+        await wait_until(
             is_received, seconds=20, what=f"messages about {run_ids}, instead of {self.run_ids},"
         )
 
@@ -83,30 +82,30 @@ async def test_each_command_alone_and_both_together_send_each_run_once(
 ) -> None:
     async def list_run_ids(number: int) -> list[UUID]:
         async def find_run_ids() -> list[UUID]:
-            runs = await everything(loops.sessions)
+            runs = await list_all_runs(loops.sessions)
             return [run.id for run in runs] if len(runs) == number else []
 
-        return await until(find_run_ids, what=f"{number} runs")
+        return await wait_until(find_run_ids, what=f"{number} runs")
 
     urls = {"postgres_url": postgres_url, "rabbitmq_url": rabbitmq_url}
     with running_scheduler(tmp_path, "taskiq scheduler", **urls) as taskiq_scheduler:
-        await until_logged(taskiq_scheduler, "daily schedule defined")
+        await wait_for_log_entry(taskiq_scheduler, "daily schedule defined")
         await loops.make_daily_schedule_due()
-        await messages.until_received(*await list_run_ids(1))
+        await messages.wait_until_received(*await list_run_ids(1))
         with running_scheduler(tmp_path, "daybook-scheduler", **urls) as scheduler:
-            await until_logged(scheduler, "daily schedule defined")
+            await wait_for_log_entry(scheduler, "daily schedule defined")
             await loops.make_daily_schedule_due(nights=7)
             # The latest of the seven fires was sent before; it is not sent again.
-            await messages.until_received(*await list_run_ids(7))
+            await messages.wait_until_received(*await list_run_ids(7))
             assert await asyncio.to_thread(taskiq_scheduler.stop) == 0
             await loops.execute("DELETE FROM report_runs")
             messages.run_ids.clear()
             await loops.make_daily_schedule_due()
-            await messages.until_received(*await list_run_ids(1))
+            await messages.wait_until_received(*await list_run_ids(1))
             assert await asyncio.to_thread(scheduler.stop) == 0
 
-    assert {run.state for run in await everything(loops.sessions)} == {RunState.QUEUED}
-    assert "Traceback" not in scheduler.said() + taskiq_scheduler.said()
+    assert {run.state for run in await list_all_runs(loops.sessions)} == {RunState.QUEUED}
+    assert "Traceback" not in scheduler.read_log() + taskiq_scheduler.read_log()
 
 
 @pytest.mark.rabbitmq
@@ -114,23 +113,23 @@ async def test_a_run_claimed_by_a_scheduler_that_is_killed_is_sent_by_another(
     loops: LoopFactory, messages: RunMessages, postgres_url: str, rabbitmq_url: str, tmp_path: Path
 ) -> None:
     async def is_claimed() -> bool:
-        return any(run.state == RunState.QUEUED for run in await everything(loops.sessions))
+        return any(run.state == RunState.QUEUED for run in await list_all_runs(loops.sessions))
 
     async with Proxy(rabbitmq_url) as proxy:
         with running_scheduler(
             tmp_path, "daybook-scheduler", postgres_url=postgres_url, rabbitmq_url=proxy.url
         ) as killed:
-            await until_logged(killed, "daily schedule defined")
+            await wait_for_log_entry(killed, "daily schedule defined")
             # It claims the run, and RabbitMQ does not answer.
-            proxy.swallow()
+            proxy.stall()
             await loops.make_daily_schedule_due()
-            await until(is_claimed, what="the claim of the run")
+            await wait_until(is_claimed, what="the claim of the run")
             killed.kill()
     await loops.execute("UPDATE report_runs SET lease_until = now() - interval '1 second'")
-    (run,) = await everything(loops.sessions)
+    (run,) = await list_all_runs(loops.sessions)
 
     async with sending(rabbitmq_url) as queue, loops.running(queue):
-        await messages.until_received(run.id)
+        await messages.wait_until_received(run.id)
 
 
 @pytest.mark.rabbitmq
@@ -138,21 +137,21 @@ async def test_a_run_that_is_due_during_an_outage_of_rabbitmq_is_sent_after_it(
     loops: LoopFactory, messages: RunMessages, rabbitmq_url: str
 ) -> None:
     async def is_returned() -> bool:
-        runs = await everything(loops.sessions)
+        runs = await list_all_runs(loops.sessions)
         return any(r.state == RunState.PENDING and r.scheduled_for != r.available_at for r in runs)
 
     async with Proxy(rabbitmq_url) as proxy:
         await proxy.cut()
         async with sending(proxy.url) as queue, loops.running(queue):
             await loops.make_daily_schedule_due()
-            await until(is_returned, what="the run to be pending again")
-            await proxy.mend()
-            (run,) = await everything(loops.sessions)
-            await messages.until_received(run.id)
+            await wait_until(is_returned, what="the run to be pending again")
+            await proxy.restore()
+            (run,) = await list_all_runs(loops.sessions)
+            await messages.wait_until_received(run.id)
 
 
 async def get(scheduler: Service, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=await health_url(scheduler)) as client:
+    async with httpx.AsyncClient(base_url=await wait_for_health_url(scheduler)) as client:
         return await client.get(path)
 
 
@@ -162,7 +161,7 @@ async def test_the_health_endpoints_respond_and_an_interrupt_ends_the_scheduler_
     with running_scheduler(
         tmp_path, "daybook-scheduler", postgres_url=postgres_url, rabbitmq_url=rabbitmq_url
     ) as scheduler:
-        await until_logged(scheduler, "daily schedule defined")
+        await wait_for_log_entry(scheduler, "daily schedule defined")
         health, ready, metrics = [
             await get(scheduler, path) for path in ("/healthz", "/readyz", "/metrics")
         ]
@@ -182,18 +181,18 @@ async def test_the_health_endpoints_respond_and_an_interrupt_ends_the_scheduler_
 async def test_a_scheduler_is_not_ready_before_the_daily_schedule_is_defined(
     postgres_server_url: str, rabbitmq_url: str, tmp_path: Path
 ) -> None:
-    async with fresh_database(
+    async with temporary_database(
         postgres_server_url, name=f"daybook_test_{os.getpid()}_not_migrated"
     ) as url:
         with running_scheduler(
             tmp_path, "daybook-scheduler", postgres_url=url, rabbitmq_url=rabbitmq_url
         ) as scheduler:
-            await until_logged(
+            await wait_for_log_entry(
                 scheduler, "a table or column is missing in the database; run `daybook migrate`"
             )
             before = await get(scheduler, "/readyz")
             await migrate.upgrade(url)
-            await until_logged(scheduler, "daily schedule defined")
+            await wait_for_log_entry(scheduler, "daily schedule defined")
             after = await get(scheduler, "/readyz")
             assert await asyncio.to_thread(scheduler.stop) == 0
 
@@ -221,7 +220,7 @@ def test_invalid_settings_end_the_scheduler_with_the_name_and_expected_value_of_
     ) as scheduler:
         assert scheduler.wait() == 2
 
-    output = scheduler.said()
+    output = scheduler.read_log()
     assert "DAYBOOK_DATABASE_URL: expected postgresql://user:password@host:5432/database" in output
     assert "DAYBOOK_DAILY_CRON: hour: 25 is not 0-23 (position 3)" in output
     assert "DAYBOOK_TIMEZONE: expected an IANA time zone such as UTC or Europe/Berlin" in output

@@ -22,10 +22,10 @@ async def test_a_report_is_an_array_of_its_rows_ordered_by_order_id(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
     await make_day(DAY, rows=12)
-    answer = await api.get("/report", params={"date": DAY})
-    rows = answer.json()
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
+    response = await api.get("/report", params={"date": DAY})
+    rows = response.json()
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
     assert [row["order_id"] for row in rows] == list(range(1, 13))
     assert [*rows[0]] == ["id", "report_at", "order_id", "count_product", "created_at"]
     assert (rows[6]["report_at"], rows[6]["count_product"]) == (DAY, 2)
@@ -45,20 +45,20 @@ async def test_reports_with_one_row_and_with_none_are_arrays(
 
 
 async def test_an_absent_report_is_an_empty_array_with_state_absent(api: httpx.AsyncClient) -> None:
-    answer = await api.get("/report", params={"date": DAY})
-    assert (answer.status_code, answer.json()) == (200, [])
-    assert answer.headers["daybook-report-state"] == "absent"
-    assert answer.headers["daybook-report-revision"] == "0"
+    response = await api.get("/report", params={"date": DAY})
+    assert (response.status_code, response.json()) == (200, [])
+    assert response.headers["daybook-report-state"] == "absent"
+    assert response.headers["daybook-report-revision"] == "0"
 
 
 async def test_a_provisional_report_has_state_provisional(
     api: httpx.AsyncClient, make_day: MakeDay
 ) -> None:
     await make_day(DAY, sealed=False, revision=4)
-    answer = await api.get("/report", params={"date": DAY})
-    assert answer.headers["daybook-report-state"] == "provisional"
-    assert answer.headers["daybook-report-revision"] == "4"
-    assert answer.headers["cache-control"] == "no-cache"
+    response = await api.get("/report", params={"date": DAY})
+    assert response.headers["daybook-report-state"] == "provisional"
+    assert response.headers["daybook-report-revision"] == "4"
+    assert response.headers["cache-control"] == "no-cache"
 
 
 async def test_trailing_slash_and_parameter_alias_return_the_same_report(
@@ -71,8 +71,8 @@ async def test_trailing_slash_and_parameter_alias_return_the_same_report(
         f"/report?report_date={DAY}",
         f"/report/?report_date={DAY}&date={DAY}",
     ):
-        answer = await api.get(path, follow_redirects=False)
-        assert (answer.status_code, answer.content) == (200, plain.content)
+        response = await api.get(path, follow_redirects=False)
+        assert (response.status_code, response.content) == (200, plain.content)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
@@ -99,8 +99,8 @@ async def test_head_returns_the_headers_of_get_without_a_body(
         assert "content-length" not in head.headers
 
 
-def _headers_without_id(answer: httpx.Response) -> dict[str, str]:
-    return {name: value for name, value in answer.headers.items() if name != "x-request-id"}
+def _headers_without_id(response: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in response.headers.items() if name != "x-request-id"}
 
 
 async def test_csv_and_ndjson_contain_the_same_rows(
@@ -134,11 +134,11 @@ async def test_an_absent_report_is_a_header_line_as_csv_and_empty_as_ndjson(
 async def test_an_unknown_format_is_rejected_with_a_list_of_formats(
     api: httpx.AsyncClient, params: dict[str, str], accept: str
 ) -> None:
-    answer = await api.get("/report", params={"date": DAY} | params, headers={"Accept": accept})
-    assert answer.status_code == 406
-    assert answer.json()["code"] == "not_acceptable"
+    response = await api.get("/report", params={"date": DAY} | params, headers={"Accept": accept})
+    assert response.status_code == 406
+    assert response.json()["code"] == "not_acceptable"
     for offered in ("application/json", "application/x-ndjson", "text/csv"):
-        assert offered in answer.json()["detail"]
+        assert offered in response.json()["detail"]
 
 
 async def test_a_matching_etag_returns_304_without_a_body(
@@ -164,8 +164,8 @@ async def test_the_etag_depends_on_format_revision_and_build(
     for revision in (1, 2, 2):  # The second 2 is a new build after a restore.
         await make_day(DAY, revision=revision)
         for form in ("json", "csv", "ndjson"):
-            answer = await api.get("/report", params={"date": DAY, "format": form})
-            tags.add(answer.headers["etag"])
+            response = await api.get("/report", params={"date": DAY, "format": form})
+            tags.add(response.headers["etag"])
     assert len(tags) == 9
     assert all(tag.startswith('"') for tag in tags)
 
@@ -182,8 +182,8 @@ async def test_rows_and_revision_come_from_the_same_snapshot(
         await transaction.commit()
     after = await api.get("/report", params={"date": DAY})
     seen = [
-        (answer.headers["daybook-report-revision"], answer.json()[0]["count_product"])
-        for answer in (before, after)
+        (response.headers["daybook-report-revision"], response.json()[0]["count_product"])
+        for response in (before, after)
     ]
     assert seen == [("1", 1), ("2", 99)]
 
@@ -213,10 +213,10 @@ async def test_rows_and_revision_come_from_the_same_snapshot(
 async def test_invalid_parameters_are_rejected_with_a_hint(
     api: httpx.AsyncClient, query: str, pointer: str, hint: str
 ) -> None:
-    answer = await api.get(f"/report?{query}")
-    problem = answer.json()
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/problem+json"
+    response = await api.get(f"/report?{query}")
+    problem = response.json()
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
     assert hint in problem["detail"]
     assert (problem["errors"][0]["location"], problem["errors"][0]["pointer"]) == ("query", pointer)
-    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["request_id"] == response.headers["x-request-id"]

@@ -17,9 +17,15 @@ from daybook_domain.runs import order_rebuilds, requests, timezone_change
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_domain.runs.timezone_change import TimezoneChange
 from daybook_platform.postgres.engine import Sessions
-from tests.support.locks import somebody_waits
-from tests.support.runs import everything
-from tests.support.shop import add_order, build, kept_day, open_shop, start_run, sums
+from tests.support.factories.reports import (
+    build_report,
+    create_running_run,
+    find_report_day,
+    get_quantity_by_order,
+)
+from tests.support.factories.runs import list_all_runs
+from tests.support.factories.shop import create_order, reset_shop
+from tests.support.postgres import wait_for_blocked_transaction
 
 FIRST = datetime(2026, 3, 27, tzinfo=UTC)
 """Two days before the clocks of Europe change, and three weeks after those of America."""
@@ -31,7 +37,7 @@ NOW = FIRST + timedelta(hours=HOURS + 1)
 @pytest.fixture(autouse=True)
 async def shop(engine: AsyncEngine) -> None:
     """Begin with a user, an address and a product, and no orders."""
-    await open_shop(engine)
+    await reset_shop(engine)
 
 
 async def record_zone(sessions: Sessions, timezone: str) -> None:
@@ -41,7 +47,7 @@ async def record_zone(sessions: Sessions, timezone: str) -> None:
 
 async def place_orders(engine: AsyncEngine, instants: Sequence[datetime]) -> dict[int, datetime]:
     async with engine.begin() as connection:
-        return {await add_order(connection, created_at=at, quantities=()): at for at in instants}
+        return {await create_order(connection, created_at=at, quantities=()): at for at in instants}
 
 
 async def change(sessions: Sessions, timezone: str, *, now: datetime = NOW) -> TimezoneChange:
@@ -93,7 +99,7 @@ async def test_after_a_change_each_order_is_in_the_report_of_its_date_in_the_new
     instants = [FIRST + timedelta(minutes=90 * n) for n in range(HOURS * 2 // 3)]
     orders = await place_orders(engine, instants)
     for day in {local_date(at, timezone=before) for at in instants}:
-        await build(engine, business_day(day, timezone=before))
+        await build_report(engine, business_day(day, timezone=before))
 
     changed = await change(sessions, after)
     await build_waiting_runs(engine, timezone=after)
@@ -103,7 +109,7 @@ async def test_after_a_change_each_order_is_in_the_report_of_its_date_in_the_new
         order: [local_date(at, timezone=after)] for order, at in orders.items()
     }
     for day in changed.dates:
-        kept = await kept_day(engine, day)
+        kept = await find_report_day(engine, day)
         assert kept is not None
         assert kept.timezone == after
 
@@ -115,16 +121,16 @@ async def test_a_change_rebuilds_only_days_with_an_order_that_moves(
     noon = [FIRST + timedelta(days=n, hours=12) for n in range(4)]
     await place_orders(engine, [*noon, FIRST + timedelta(days=1, hours=23, minutes=30)])
     for n in range(4):
-        await build(engine, business_day(FIRST.date() + timedelta(days=n), timezone="UTC"))
+        await build_report(engine, business_day(FIRST.date() + timedelta(days=n), timezone="UTC"))
 
     changed = await change(sessions, "Europe/Berlin")
 
     assert changed.dates == [date(2026, 3, 28), date(2026, 3, 29)]
-    assert [run.report_date for run in await everything(sessions) if run.state == "pending"] == [
+    assert [run.report_date for run in await list_all_runs(sessions) if run.state == "pending"] == [
         date(2026, 3, 28),
         date(2026, 3, 29),
     ]
-    zones = [await kept_day(engine, FIRST.date() + timedelta(days=n)) for n in range(4)]
+    zones = [await find_report_day(engine, FIRST.date() + timedelta(days=n)) for n in range(4)]
     assert [day and day.timezone for day in zones] == [
         *("Europe/Berlin", "UTC", "UTC", "Europe/Berlin")
     ]
@@ -136,7 +142,7 @@ async def test_a_change_builds_an_absent_day_that_gains_a_reported_order_and_no_
     await record_zone(sessions, "UTC")
     evening, unreported = FIRST + timedelta(hours=23), FIRST + timedelta(days=2, hours=23)
     await place_orders(engine, [evening, unreported])
-    await build(engine, business_day(FIRST.date(), timezone="UTC"))
+    await build_report(engine, business_day(FIRST.date(), timezone="UTC"))
 
     changed = await change(sessions, "Asia/Tokyo")
 
@@ -146,15 +152,15 @@ async def test_a_change_builds_an_absent_day_that_gains_a_reported_order_and_no_
 async def test_a_preview_changes_nothing(engine: AsyncEngine, sessions: Sessions) -> None:
     await record_zone(sessions, "UTC")
     await place_orders(engine, [FIRST + timedelta(hours=23)])
-    await build(engine, business_day(FIRST.date(), timezone="UTC"))
-    before = await everything(sessions)
+    await build_report(engine, business_day(FIRST.date(), timezone="UTC"))
+    before = await list_all_runs(sessions)
 
     async with sessions.begin() as session:
         planned = await timezone_change.preview(session, "Asia/Tokyo", now=NOW)
         assert await business_timezone.find(session) == "UTC"
 
     assert planned.dates == [date(2026, 3, 27), date(2026, 3, 28)]
-    assert await everything(sessions) == before
+    assert await list_all_runs(sessions) == before
 
 
 async def test_a_day_that_has_not_ended_in_the_new_zone_is_provisional_again(
@@ -162,12 +168,12 @@ async def test_a_day_that_has_not_ended_in_the_new_zone_is_provisional_again(
 ) -> None:
     await record_zone(sessions, "UTC")
     await place_orders(engine, [FIRST + timedelta(hours=12), FIRST + timedelta(hours=1)])
-    await build(engine, business_day(FIRST.date(), timezone="UTC"))
-    sealed = await kept_day(engine, FIRST.date())
+    await build_report(engine, business_day(FIRST.date(), timezone="UTC"))
+    sealed = await find_report_day(engine, FIRST.date())
 
     await change(sessions, "America/New_York", now=FIRST + timedelta(days=1, hours=1))
 
-    day = await kept_day(engine, FIRST.date())
+    day = await find_report_day(engine, FIRST.date())
     assert sealed is not None
     assert sealed.sealed_at is not None
     assert day is not None
@@ -188,7 +194,7 @@ async def test_waiting_runs_are_of_the_new_zone_after_a_change(
 
     await change(sessions, "Asia/Tokyo")
 
-    assert [run.timezone for run in await everything(sessions)] == ["Asia/Tokyo"]
+    assert [run.timezone for run in await list_all_runs(sessions)] == ["Asia/Tokyo"]
     await build_waiting_runs(engine, timezone="Asia/Tokyo")
 
 
@@ -201,7 +207,7 @@ async def test_requests_in_the_old_zone_are_refused_after_a_change(sessions: Ses
         async with sessions.begin() as session:
             await requests.request(session, day=day, trigger=RunTrigger.MANUAL, now=NOW)
 
-    assert await everything(sessions) == []
+    assert await list_all_runs(sessions) == []
 
 
 async def test_a_request_that_has_not_committed_is_of_the_new_zone_after_the_change(
@@ -212,10 +218,10 @@ async def test_a_request_that_has_not_committed_is_of_the_new_zone_after_the_cha
         day = business_day(FIRST.date(), timezone="UTC")
         await requests.request(session, day=day, trigger=RunTrigger.MANUAL, now=NOW)
         changing = asyncio.create_task(change(sessions, "Asia/Tokyo"))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
     await changing
 
-    assert [run.timezone for run in await everything(sessions)] == ["Asia/Tokyo"]
+    assert [run.timezone for run in await list_all_runs(sessions)] == ["Asia/Tokyo"]
 
 
 async def test_a_build_is_refused_if_the_zone_is_changed_before_it_commits(
@@ -224,12 +230,12 @@ async def test_a_build_is_refused_if_the_zone_is_changed_before_it_commits(
     await record_zone(sessions, "UTC")
     await place_orders(engine, [FIRST])
     day = business_day(FIRST.date(), timezone="UTC")
-    run_id = await start_run(engine, day.date)
+    run_id = await create_running_run(engine, day.date)
     async with engine.connect() as holder:
         # The build has read the zone, and waits to write the row of its day.
         await holder.execute(text("LOCK TABLE report_days IN SHARE MODE"))
         building = asyncio.create_task(_build(engine, FIRST.date(), "UTC", run_id=run_id))
-        await somebody_waits(engine)
+        await wait_for_blocked_transaction(engine)
         async with engine.begin() as connection:
             await connection.execute(text("UPDATE business_timezone SET timezone = 'Asia/Tokyo'"))
         await holder.rollback()
@@ -237,8 +243,8 @@ async def test_a_build_is_refused_if_the_zone_is_changed_before_it_commits(
     with pytest.raises(TimezoneMismatch):
         await building
 
-    assert await sums(engine, FIRST.date()) == {}
-    assert await kept_day(engine, FIRST.date()) is None
+    assert await get_quantity_by_order(engine, FIRST.date()) == {}
+    assert await find_report_day(engine, FIRST.date()) is None
 
 
 async def _build(engine: AsyncEngine, day: date, timezone: str, *, run_id: object) -> None:
@@ -261,14 +267,14 @@ async def _build(engine: AsyncEngine, day: date, timezone: str, *, run_id: objec
 async def test_a_build_in_another_zone_than_that_of_its_run_or_of_business_days_is_refused(
     engine: AsyncEngine, statement: str
 ) -> None:
-    run_id = await start_run(engine, FIRST.date())
+    run_id = await create_running_run(engine, FIRST.date())
     async with engine.begin() as connection:
         await connection.execute(text(statement))
 
     with pytest.raises(TimezoneMismatch, match=r"UTC.*Asia/Tokyo"):
         await _build(engine, FIRST.date(), "UTC", run_id=run_id)
 
-    assert await kept_day(engine, FIRST.date()) is None
+    assert await find_report_day(engine, FIRST.date()) is None
 
 
 async def test_a_rebuild_after_a_change_of_an_order_has_the_current_zone(
@@ -276,7 +282,7 @@ async def test_a_rebuild_after_a_change_of_an_order_has_the_current_zone(
 ) -> None:
     await record_zone(sessions, "UTC")
     ((order, created_at),) = (await place_orders(engine, [FIRST])).items()
-    await build(engine, business_day(FIRST.date(), timezone="UTC"))
+    await build_report(engine, business_day(FIRST.date(), timezone="UTC"))
 
     async with sessions.begin() as session:
         await order_rebuilds.request_rebuild(

@@ -13,18 +13,19 @@ from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.schedules import retention
 from daybook_domain.schedules.audit import Finding, find_problems, get_audit_start
 from daybook_platform.postgres.engine import Sessions
-from tests.support.backfills import seal
-from tests.support.runs import pending
-from tests.support.schedules import (
+from tests.support.factories.backfills import seal_day
+from tests.support.factories.reports import build_report
+from tests.support.factories.runs import create_pending_run
+from tests.support.factories.schedules import (
     DAY,
     EARLIER,
     MIDNIGHT,
-    add,
-    change,
-    define,
-    materialise,
+    create_schedule,
+    define_daily_schedule,
+    materialize_due_fires,
+    update_schedule_row,
 )
-from tests.support.shop import add_order, build, open_shop
+from tests.support.factories.shop import create_order, reset_shop
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -38,10 +39,12 @@ async def findings(sessions: Sessions, *, now: datetime = SOON) -> Sequence[Find
 
 
 async def test_the_audit_finds_no_problem_in_a_ledger_of_many_outcomes(sessions: Sessions) -> None:
-    await define(sessions)
-    await add(sessions, cron="0 * * * *", timezone="Australia/Lord_Howe", catchup_window=DAY)
-    await add(sessions, "leap", cron="0 0 29 2 *")
-    await materialise(sessions, now=SOON)
+    await define_daily_schedule(sessions)
+    await create_schedule(
+        sessions, cron="0 * * * *", timezone="Australia/Lord_Howe", catchup_window=DAY
+    )
+    await create_schedule(sessions, "leap", cron="0 0 29 2 *")
+    await materialize_due_fires(sessions, now=SOON)
 
     assert await findings(sessions) == []
 
@@ -101,8 +104,8 @@ async def test_the_audit_finds_no_problem_in_a_ledger_of_many_outcomes(sessions:
 async def test_the_audit_finds_corrupted_rows(
     sessions: Sessions, engine: AsyncEngine, corruption: str, problem: str
 ) -> None:
-    await define(sessions)
-    await materialise(sessions, now=SOON)
+    await define_daily_schedule(sessions)
+    await materialize_due_fires(sessions, now=SOON)
     async with engine.begin() as connection:
         await connection.execute(text(corruption))
 
@@ -134,8 +137,8 @@ async def test_the_audit_finds_corrupted_rows(
 async def test_the_audit_finds_rows_that_the_schema_forbids(
     sessions: Sessions, corruption: Sequence[str], problem: str
 ) -> None:
-    await define(sessions)
-    await materialise(sessions, now=SOON)
+    await define_daily_schedule(sessions)
+    await materialize_due_fires(sessions, now=SOON)
     async with sessions() as session:
         for statement in corruption:
             await session.execute(text(statement))
@@ -147,7 +150,7 @@ async def test_the_audit_finds_rows_that_the_schema_forbids(
 
 
 async def test_the_audit_finds_fires_that_no_scheduler_records(sessions: Sessions) -> None:
-    await define(sessions)
+    await define_daily_schedule(sessions)
 
     found = await findings(sessions)
 
@@ -166,18 +169,18 @@ async def backdate_runs(sessions: Sessions) -> None:
         for run in (await session.exec(select(ReportRun))).all():
             if run.scheduled_for is not None:
                 run.state, run.finished_at = RunState.SUCCEEDED, run.scheduled_for
-                await seal(session, run.report_date, now=run.scheduled_for)
+                await seal_day(session, run.report_date, now=run.scheduled_for)
 
 
 @pytest.mark.parametrize("limit", [1, 5, 100])
 async def test_the_audit_does_not_report_pruned_runs(
     sessions: Sessions, engine: AsyncEngine, limit: int
 ) -> None:
-    await define(sessions)
-    await add(sessions, "monthly", cron="0 0 1 * *", catchup_window=DAY)
-    await change(sessions, catchup_window=DAY)
+    await define_daily_schedule(sessions)
+    await create_schedule(sessions, "monthly", cron="0 0 1 * *", catchup_window=DAY)
+    await update_schedule_row(sessions, catchup_window=DAY)
     now = MIDNIGHT + 60 * DAY + timedelta(minutes=5)
-    await materialise(sessions, now=now)
+    await materialize_due_fires(sessions, now=now)
     await backdate_runs(sessions)
     # This run built a current revision, so it is not pruned with its neighbours.
     async with engine.begin() as connection:
@@ -208,9 +211,9 @@ async def test_the_audit_does_not_report_pruned_runs(
 async def test_the_audit_accepts_a_fire_whose_joined_run_was_pruned(
     sessions: Sessions, engine: AsyncEngine
 ) -> None:
-    await define(sessions)
-    work = await pending(sessions)
-    await materialise(sessions, now=MIDNIGHT)
+    await define_daily_schedule(sessions)
+    work = await create_pending_run(sessions)
+    await materialize_due_fires(sessions, now=MIDNIGHT)
     ended = {"id": work.id, "at": MIDNIGHT + timedelta(minutes=1)}
     async with engine.begin() as connection:
         await connection.execute(
@@ -226,11 +229,11 @@ async def test_the_audit_accepts_a_fire_whose_joined_run_was_pruned(
 async def test_the_audit_finds_a_date_that_a_change_of_the_settings_skipped(
     sessions: Sessions,
 ) -> None:
-    await define(sessions, cron="0 2 * * *")
-    await materialise(sessions, now=MIDNIGHT + timedelta(hours=3))
+    await define_daily_schedule(sessions, cron="0 2 * * *")
+    await materialize_due_fires(sessions, now=MIDNIGHT + timedelta(hours=3))
     # As the previous release did: the next fire of the new cron, 1:00, is tomorrow's.
     deployed_at = MIDNIGHT + DAY + timedelta(hours=1, minutes=30)
-    await change(
+    await update_schedule_row(
         sessions,
         cron="0 1 * * *",
         defined_at=deployed_at,
@@ -245,16 +248,18 @@ async def test_the_audit_finds_a_date_that_a_change_of_the_settings_skipped(
 @pytest.fixture
 async def built_days(engine: AsyncEngine, no_runs: None) -> None:
     """Build two days in UTC, each with an order early and one late on it."""
-    await open_shop(engine)
+    await reset_shop(engine)
     async with engine.begin() as connection:
         await connection.execute(
             text("INSERT INTO business_timezone (is_only, timezone) VALUES (true, 'UTC')")
         )
         for n in range(2):
             for hour in (2, 22):
-                await add_order(connection, created_at=MIDNIGHT + n * DAY + timedelta(hours=hour))
+                await create_order(
+                    connection, created_at=MIDNIGHT + n * DAY + timedelta(hours=hour)
+                )
     for n in range(2):
-        await build(engine, business_day((MIDNIGHT + n * DAY).date(), timezone="UTC"))
+        await build_report(engine, business_day((MIDNIGHT + n * DAY).date(), timezone="UTC"))
 
 
 @pytest.mark.usefixtures("built_days")
@@ -306,7 +311,7 @@ async def test_the_audit_does_not_report_a_day_that_is_about_to_be_rebuilt(
         await connection.execute(text("DELETE FROM reports WHERE report_at = '2026-03-02'"))
         await connection.execute(text("UPDATE report_days SET timezone = 'Asia/Tokyo'"))
     for n in range(2):
-        await pending(sessions, day=(MIDNIGHT + n * DAY).date(), now=SOON)
+        await create_pending_run(sessions, day=(MIDNIGHT + n * DAY).date(), now=SOON)
 
     problems = {finding.problem for finding in await findings(sessions)}
 

@@ -11,8 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.schedules.audit import find_problems, get_audit_start
 from daybook_platform.postgres.engine import Sessions
-from tests.support.runs import everything
-from tests.support.schedules import define, find, materialise
+from tests.support.factories.runs import list_all_runs
+from tests.support.factories.schedules import (
+    define_daily_schedule,
+    get_schedule,
+    materialize_due_fires,
+)
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -20,41 +24,43 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 async def list_dates(sessions: Sessions) -> list[date]:
-    return sorted(run.report_date for run in await everything(sessions))
+    return sorted(run.report_date for run in await list_all_runs(sessions))
 
 
 async def test_a_cron_that_is_set_to_an_earlier_time_after_that_time_reports_the_date(
     sessions: Sessions,
 ) -> None:
-    await define(sessions, cron="0 2 * * *", now=datetime(2026, 3, 1, 3, tzinfo=UTC))
-    await materialise(sessions, now=datetime(2026, 3, 2, 2, tzinfo=UTC))
+    await define_daily_schedule(sessions, cron="0 2 * * *", now=datetime(2026, 3, 1, 3, tzinfo=UTC))
+    await materialize_due_fires(sessions, now=datetime(2026, 3, 2, 2, tzinfo=UTC))
 
     deployed_at = datetime(2026, 3, 3, 1, 30, tzinfo=UTC)
-    await define(sessions, cron="0 1 * * *", now=deployed_at)
-    await materialise(sessions, now=deployed_at)
-    await materialise(sessions, now=datetime(2026, 3, 4, 1, tzinfo=UTC))
+    await define_daily_schedule(sessions, cron="0 1 * * *", now=deployed_at)
+    await materialize_due_fires(sessions, now=deployed_at)
+    await materialize_due_fires(sessions, now=datetime(2026, 3, 4, 1, tzinfo=UTC))
 
     assert await list_dates(sessions) == [date(2026, 3, day) for day in (1, 2, 3)]
 
 
 async def test_a_zone_that_is_moved_in_the_afternoon_skips_no_date(sessions: Sessions) -> None:
-    await define(sessions, now=START)
-    await materialise(sessions, now=datetime(2026, 3, 3, tzinfo=UTC))
+    await define_daily_schedule(sessions, now=START)
+    await materialize_due_fires(sessions, now=datetime(2026, 3, 3, tzinfo=UTC))
 
     moved_at = datetime(2026, 3, 3, 16, tzinfo=UTC)
-    await define(sessions, timezone="Asia/Tokyo", now=moved_at)
-    await materialise(sessions, now=moved_at)
-    await materialise(sessions, now=datetime(2026, 3, 4, 15, tzinfo=UTC))
+    await define_daily_schedule(sessions, timezone="Asia/Tokyo", now=moved_at)
+    await materialize_due_fires(sessions, now=moved_at)
+    await materialize_due_fires(sessions, now=datetime(2026, 3, 4, 15, tzinfo=UTC))
 
     assert await list_dates(sessions) == [date(2026, 3, day) for day in (1, 2, 3, 4)]
 
 
 async def test_a_change_before_the_first_fire_still_reports_its_date(sessions: Sessions) -> None:
-    await define(sessions, cron="0 2 * * *", now=datetime(2026, 3, 2, 1, 20, tzinfo=UTC))
+    await define_daily_schedule(
+        sessions, cron="0 2 * * *", now=datetime(2026, 3, 2, 1, 20, tzinfo=UTC)
+    )
 
     deployed_at = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
-    await define(sessions, cron="0 1 * * *", now=deployed_at)
-    await materialise(sessions, now=deployed_at)
+    await define_daily_schedule(sessions, cron="0 1 * * *", now=deployed_at)
+    await materialize_due_fires(sessions, now=deployed_at)
 
     assert await list_dates(sessions) == [date(2026, 3, 1)]
 
@@ -62,23 +68,23 @@ async def test_a_change_before_the_first_fire_still_reports_its_date(sessions: S
 async def test_a_date_whose_new_due_time_is_that_of_a_recorded_fire_has_a_fire_of_its_own(
     sessions: Sessions,
 ) -> None:
-    await define(sessions, cron="0 12 * * *", now=START)
+    await define_daily_schedule(sessions, cron="0 12 * * *", now=START)
     noon = datetime(2026, 3, 2, 12, tzinfo=UTC)
-    await materialise(sessions, now=noon)
+    await materialize_due_fires(sessions, now=noon)
 
     # At that instant it is 02:00 of the next day there, so the fire would report 2 March.
-    await define(sessions, cron="0 2 * * *", timezone="Pacific/Kiritimati", now=noon)
-    await materialise(sessions, now=noon)
+    await define_daily_schedule(sessions, cron="0 2 * * *", timezone="Pacific/Kiritimati", now=noon)
+    await materialize_due_fires(sessions, now=noon)
 
     assert await list_dates(sessions) == [date(2026, 3, 1), date(2026, 3, 2)]
-    schedule = await find(sessions)
+    schedule = await get_schedule(sessions)
     assert schedule.next_fire_at == noon + timedelta(days=1)
 
 
 async def test_equal_settings_change_nothing(sessions: Sessions) -> None:
-    before = await define(sessions, now=START)
+    before = await define_daily_schedule(sessions, now=START)
 
-    after = await define(sessions, now=START + timedelta(hours=3))
+    after = await define_daily_schedule(sessions, now=START + timedelta(hours=3))
 
     assert after.version == before.version
     assert after.next_fire_at == before.next_fire_at
@@ -109,12 +115,14 @@ async def test_random_changes_of_the_settings_leave_no_date_without_a_fire(
             await connection.execute(text(f"DELETE FROM {table}"))
     # Clocks change on 8 March in America, on 29 March in Europe, and on 5 April on Lord Howe.
     now = datetime(2026, 3, 27, 12, tzinfo=UTC)
-    await define(sessions, now=now)
+    await define_daily_schedule(sessions, now=now)
     for minutes, hour, minute, timezone in changes:
         now += timedelta(minutes=minutes)
-        await define(sessions, cron=f"{minute} {hour} * * *", timezone=timezone, now=now)
+        await define_daily_schedule(
+            sessions, cron=f"{minute} {hour} * * *", timezone=timezone, now=now
+        )
     now += timedelta(days=2)
-    await materialise(sessions, now=now)
+    await materialize_due_fires(sessions, now=now)
 
     dates = await list_dates(sessions)
 

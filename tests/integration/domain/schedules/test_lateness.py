@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.schedules.lateness import list_late_days
 from daybook_platform.postgres.engine import Sessions
-from tests.support.schedules import define
-from tests.support.shop import add_order, build, open_shop
+from tests.support.factories.reports import build_report
+from tests.support.factories.schedules import define_daily_schedule
+from tests.support.factories.shop import create_order, reset_shop
 
 NOW = datetime(2026, 3, 12, 0, 20, tzinfo=UTC)
 YESTERDAY = date(2026, 3, 11)
@@ -19,11 +20,11 @@ YESTERDAY = date(2026, 3, 11)
 @pytest.fixture(autouse=True)
 async def daily_schedule(engine: AsyncEngine, sessions: Sessions) -> None:
     """Define the daily schedule before an order of yesterday."""
-    await open_shop(engine)
-    await define(sessions, now=NOW - timedelta(days=2))
+    await reset_shop(engine)
+    await define_daily_schedule(sessions, now=NOW - timedelta(days=2))
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE schedules SET created_at = '2026-03-10 00:00Z'"))
-        await add_order(connection, created_at=NOW - timedelta(hours=12))
+        await create_order(connection, created_at=NOW - timedelta(hours=12))
 
 
 async def late_dates(sessions: Sessions) -> list[date]:
@@ -39,7 +40,7 @@ async def test_yesterday_is_late_when_it_was_never_built(sessions: Sessions) -> 
 
 
 async def test_a_sealed_day_is_not_late(engine: AsyncEngine, sessions: Sessions) -> None:
-    await build(engine, business_day(YESTERDAY, timezone="UTC"))
+    await build_report(engine, business_day(YESTERDAY, timezone="UTC"))
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE report_days SET sealed_at = '2026-03-12 00:01Z'"))
 
@@ -47,7 +48,7 @@ async def test_a_sealed_day_is_not_late(engine: AsyncEngine, sessions: Sessions)
 
 
 async def test_a_provisional_day_is_late(engine: AsyncEngine, sessions: Sessions) -> None:
-    await build(engine, business_day(YESTERDAY, timezone="UTC"))
+    await build_report(engine, business_day(YESTERDAY, timezone="UTC"))
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE report_days SET sealed_at = NULL"))
 
