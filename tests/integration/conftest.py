@@ -29,6 +29,7 @@ async def no_runs(engine: AsyncEngine) -> None:
             "reports",
             "backfills",
             "intake_receipts",
+            "business_timezone",
         ):
             await connection.execute(text(f"DELETE FROM {table}"))
 

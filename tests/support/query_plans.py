@@ -33,8 +33,15 @@ class QueryPlan:
     @property
     def rows(self) -> int:
         """The number of rows that the statement returned or changed."""
-        changed = [n for n in self._nodes() if n["Node Type"] == "ModifyTable"]
-        return int((changed[0]["Plans"][0] if changed else self.root)["Actual Rows"])
+        # A child of another relationship is a subquery.
+        changed = [
+            child
+            for node in self._nodes()
+            if node["Node Type"] == "ModifyTable"
+            for child in node["Plans"]
+            if child["Parent Relationship"] == "Outer"
+        ]
+        return int((changed[0] if changed else self.root)["Actual Rows"])
 
     @property
     def pages(self) -> int:

@@ -169,7 +169,12 @@ async def test_the_health_endpoints_respond_and_an_interrupt_ends_the_scheduler_
         assert await asyncio.to_thread(scheduler.wait) == 0
 
     assert health.json() == {"status": "ok"}
-    assert ready.json()["checks"] == {"postgres": "ok", "broker": "ok", "daily_schedule": "ok"}
+    assert ready.json()["checks"] == {
+        "postgres": "ok",
+        "timezone": "ok",
+        "broker": "ok",
+        "daily_schedule": "ok",
+    }
     assert 'daybook_scheduler_ticks_total{outcome="ok",step="materialise"}' in metrics.text
 
 
@@ -194,6 +199,7 @@ async def test_a_scheduler_is_not_ready_before_the_daily_schedule_is_defined(
     assert before.status_code == 503
     assert before.json()["checks"] == {
         "postgres": "ok",
+        "timezone": "DAYBOOK_TIMEZONE has not been compared with the database yet",
         "broker": "ok",
         "daily_schedule": "the daily schedule is not in the database yet",
     }

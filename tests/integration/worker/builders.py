@@ -22,15 +22,17 @@ def create_builder(
     worker: str = "w1",
     metrics: WorkerMetrics | None = None,
     concurrency: int = 1,
+    timezone: str = "UTC",
 ) -> ReportBuilder:
-    """Return a builder of reports in UTC."""
+    """Return a builder of reports in UTC, or in another time zone."""
     return ReportBuilder(
         engine,
-        timezone="UTC",
+        timezone=timezone,
         lease=timedelta(seconds=lease_seconds),
         worker=worker,
         metrics=metrics or WorkerMetrics(),
         concurrency=concurrency,
+        refusal_pause=timedelta(0),
     )
 
 

@@ -222,6 +222,7 @@ async def test_a_worker_without_its_servers_is_alive_but_not_ready(
     assert response.status_code == 503
     assert response.json()["checks"] == {
         "database": "ConnectionRefusedError",
+        "timezone": "DAYBOOK_TIMEZONE has not been compared with the database yet",
         "broker": "not consuming from RabbitMQ",
     }
     worker.send(signal.SIGTERM)

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 import structlog
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.contextvars import merge_contextvars
 
@@ -156,3 +157,31 @@ async def test_before_a_claim_the_log_lines_carry_the_run_of_the_message_only(
     assert line["message_run_id"] == str(run_id)
     assert "run_id" not in line
     assert "report_date" not in line
+
+
+async def test_a_run_of_another_time_zone_is_refused_and_left_to_a_worker_in_that_zone(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    run_id, metrics = await queue_run(sessions), WorkerMetrics()
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE report_runs SET timezone = 'Asia/Tokyo'"))
+
+    with structlog.testing.capture_logs() as logged:
+        await create_builder(engine, metrics=metrics).build(BuildReport(run_id=run_id))
+
+    refused = await get_run(sessions, run_id)
+    assert (refused.state, refused.attempt) == (RunState.PENDING, 0)
+    assert refused.error_code == "timezone_mismatch"
+    assert "business days are in Asia/Tokyo" in (refused.error_detail or "")
+    assert ("run refused", "error") in {(line["event"], line["log_level"]) for line in logged}
+    assert await find_report_day(sessions) is None
+    assert count_finished_runs(metrics.registry) == {"refused": 1}
+
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE report_runs SET state = 'queued'"))
+    await create_builder(engine, timezone="Asia/Tokyo").build(BuildReport(run_id=run_id))
+
+    built, day = await get_run(sessions, run_id), await find_report_day(sessions)
+    assert (built.state, built.attempt, built.error_code) == (RunState.SUCCEEDED, 1, None)
+    assert day is not None
+    assert day.timezone == "Asia/Tokyo"

@@ -43,10 +43,12 @@ async def claim_due_runs(
     )
 
 
-async def create_pending_run(sessions: Sessions, *, day: date = DAY) -> ReportRun:
-    """Return a pending run."""
+async def create_pending_run(
+    sessions: Sessions, *, day: date = DAY, now: datetime = NOW
+) -> ReportRun:
+    """Return a pending run, requested at `now`."""
     async with sessions.begin() as session:
-        return (await request_run(session, day=day)).run
+        return (await request_run(session, day=day, now=now)).run
 
 
 async def queue_run(sessions: Sessions, *, day: date = DAY, now: datetime = NOW) -> DispatchItem:

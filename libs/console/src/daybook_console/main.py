@@ -20,6 +20,7 @@ from daybook_console import (
     output,
     publish,
     schedules,
+    timezone,
 )
 from daybook_console import run as run_module
 from daybook_console.help_group import HelpGroup
@@ -47,6 +48,7 @@ demo.command(name="publish")(publish.publish)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(backfills.app, name="backfill")
+app.add_typer(timezone.app, name="timezone")
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 # Typer passes the value of the option.

@@ -31,10 +31,12 @@ class LatenessMonitor:
         registry: CollectorRegistry,
         timezone: str,
         late_after: timedelta,
+        interval_seconds: float = CHECK_INTERVAL_SECONDS,
     ) -> None:
         self._sessions = sessions
         self._timezone = timezone
         self._late_after = late_after
+        self._interval_seconds = interval_seconds
         self._late: Sequence[LateDay] = ()
         self._count_gauge = Gauge(
             "daybook_late_days",
@@ -76,4 +78,4 @@ class LatenessMonitor:
             except Exception as error:
                 if not is_outage(error):
                     log.warning("lateness check failed", reason=repr(error)[:200])
-            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+            await asyncio.sleep(self._interval_seconds)

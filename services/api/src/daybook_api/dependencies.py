@@ -14,6 +14,7 @@ from daybook_domain import clock
 from daybook_domain.reports.business_day import local_date
 from daybook_platform.lateness_monitor import LatenessMonitor
 from daybook_platform.postgres import engine
+from daybook_platform.timezone_check import TimezoneCheck
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class AppState:
     entities: EntityReader
     events: EventHub
     timezone: str
+    timezone_check: TimezoneCheck
     idempotency_retention: timedelta
     late_after: timedelta
     lateness: LatenessMonitor

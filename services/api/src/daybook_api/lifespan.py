@@ -1,6 +1,8 @@
 """Start and shutdown of the application: connections, background tasks and shared state."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -18,9 +20,11 @@ from daybook_api.report_reader import ReportReader
 from daybook_api.settings import ApiSettings
 from daybook_api.shutdown import call_before_shutdown
 from daybook_domain.pg_channels import EVENTS_CHANNEL
+from daybook_domain.reports.errors import TimezoneMismatch
 from daybook_platform.lateness_monitor import LatenessMonitor
 from daybook_platform.postgres.engine import create_engine, create_sessions, create_stream_pool
 from daybook_platform.postgres.pg_listen import listen
+from daybook_platform.timezone_check import TimezoneCheck
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -33,11 +37,20 @@ READ_POOL_SIZE = 6
 IDLE_IN_TRANSACTION_TIMEOUT = timedelta(seconds=30)
 """Time after which Postgres releases the locks of a suspended process."""
 
+TIMEZONE_TIMEOUT = timedelta(seconds=2)
+"""Maximum delay of the start by the comparison of time zones; later it is made while serving."""
+
 
 def create_lifespan(
-    settings: ApiSettings, *, registry: CollectorRegistry
+    settings: ApiSettings,
+    *,
+    registry: CollectorRegistry,
+    on_mismatch: Callable[[TimezoneMismatch], None],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Return the lifespan of an application; it sets `app.state.daybook`."""
+    """Return the lifespan of an application; it sets `app.state.daybook`.
+
+    `on_mismatch` is called before the process ends because business days are in another time zone.
+    """
     url = settings.database_url.get_secret_value()
 
     @asynccontextmanager
@@ -51,6 +64,13 @@ def create_lifespan(
         )
         events = EventHub(max_subscriptions=settings.event_readers)
         sessions = create_sessions(engine)
+        zone = TimezoneCheck(sessions, timezone=settings.timezone)
+        try:
+            confirmed = await zone.try_to_confirm(timeout=TIMEZONE_TIMEOUT)
+        except TimezoneMismatch as error:
+            await engine.dispose()
+            on_mismatch(error)
+            raise
         lateness = LatenessMonitor(
             sessions=sessions,
             registry=registry,
@@ -73,23 +93,37 @@ def create_lifespan(
                 entities=EntityReader(small_reads, timeout=settings.query_timeout),
                 events=events,
                 timezone=settings.timezone,
+                timezone_check=zone,
                 idempotency_retention=settings.idempotency_retention,
                 late_after=settings.late_after,
                 lateness=lateness,
                 registry=registry,
             )
             monitoring = asyncio.create_task(lateness.run())
+            confirming = None if confirmed else asyncio.create_task(_confirm(zone, on_mismatch))
             log.info("ready")
             with call_before_shutdown(events.close):
                 yield
             log.info("stopping")
             monitoring.cancel()
+            if confirming is not None:
+                confirming.cancel()
             # Open streams had their time to complete; closing the pool would wait for them.
             stream_pool.terminate()
             read_pool.terminate()
         await engine.dispose()
 
     return lifespan
+
+
+async def _confirm(zone: TimezoneCheck, on_mismatch: Callable[[TimezoneMismatch], None]) -> None:
+    """Compare the time zones as soon as Postgres is reachable, and end the process otherwise."""
+    try:
+        await zone.confirm(unless=asyncio.Event())
+    except TimezoneMismatch as error:
+        on_mismatch(error)
+        # uvicorn drains open requests before it ends.
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @asynccontextmanager

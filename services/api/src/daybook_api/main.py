@@ -34,7 +34,8 @@ from daybook_api.schedules import endpoints as schedules
 from daybook_api.settings import ApiSettings
 from daybook_api.taskiq_entries import endpoints as taskiq_entries
 from daybook_api.users import endpoints as users
-from daybook_platform import logging_setup
+from daybook_domain.reports.errors import TimezoneMismatch
+from daybook_platform import logging_setup, timezone_check
 from daybook_platform.settings import load
 
 log = structlog.stdlib.get_logger(__name__)
@@ -74,13 +75,16 @@ def build_app(settings: ApiSettings) -> FastAPI:
         title="Daybook",
         summary="A daily report of orders that its readers can trust.",
         version=version("daybook-api"),
-        lifespan=create_lifespan(settings, registry=registry),
+        lifespan=create_lifespan(
+            settings, registry=registry, on_mismatch=lambda error: _record_mismatch(app, error)
+        ),
         responses=openapi.ERROR_RESPONSES,
         description=openapi_texts.DESCRIPTION,
         openapi_tags=openapi_texts.TAGS,
         generate_unique_id_function=openapi.operation_id,
         redirect_slashes=False,
     )
+    app.state.timezone_mismatch = None
     app.add_middleware(RequestMiddleware, registry=registry)
     error_handlers.install(app)
     app.openapi = partial(openapi.build_openapi, app)  # type: ignore[method-assign]
@@ -95,11 +99,15 @@ def build_app(settings: ApiSettings) -> FastAPI:
 
 
 def main() -> None:
-    """Run the API until SIGTERM or SIGINT; exit with code 2 on invalid settings."""
+    """Run the API until SIGTERM or SIGINT; exit with code 2 on invalid settings.
+
+    As one of these counts a DAYBOOK_TIMEZONE that is not the zone of business days.
+    """
     settings = _load_settings()
+    app = build_app(settings)
     server = uvicorn.Server(
         uvicorn.Config(
-            build_app(settings),
+            app,
             loop="uvloop",
             http="httptools",
             ws="none",
@@ -114,9 +122,13 @@ def main() -> None:
     ) as listener:
         # uvicorn drains, restores these handlers, and then raises the signal again.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _exit)
+            signal.signal(number, partial(_exit, app))
         log.info("starting", url=listening_socket.url_of(listener))
-        server.run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        finally:
+            # uvicorn exits with a code of its own if the application does not start.
+            _exit_on_mismatch(app)
     sys.exit(0 if server.started else 3)
 
 
@@ -128,5 +140,17 @@ def _load_settings() -> ApiSettings:
     return settings
 
 
-def _exit(_signal: int, _frame: FrameType | None) -> None:
+def _record_mismatch(app: FastAPI, error: TimezoneMismatch) -> None:
+    app.state.timezone_mismatch = error
+    # The mismatch has been logged; uvicorn would add the traceback of the failed start.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
+
+def _exit_on_mismatch(app: FastAPI) -> None:
+    if app.state.timezone_mismatch is not None:
+        timezone_check.exit_because_of(app.state.timezone_mismatch)
+
+
+def _exit(app: FastAPI, _signal: int, _frame: FrameType | None) -> None:
+    _exit_on_mismatch(app)
     sys.exit(0)

@@ -132,6 +132,13 @@ CATALOGUE: dict[str, Sequence[ProblemKind]] = {
             "Wait for its end, or request a new run.",
         ),
         ProblemKind(
+            "timezone_mismatch",
+            409,
+            "The service uses another time zone than that of business days; a run was refused by "
+            "such a worker and waits for another one.",
+            "Correct `DAYBOOK_TIMEZONE` of the service, or run `daybook timezone change`.",
+        ),
+        ProblemKind(
             "backfill_not_found",
             404,
             "The backfill does not exist.",

@@ -9,13 +9,15 @@ import structlog
 import uvloop
 from taskiq import TaskiqScheduler
 
-from daybook_platform import logging_setup
+from daybook_domain.reports.errors import TimezoneMismatch
+from daybook_platform import logging_setup, timezone_check
 from daybook_platform.health import HealthServer
 from daybook_platform.lateness_monitor import LatenessMonitor
 from daybook_platform.postgres.engine import create_engine, create_sessions, ping
 from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 from daybook_platform.settings import load
 from daybook_platform.taskiq_broker import Broker, TaskIQQueue, create_broker
+from daybook_platform.timezone_check import TimezoneCheck
 from daybook_scheduler.loop import SchedulerLoop
 from daybook_scheduler.loop_config import LoopConfig
 from daybook_scheduler.metrics import SchedulerMetrics
@@ -39,7 +41,10 @@ _MAX_LATE_DAYS = 31
 def main() -> None:
     """Run one scheduler until SIGTERM or SIGINT: `daybook-scheduler`."""
     settings = _configure()
-    uvloop.run(_serve_until_signal(settings))
+    try:
+        uvloop.run(_serve_until_signal(settings))
+    except TimezoneMismatch as error:
+        timezone_check.exit_because_of(error)
 
 
 def create_scheduler() -> TaskiqScheduler:
@@ -53,7 +58,10 @@ def create_scheduler() -> TaskiqScheduler:
 
 
 async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
-    """Run one scheduler until `stop` is set."""
+    """Run one scheduler until `stop` is set.
+
+    Raises `TimezoneMismatch` before its first step if business days are in another time zone.
+    """
     engine = create_engine(
         settings.database_url.get_secret_value(),
         application=_APPLICATION,
@@ -61,8 +69,10 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         idle_timeout=_IDLE_TIMEOUT,
     )
     broker, metrics = _create_broker(settings), SchedulerMetrics()
+    sessions = create_sessions(engine)
+    zone = TimezoneCheck(sessions, timezone=settings.timezone)
     lateness = LatenessMonitor(
-        sessions=create_sessions(engine),
+        sessions=sessions,
         registry=metrics.registry,
         timezone=settings.timezone,
         late_after=settings.late_after,
@@ -80,6 +90,7 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         port=settings.health_port,
         checks={
             "postgres": partial(ping, engine),
+            "timezone": zone.require_confirmed,
             "broker": broker.ping,
             "daily_schedule": loop.daily_schedule.require_defined,
         },
@@ -89,14 +100,17 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         },
     )
     await broker.startup()
-    monitoring = asyncio.create_task(lateness.run())
+    monitoring = None
     try:
         async with health:
             log.info("scheduler started")
-            await loop.run(stop)
+            if await zone.confirm(unless=stop):
+                monitoring = asyncio.create_task(lateness.run())
+                await loop.run(stop)
             log.info("scheduler stopped")
     finally:
-        monitoring.cancel()
+        if monitoring is not None:
+            monitoring.cancel()
         await broker.shutdown()
         if taskiq is not None:
             await taskiq.close()

@@ -8,6 +8,7 @@ from datetime import timedelta
 import structlog
 
 from daybook_domain.postgres_errors import is_lock_conflict, is_outage, is_schema_missing
+from daybook_domain.reports.errors import TimezoneMismatch
 from daybook_platform.wait import wait
 from daybook_scheduler.metrics import SchedulerMetrics
 from daybook_scheduler.transactions import OutageLog
@@ -99,5 +100,9 @@ class StepRunner:
                     reason=str(error).splitlines()[0],
                 )
             self._steps_without_schema.add(step.name)
+        elif isinstance(error, TimezoneMismatch):
+            log.error(
+                "scheduler step refused", step=step.name, code=error.code, detail=error.detail
+            )
         else:
             log.error("scheduler step failed", step=step.name, failures=failures, exc_info=error)

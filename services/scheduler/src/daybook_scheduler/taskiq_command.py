@@ -15,6 +15,9 @@ import structlog
 from taskiq import ScheduleSource
 from taskiq.scheduler.scheduled_task import ScheduledTask
 
+from daybook_domain.reports.errors import TimezoneMismatch
+from daybook_platform import timezone_check
+
 log = structlog.stdlib.get_logger(__name__)
 
 Serve = Callable[[asyncio.Event], Awaitable[None]]
@@ -51,6 +54,8 @@ class RunSource(ScheduleSource):
     async def _run(self) -> None:
         try:
             await self._serve(self._stop)
+        except TimezoneMismatch as error:
+            timezone_check.exit_because_of(error)
         except Exception:
             # Otherwise TaskIQ's own loop would continue without ours, unnoticed.
             log.critical("scheduler loop failed", exc_info=True)

@@ -20,12 +20,15 @@ import structlog
 import uvloop
 from taskiq import AsyncBroker, TaskiqEvents, TaskiqState
 
-from daybook_platform import logging_setup
+from daybook_domain.reports.errors import TimezoneMismatch
+from daybook_platform import logging_setup, timezone_check
 from daybook_platform.health import Check, HealthServer
 from daybook_platform.postgres.engine import create_sessions, ping
 from daybook_platform.settings import load
+from daybook_platform.timezone_check import TimezoneCheck
 from daybook_worker import shutdown, wiring
 from daybook_worker.metrics import WorkerMetrics
+from daybook_worker.roles import WorkerRole
 from daybook_worker.settings import WorkerSettings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -42,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     role: str | None = parser.parse_args(arguments).role
     settings = _configure()
-    uvloop.run(serve(settings, roles=_select_roles(settings, role)))
+    try:
+        uvloop.run(serve(settings, roles=_select_roles(settings, role)))
+    except TimezoneMismatch as error:
+        timezone_check.exit_because_of(error)
 
 
 def create_worker() -> AsyncBroker:
@@ -50,10 +56,18 @@ def create_worker() -> AsyncBroker:
     settings = _configure()
     engine = wiring.create_worker_engine(settings, roles=["reports"])
     reports = wiring.wire_reports(settings, engine, WorkerMetrics())
+    zone = TimezoneCheck(create_sessions(engine), timezone=settings.timezone)
+
+    async def confirm_timezone(_: TaskiqState) -> None:
+        try:
+            await zone.confirm(unless=asyncio.Event())
+        except TimezoneMismatch as error:
+            timezone_check.exit_because_of(error)
 
     async def dispose(_: TaskiqState) -> None:
         await engine.dispose()
 
+    reports.broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, confirm_timezone)
     reports.broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, dispose)
     return reports.broker
 
@@ -80,12 +94,19 @@ def _select_roles(settings: WorkerSettings, role: str | None) -> Sequence[str]:
 
 
 async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
-    """Run the roles until a signal arrives, then drain."""
+    """Run the roles until a signal arrives, then drain.
+
+    Raises `TimezoneMismatch` before they start if business days are in another time zone.
+    """
     metrics = WorkerMetrics()
     engine = wiring.create_worker_engine(settings, roles=roles)
     sessions = create_sessions(engine)
     active = wiring.create_roles(settings, engine, sessions=sessions, metrics=metrics, names=roles)
-    checks: dict[str, Check] = {"database": partial(ping, engine)}
+    zone = TimezoneCheck(sessions, timezone=settings.timezone)
+    checks: dict[str, Check] = {
+        "database": partial(ping, engine),
+        "timezone": zone.require_confirmed,
+    }
     for role in active:
         checks |= role.checks
     health = HealthServer(
@@ -96,19 +117,23 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
     )
     stop_requested = shutdown.handle_signals(active)
     async with health:
-        tasks = [asyncio.create_task(role.run()) for role in active]
         try:
-            await asyncio.wait(
-                (*tasks, asyncio.create_task(stop_requested.wait())),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for role in active:
-                role.stop()
-            await shutdown.drain(
-                active, tasks, timeout_seconds=settings.drain_seconds.total_seconds()
-            )
+            if await zone.confirm(unless=stop_requested):
+                await _run_roles(active, settings, stop_requested=stop_requested)
         finally:
             for role in active:
                 await role.close()
             await engine.dispose()
     log.info("worker stopped")
+
+
+async def _run_roles(
+    roles: Sequence[WorkerRole], settings: WorkerSettings, *, stop_requested: asyncio.Event
+) -> None:
+    tasks = [asyncio.create_task(role.run()) for role in roles]
+    await asyncio.wait(
+        (*tasks, asyncio.create_task(stop_requested.wait())), return_when=asyncio.FIRST_COMPLETED
+    )
+    for role in roles:
+        role.stop()
+    await shutdown.drain(roles, tasks, timeout_seconds=settings.drain_seconds.total_seconds())

@@ -15,7 +15,7 @@ from daybook_domain import clock
 from daybook_domain.postgres_errors import is_outage
 from daybook_domain.reports.build import BuildResult, build_day
 from daybook_domain.reports.business_day import business_day
-from daybook_domain.reports.errors import LeaseLost
+from daybook_domain.reports.errors import LeaseLost, TimezoneMismatch
 from daybook_domain.runs import leases, retries
 from daybook_domain.runs.models import ReportRun, RunTrigger
 from daybook_domain.runs.requests import PRIORITY
@@ -38,6 +38,9 @@ _RECORD_TIMEOUT_SECONDS = 5.0
 _COMMIT_GRACE_SECONDS = 1.0
 _CANCEL_TIMEOUT_SECONDS = 5.0
 
+_REFUSED_DELAY = timedelta(seconds=1)
+"""Time after which a refused run can be claimed again, by another worker."""
+
 T = TypeVar("T")
 
 
@@ -54,13 +57,20 @@ class ReportBuilder:
         metrics: WorkerMetrics,
         outage_limit: timedelta = retries.OUTAGE_LIMIT,
         concurrency: int = 1,
+        refusal_pause: timedelta = timedelta(seconds=10),
     ) -> None:
+        """Store the settings.
+
+        After a run that it refused, the builder keeps the message's slot for `refusal_pause`, so
+        that the next message of the run goes to another worker.
+        """
         self._engine = engine
         self._sessions = create_sessions(engine)
         self._timezone = timezone
         self._lease = lease
         self._outage_limit = outage_limit
         self._metrics = metrics
+        self._refusal_pause = refusal_pause
         self._stopping = asyncio.Event()
         self._interrupting = asyncio.Event()
         self._backfill_limiter = ConcurrencyLimiter(concurrency=concurrency)
@@ -121,6 +131,11 @@ class ReportBuilder:
         except LeaseLost as error:
             outcome = "lost"
             log.warning("run lost: reaped or cancelled", detail=error.detail)
+        except TimezoneMismatch as error:
+            outcome = "refused"
+            log.error("run refused", code=error.code, detail=error.detail)
+            await self._refuse(run, error)
+            await wait(self._refusal_pause.total_seconds(), unless=self._stopping)
         except (Interrupted, asyncio.CancelledError):
             outcome = "released"
             await self._release(run)
@@ -218,16 +233,35 @@ class ReportBuilder:
                 available_at=str(recorded.available_at),
             )
 
+    async def _refuse(self, run: ReportRun, error: TimezoneMismatch) -> None:
+        async with _tolerating_outage("refusal"), self._sessions.begin() as session:
+            await leases.refuse(
+                session,
+                run.id,
+                fence=run.fence,
+                error_code=error.code,
+                error_detail=error.detail,
+                now=await clock.now(session),
+                delay=_REFUSED_DELAY,
+            )
+
     async def _release(self, run: ReportRun) -> None:
-        try:
-            async with asyncio.timeout(_RECORD_TIMEOUT_SECONDS), self._sessions.begin() as session:
+        async with _tolerating_outage("release"):
+            async with self._sessions.begin() as session:
                 await leases.release(session, run.id, fence=run.fence, now=await clock.now(session))
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            _log_not_updated("release", error)
-        else:
             log.info("run released")
+
+
+@asynccontextmanager
+async def _tolerating_outage(action: str) -> AsyncIterator[None]:
+    """Log an outage of Postgres in the block: the run is left to the expiry of its lease."""
+    try:
+        async with asyncio.timeout(_RECORD_TIMEOUT_SECONDS):
+            yield
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        _log_not_updated(action, error)
 
 
 def _log_built(built: BuildResult, *, seconds: float) -> None:

@@ -107,7 +107,9 @@ async def test_trailing_slash_and_parameter_alias_return_the_same_report(
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
-async def test_the_default_date_is_the_current_business_day(postgres_url: str, zone: str) -> None:
+async def test_the_default_date_is_the_current_business_day(
+    postgres_url: str, clean: None, zone: str
+) -> None:
     settings = ApiSettings.model_validate({"database_url": postgres_url, "timezone": zone})
     async with serve(build_app(settings)) as client:
         before = local_date(datetime.now(UTC), timezone=zone)

@@ -1,5 +1,6 @@
 """Builds of a day: rows, revisions, manifest and the finished run."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -7,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.reports.build import build_day
-from daybook_domain.reports.business_day import BusinessDay, business_day
+from daybook_domain.reports.business_day import business_day
 from tests.integration.domain.reports.day import DAY, NOON, place_order
 from tests.support.factories.reports import (
     build_report,
@@ -216,7 +217,7 @@ async def test_a_rebuild_repairs_damaged_rows(engine: AsyncEngine) -> None:
 
 async def test_a_day_is_sealed_by_the_first_build_after_its_end(engine: AsyncEngine) -> None:
     await place_order(engine, 1)
-    not_ended = BusinessDay(DAY.date, DAY.starts_at, datetime(2999, 1, 1, tzinfo=UTC))
+    not_ended = replace(DAY, ends_at=datetime(2999, 1, 1, tzinfo=UTC))
     provisional = await build_report(engine, not_ended)
     assert not provisional.sealed
     before = await find_report_day(engine, DAY.date)

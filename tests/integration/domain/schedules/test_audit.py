@@ -8,11 +8,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import select
 
+from daybook_domain.reports.business_day import business_day
 from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.schedules import retention
 from daybook_domain.schedules.audit import Finding, find_problems, get_audit_start
 from daybook_platform.postgres.engine import Sessions
 from tests.support.factories.backfills import seal_day
+from tests.support.factories.reports import build_report
 from tests.support.factories.runs import create_pending_run
 from tests.support.factories.schedules import (
     DAY,
@@ -23,6 +25,7 @@ from tests.support.factories.schedules import (
     materialize_due_fires,
     update_schedule_row,
 )
+from tests.support.factories.shop import create_order, reset_shop
 
 pytestmark = pytest.mark.usefixtures("no_runs")
 
@@ -268,3 +271,98 @@ async def test_a_schedule_that_cannot_be_checked_is_a_finding_and_the_others_are
 
     assert "Mars/Olympus" in found["schedule broken"]
     assert "no scheduler has recorded it" in found["schedule daily"]
+
+
+async def test_the_audit_finds_a_date_that_a_change_of_the_settings_skipped(
+    sessions: Sessions,
+) -> None:
+    await define_daily_schedule(sessions, cron="0 2 * * *")
+    await materialize_due_fires(sessions, now=MIDNIGHT + timedelta(hours=3))
+    # As the previous release did: the next fire of the new cron, 1:00, is tomorrow's.
+    deployed_at = MIDNIGHT + DAY + timedelta(hours=1, minutes=30)
+    await update_schedule_row(
+        sessions,
+        cron="0 1 * * *",
+        defined_at=deployed_at,
+        next_fire_at=MIDNIGHT + 2 * DAY + timedelta(hours=1),
+    )
+
+    found = await findings(sessions, now=deployed_at)
+
+    assert Finding("schedule daily", "the date 2026-03-02 has no fire") in found
+
+
+@pytest.fixture
+async def built_days(engine: AsyncEngine, no_runs: None) -> None:
+    """Build two days in UTC, each with an order early and one late on it."""
+    await reset_shop(engine)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("INSERT INTO business_timezone (is_only, timezone) VALUES (true, 'UTC')")
+        )
+        for n in range(2):
+            for hour in (2, 22):
+                await create_order(
+                    connection, created_at=MIDNIGHT + n * DAY + timedelta(hours=hour)
+                )
+    for n in range(2):
+        await build_report(engine, business_day((MIDNIGHT + n * DAY).date(), timezone="UTC"))
+
+
+@pytest.mark.usefixtures("built_days")
+async def test_the_audit_finds_no_problem_in_days_of_one_zone(sessions: Sessions) -> None:
+    assert await findings(sessions) == []
+
+
+@pytest.mark.usefixtures("built_days")
+@pytest.mark.parametrize(
+    ("corruption", "expected"),
+    [
+        (
+            "UPDATE report_days SET timezone = 'Asia/Tokyo' WHERE report_date = '2026-03-02'",
+            Finding(
+                "date 2026-03-02 (Asia/Tokyo)",
+                "was built in another zone than that of business days",
+            ),
+        ),
+        (
+            # To New York: the hours at the seam are in no report.
+            "DELETE FROM reports WHERE report_at = '2026-03-02' AND order_id = 1",
+            Finding("order 1 of 2026-03-02", "is not in the report of its date"),
+        ),
+        (
+            # To Tokyo: they are in two.
+            "INSERT INTO reports (report_at, order_id, count_product) VALUES ('2026-03-03', 2, 1)",
+            Finding("order 2", "is in the reports of two dates"),
+        ),
+        (
+            "UPDATE reports SET report_at = '2026-03-03' WHERE order_id = 2",
+            Finding("order 2 of 2026-03-03", "is in the report of another date"),
+        ),
+    ],
+)
+async def test_the_audit_finds_days_and_orders_at_the_seam_of_two_zones(
+    sessions: Sessions, engine: AsyncEngine, corruption: str, expected: Finding
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text(corruption))
+
+    assert expected in await findings(sessions)
+
+
+@pytest.mark.usefixtures("built_days")
+async def test_the_audit_does_not_report_a_day_that_is_about_to_be_rebuilt(
+    sessions: Sessions, engine: AsyncEngine
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM reports WHERE report_at = '2026-03-02'"))
+        await connection.execute(text("UPDATE report_days SET timezone = 'Asia/Tokyo'"))
+    for n in range(2):
+        await create_pending_run(sessions, day=(MIDNIGHT + n * DAY).date(), now=SOON)
+
+    problems = {finding.problem for finding in await findings(sessions)}
+
+    assert not problems & {
+        "is not in the report of its date",
+        "was built in another zone than that of business days",
+    }

@@ -37,8 +37,8 @@ async def test_a_sealed_day_stays_sealed_and_takes_in_the_orders_that_follow(
     async with sessions() as session:
         now = await clock.now(session)
     # The clock is that of the database, so the end of the day moves instead of it.
-    ended = BusinessDay(MARCH_1, now - 23 * HOUR, now - HOUR)
-    not_ended = BusinessDay(MARCH_1, now - 23 * HOUR, now + HOUR)
+    ended = BusinessDay(MARCH_1, now - 23 * HOUR, now - HOUR, "UTC")
+    not_ended = BusinessDay(MARCH_1, now - 23 * HOUR, now + HOUR, "UTC")
     async with engine.begin() as connection:
         first = await create_order(connection, created_at=now - 2 * HOUR)
     await build_report(engine, ended)

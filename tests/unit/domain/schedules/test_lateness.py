@@ -59,6 +59,14 @@ def test_a_day_is_due_at_the_first_fire_that_reports_it_after_its_end(
     assert expected.due_at(DAY) == due
 
 
+def test_a_day_is_not_due_before_it_ends_in_the_zone_of_business_days() -> None:
+    # Midnight of the schedule's zone is at 15:00 UTC, nine hours before the business day ends.
+    tokyo = expectation(cron="0 0,12 * * *", timezone="Asia/Tokyo")
+    expected = Expectation(tokyo.daily, tokyo.first_day, "UTC", QUARTER)
+
+    assert expected.due_at(DAY) == at(2026, 3, 11, 3)
+
+
 def test_an_unsealed_day_is_late_after_the_due_time_and_the_tolerance() -> None:
     expected, due = expectation(cron="0 3 * * *"), at(2026, 3, 11, 3)
 

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from daybook_domain.advisory_locks import REPORT_DATE, date_key
+from daybook_domain.reports import business_timezone
 from daybook_domain.reports.build_sql import (
     FINISH_RUN,
     INSERT_MISSING,
@@ -103,12 +104,15 @@ async def build_day(
 
     `connection` is in a READ COMMITTED transaction that has not taken any lock. The server ends
     it after `idle_timeout` without a statement, so that a worker that hangs does not block the
-    date. Raises `LeaseLost` when `fence` is not the run's current one: the caller rolls back then.
+    date. The caller rolls back on errors: `LeaseLost` when `fence` is not the run's current one,
+    `TimezoneMismatch` when `day` is not in the zone of business days, or not in that of the run.
     """
     await lock_date(connection, day=day, idle_timeout=idle_timeout)
     inspection = await inspect_day(connection, day=day, run_id=run_id, fence=fence)
     if not inspection.is_claimed:
         raise _lease_lost(run_id)
+    for expected in (inspection.business_timezone, inspection.run_timezone):
+        business_timezone.require_equal(day.timezone, expected=expected)
     parameters = make_write_parameters(day, inspection=inspection)
     if not inspection.has_rows:
         rows = await _write_all(connection, parameters=parameters)
@@ -119,7 +123,9 @@ async def build_day(
     manifest = await _upsert_day(
         connection, day=day, rows=rows, inspection=inspection, run_id=run_id
     )
-    await _finish_run(connection, rows=rows, revision=manifest.revision, run_id=run_id, fence=fence)
+    await _finish_run(
+        connection, day=day, rows=rows, revision=manifest.revision, run_id=run_id, fence=fence
+    )
     return BuildResult(
         report_date=day.date,
         revision=manifest.revision,
@@ -267,11 +273,18 @@ async def _upsert_day(
         stale_since=inspection.stale_since,
         has_changes=rows.added + rows.changed + rows.removed > 0,
         run_id=run_id,
+        timezone=day.timezone,
     )
 
 
 async def _finish_run(
-    connection: AsyncConnection, *, rows: _WrittenRows, revision: int, run_id: UUID, fence: int
+    connection: AsyncConnection,
+    *,
+    day: BusinessDay,
+    rows: _WrittenRows,
+    revision: int,
+    run_id: UUID,
+    fence: int,
 ) -> None:
     finished = await connection.execute(
         FINISH_RUN,
@@ -282,9 +295,13 @@ async def _finish_run(
             "removed": rows.removed,
             "run_id": run_id,
             "fence": fence,
+            "timezone": day.timezone,
         },
     )
     if finished.rowcount == 0:
+        # The zone may have been changed during the build.
+        expected = await business_timezone.find(connection)
+        business_timezone.require_equal(day.timezone, expected=expected)
         raise _lease_lost(run_id)
 
 

@@ -56,7 +56,9 @@ INSPECT = text(
         ) AS reported,
         EXISTS (
             SELECT FROM report_runs WHERE id = :run_id AND fence = :fence AND state = 'running'
-        ) AS is_claimed
+        ) AS is_claimed,
+        (SELECT timezone FROM business_timezone) AS business_timezone,
+        (SELECT timezone FROM report_runs WHERE id = :run_id) AS run_timezone
     FROM (
         SELECT count(*) AS orders, min(id) AS first, max(id) AS last,
             percentile_disc(ARRAY[{", ".join(map(str, PERCENTILES))}]::float[])
@@ -184,10 +186,11 @@ UPSERT_DAY = text(
     """
     INSERT INTO report_days AS stored
         (report_date, revision, orders_count, products_count, digest, data_through,
-         built_at, sealed_at, announced_revision, last_run_id)
+         built_at, sealed_at, announced_revision, last_run_id, timezone)
     VALUES
         (:report_date, 1, :orders_count, :products_count, :digest, :data_through,
-         clock_timestamp(), CASE WHEN :has_ended THEN clock_timestamp() END, 0, :run_id)
+         clock_timestamp(), CASE WHEN :has_ended THEN clock_timestamp() END, 0, :run_id,
+         :timezone)
     ON CONFLICT (report_date) DO UPDATE SET
         revision = stored.revision + CASE WHEN :has_changes THEN 1 ELSE 0 END,
         orders_count = excluded.orders_count,
@@ -197,13 +200,16 @@ UPSERT_DAY = text(
         built_at = CASE WHEN :has_changes THEN excluded.built_at ELSE stored.built_at END,
         sealed_at = coalesce(stored.sealed_at, excluded.sealed_at),
         stale_since = nullif(stored.stale_since, CAST(:stale_since AS timestamptz)),
-        last_run_id = CASE WHEN :has_changes THEN excluded.last_run_id ELSE stored.last_run_id END
+        last_run_id = CASE WHEN :has_changes THEN excluded.last_run_id ELSE stored.last_run_id END,
+        timezone = excluded.timezone
     RETURNING revision, data_through, sealed_at IS NOT NULL AS sealed
     """
 )
 
 # The last statement of a build, since heartbeats wait for the row lock until the commit. Notifies
-# the schedulers, so that a backfill continues with its next date before they poll again.
+# the schedulers, so that a backfill continues with its next date before they poll again. A change
+# of the business time zone waits for the lock on its row, and a build in the old zone finishes
+# nothing after it; without the lock the change could commit between this statement and the commit.
 FINISH_RUN = text(
     f"""
     UPDATE report_runs SET
@@ -211,6 +217,10 @@ FINISH_RUN = text(
         progress = NULL, error_code = NULL, error_detail = NULL,
         revision = :revision, added = :added, changed = :changed, removed = :removed
     WHERE id = :run_id AND fence = :fence AND state = 'running'
+        AND CAST(:timezone AS text) = coalesce(
+            (SELECT timezone FROM business_timezone WHERE is_only FOR SHARE),
+            CAST(:timezone AS text)
+        )
     RETURNING CASE WHEN backfill_id IS NOT NULL THEN pg_notify('{RUNS_CHANNEL}', '')::text END
     """
 )

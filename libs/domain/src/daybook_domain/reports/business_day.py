@@ -15,7 +15,7 @@ LAST_DATE = date(9998, 12, 31)
 
 @dataclass(frozen=True)
 class BusinessDay:
-    """The half-open interval `[starts_at, ends_at)`, in UTC, of one local calendar date.
+    """The half-open interval `[starts_at, ends_at)`, in UTC, of one local date in `timezone`.
 
     Consecutive days neither overlap nor leave a gap, across every DST change. A date that the zone
     skipped (Pacific/Apia, 30 December 2011) is an empty interval.
@@ -24,6 +24,7 @@ class BusinessDay:
     date: date
     starts_at: datetime
     ends_at: datetime
+    timezone: str
 
     def has_ended(self, *, now: datetime) -> bool:
         """Return whether the day has ended: an order created at `now` belongs to a later one."""
@@ -40,6 +41,7 @@ def business_day(day: date, *, timezone: str) -> BusinessDay:
         date=day,
         starts_at=first_instant(day, timezone=timezone),
         ends_at=first_instant(day + timedelta(days=1), timezone=timezone),
+        timezone=timezone,
     )
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from daybook_domain.types import Table, UtcDateTime, created_at, identity
+from daybook_domain.types import Table, UtcDateTime, created_at, identity, updated_at
 
 
 class Report(Table, table=True):
@@ -75,4 +75,18 @@ class ReportDay(Table, table=True):
     announced_revision: int = Field(default=0)
     last_run_id: UUID | None = Field(default=None)
     """The run that created this revision."""
+    timezone: str | None = Field(default=None, max_length=100)
+    """The zone of the day that was built last; null: built before it was recorded."""
     created_at: datetime = created_at()
+
+
+class BusinessTimezone(Table, table=True):
+    """The time zone of all business days: one row, or none before the first service started."""
+
+    __tablename__ = "business_timezone"
+    __table_args__ = (CheckConstraint("is_only", name="one_row"),)
+
+    is_only: bool = Field(default=True, primary_key=True)
+    timezone: str = Field(max_length=100)
+    created_at: datetime = created_at()
+    updated_at: datetime = updated_at()

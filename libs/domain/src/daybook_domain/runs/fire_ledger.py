@@ -121,10 +121,12 @@ def joined_reason(run_id: UUID, *, day: date) -> str:
 _INSERT = text(
     """
     INSERT INTO report_runs (id, report_date, trigger, schedule_id, scheduled_for, state, cause,
-        reason, joined_run_id, priority, attempt, max_attempts, available_at, finished_at, fence)
+        reason, joined_run_id, priority, attempt, max_attempts, available_at, finished_at, fence,
+        timezone)
     SELECT fire.id, fire.day, 'schedule', fire.schedule_id, fire.scheduled_for, fire.state,
         fire.cause, fire.reason, fire.joined_run_id, 0, 0, 5, fire.available_at,
-        CASE WHEN fire.state <> 'pending' THEN CAST(:now AS timestamptz) END, 0
+        CASE WHEN fire.state <> 'pending' THEN CAST(:now AS timestamptz) END, 0,
+        (SELECT timezone FROM business_timezone WHERE is_only FOR SHARE)
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:days AS date[]), CAST(:schedules AS bigint[]),
         CAST(:instants AS timestamptz[]), CAST(:states AS text[]), CAST(:causes AS text[]),

@@ -1,4 +1,4 @@
-"""Leases of claimed runs: extend, release, and reap those that have expired."""
+"""Leases of claimed runs: extend, release, refuse, and reap those that have expired."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -56,6 +56,28 @@ async def release(session: AsyncSession, run_id: UUID, *, fence: int, now: datet
         run.attempt -= 1
         await retries.return_to_pending(session, run, now=now, available_at=now)
         await notify_schedulers(session)
+
+
+async def refuse(
+    session: AsyncSession,
+    run_id: UUID,
+    *,
+    fence: int,
+    error_code: str,
+    error_detail: str,
+    now: datetime,
+    delay: timedelta,
+) -> None:
+    """Return a running run that this worker must not build to pending, with the reason.
+
+    The attempt does not count, so any number of refusals leaves the run to a worker that can build
+    it. It is not claimed again before `delay` has passed.
+    """
+    run = await queries.find_claimed_run_for_update(session, run_id, fence=fence)
+    if run is not None:
+        run.attempt -= 1
+        run.error_code, run.error_detail = error_code, error_detail[:2000]
+        await retries.return_to_pending(session, run, now=now, available_at=now + delay)
 
 
 async def reap(

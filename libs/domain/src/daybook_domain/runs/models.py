@@ -139,4 +139,6 @@ class ReportRun(Table, table=True):
     error_code: str | None = Field(default=None, max_length=100)
     error_detail: str | None = Field(default=None, max_length=2000)
     requested_by: str | None = Field(default=None, max_length=200)
+    timezone: str | None = Field(default=None, max_length=100)
+    """The zone of the requested business day; null: requested by a trigger, or not recorded."""
     created_at: datetime = created_at()

@@ -10,6 +10,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.pg_channels import RUNS_CHANNEL
+from daybook_domain.reports import business_timezone
 from daybook_domain.reports.business_day import BusinessDay
 from daybook_domain.runs.errors import FutureDay
 from daybook_domain.runs.models import ReportRun, RunTrigger
@@ -45,8 +46,10 @@ async def request(
     """Request the report of `day`; join the waiting run of that date, if one exists.
 
     A joined run is locked until the caller commits, so it cannot be claimed, and read the orders,
-    before what the caller wrote in this transaction is visible. Raises `FutureDay`.
+    before what the caller wrote in this transaction is visible. Raises `FutureDay`, and
+    `TimezoneMismatch` if business days are in another zone.
     """
+    await business_timezone.require_current(session, day.timezone)
     if now < day.starts_at:
         raise FutureDay(
             f"{day.date} has not started; its report can be built from {day.starts_at:%FT%TZ} on.",
@@ -61,6 +64,7 @@ async def request(
         requested_by=requested_by,
         schedule_id=schedule_id,
         backfill_id=backfill_id,
+        timezone=day.timezone,
     )
     requested = await insert_or_join(session, run)
     await notify_schedulers(session)
@@ -68,10 +72,16 @@ async def request(
 
 
 async def insert_or_join(session: AsyncSession, run: ReportRun) -> RequestedRun:
-    """Insert a pending run, or join and lock the waiting run of its date."""
+    """Insert a pending run, or join and lock the waiting run of its date.
+
+    A run without a zone is one of the business day in the current zone.
+    """
+    values = run.model_dump(exclude={"created_at"})
+    if run.timezone is None:
+        values["timezone"] = business_timezone.CURRENT_FOR_SHARE
     statement = (
         insert(ReportRun)
-        .values(**run.model_dump(exclude={"created_at"}))
+        .values(**values)
         .on_conflict_do_update(
             index_elements=[col(ReportRun.report_date)],
             index_where=text("state IN ('pending', 'queued')"),

@@ -1,10 +1,12 @@
-"""Read-only audit that the ledger lost and doubled no fire.
+"""Read-only audit that no fire and no order was lost or doubled.
 
 - P1: each fire is recorded once, and a date has at most one pending run.
 - P2: every due time since a schedule was defined is recorded, as a run or with the reason why it is
   skipped; the run that a fire joined exists; and started work makes progress.
 - P3: a report that a change of an order made stale is rebuilt, and no other differs from its
   orders.
+- P6: the settings' schedule has a fire for each date; days were built in the business time zone,
+  and each order is in the report of its day and in no other.
 """
 
 from collections import Counter
@@ -18,13 +20,22 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.postgres_errors import is_outage
+from daybook_domain.reports import business_timezone
+from daybook_domain.reports.business_day import business_day, list_skipped_dates, local_date
 from daybook_domain.runs.fire_ledger import BACKFILL_CANCELLED
 from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules import retention
 from daybook_domain.schedules.catchup import MISFIRE_GRACE
 from daybook_domain.schedules.cron import due_times
+from daybook_domain.schedules.cron.syntax import is_daily
 from daybook_domain.schedules.fire_planning import get_report_date
-from daybook_domain.schedules.models import Schedule
+from daybook_domain.schedules.models import Schedule, ScheduleOrigin
+
+MAX_COMPARED_DAYS = 31
+"""Maximum number of days whose orders are compared with the reports."""
+
+MAX_FINDINGS = 100
+"""Maximum number of findings of one kind about orders."""
 
 OVERDUE_AFTER = timedelta(minutes=10)
 """Delay after which pending work is reported as overdue."""
@@ -52,7 +63,8 @@ async def find_problems(
 ) -> Sequence[Finding]:
     """Return the problems of fires due after `since`, and of runs that make no progress.
 
-    `since` must not precede the last pruned run: see `get_audit_start`.
+    `since` must not precede the last pruned run: see `get_audit_start`. Orders are compared with
+    the reports of the latest `MAX_COMPARED_DAYS` days since then.
     """
     findings = list[Finding]()
     schedules = select(Schedule).where(col(Schedule.deleted_at).is_(None))
@@ -71,6 +83,30 @@ async def find_problems(
     for problem, query in _QUERIES.items():
         rows = await session.execute(text(query), {"since": since, "before": now - overdue_after})
         findings += [Finding(subject, problem) for (subject,) in rows]
+    return [*findings, *await _audit_days(session, since=since, now=now)]
+
+
+async def _audit_days(
+    session: AsyncSession, *, since: datetime, now: datetime
+) -> Sequence[Finding]:
+    """Return the days that were built in another zone, and the orders at their edges."""
+    timezone = await business_timezone.find(session)
+    if timezone is None:
+        return []
+    last = local_date(now, timezone=timezone)
+    count = min((last - local_date(since, timezone=timezone)).days + 1, MAX_COMPARED_DAYS)
+    days = [business_day(last - timedelta(days=n), timezone=timezone) for n in range(count)]
+    parameters = {
+        "timezone": timezone,
+        "limit": MAX_FINDINGS,
+        "days": [day.date for day in days],
+        "starts": [day.starts_at for day in days],
+        "ends": [day.ends_at for day in days],
+    }
+    findings = list[Finding]()
+    for problem, query in _DAY_QUERIES.items():
+        rows = await session.execute(text(query), parameters)
+        findings += [Finding(subject, problem) for (subject,) in rows]
     return findings
 
 
@@ -88,6 +124,8 @@ async def _audit_schedule(
         *_compare_with_due_times(schedule, runs, after, now),
         *_check_next_fire(schedule, runs, after, now),
     ]
+    if schedule.origin is ScheduleOrigin.SETTINGS:
+        problems += await _list_dates_without_fire(session, schedule, since=since)
     return [Finding(f"schedule {schedule.name}", problem) for problem in problems]
 
 
@@ -123,6 +161,30 @@ def _check_next_fire(
         yield f"the next fire is set to {schedule.next_fire_at}, but is due at {due}"
     if due is not None and due < now - MISFIRE_GRACE:
         yield f"the fire of {due:%FT%TZ} is due, and no scheduler has recorded it"
+
+
+async def _list_dates_without_fire(
+    session: AsyncSession, schedule: Schedule, *, since: datetime
+) -> Sequence[str]:
+    """Return the gaps between the dates of the fires, across changes of the definition."""
+    if not is_daily(schedule.cron):
+        return []
+    ledger = (
+        select(col(ReportRun.report_date))
+        .where(ReportRun.schedule_id == schedule.id, col(ReportRun.scheduled_for) > since)
+        .distinct()
+    )
+    dates = set((await session.exec(ledger)).all())
+    if schedule.next_fire_at is not None:
+        dates.add(get_report_date(schedule, schedule.next_fire_at))
+    skipped = list_skipped_dates(schedule.timezone)
+    expected = (
+        min(dates) + timedelta(days=n)
+        for n in range((max(dates) - min(dates)).days if dates else 0)
+    )
+    return [
+        f"the date {day} has no fire" for day in expected if day not in dates and day not in skipped
+    ]
 
 
 # Each query returns the subjects that have the problem.
@@ -190,5 +252,63 @@ _QUERIES = {
         SELECT 'run ' || run.id FROM report_runs AS run
         WHERE run.state = 'succeeded' AND run.finished_at > :since
             AND NOT EXISTS (SELECT FROM report_days WHERE report_date = run.report_date)
+        """,
+}
+
+_DAYS = """
+    unnest(
+        CAST(:days AS date[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[])
+    ) AS day(report_date, starts_at, ends_at)
+"""
+
+# A day with an unfinished run is about to be built again. An order that was committed after the
+# build is late, and reconciliation adds it: it is a problem only if it was created before the data
+# of the report, and not within the time in which a transaction may still have been open.
+_BUILT_DAYS = f"""
+    {_DAYS} JOIN report_days AS built USING (report_date)
+    WHERE NOT EXISTS (
+        SELECT FROM report_runs AS run
+        WHERE run.report_date = day.report_date AND run.state IN ('pending', 'queued', 'running')
+    )
+"""
+
+_DAY_QUERIES = {
+    "was built in another zone than that of business days": """
+        SELECT 'date ' || built.report_date || ' (' || built.timezone || ')'
+        FROM report_days AS built
+        WHERE built.timezone <> :timezone AND NOT EXISTS (
+            SELECT FROM report_runs AS run
+            WHERE run.report_date = built.report_date
+                AND run.state IN ('pending', 'queued', 'running')
+        )
+        ORDER BY built.report_date LIMIT :limit
+        """,
+    "is not in the report of its date": f"""
+        SELECT 'order ' || orders.id || ' of ' || day.report_date
+        FROM (
+            SELECT day.*, built.data_through FROM {_BUILT_DAYS}
+        ) AS day
+        JOIN orders ON orders.created_at >= day.starts_at AND orders.created_at < day.ends_at
+            AND orders.created_at < day.data_through - interval '10 minutes'
+        WHERE NOT EXISTS (
+            SELECT FROM reports WHERE report_at = day.report_date AND order_id = orders.id
+        )
+        ORDER BY orders.id LIMIT :limit
+        """,
+    "is in the report of another date": f"""
+        SELECT 'order ' || orders.id || ' of ' || reports.report_at
+        FROM (
+            SELECT day.* FROM {_BUILT_DAYS}
+        ) AS day
+        JOIN reports ON reports.report_at = day.report_date
+        JOIN orders ON orders.id = reports.order_id
+        WHERE orders.created_at < day.starts_at OR orders.created_at >= day.ends_at
+        ORDER BY orders.id LIMIT :limit
+        """,
+    "is in the reports of two dates": """
+        SELECT 'order ' || order_id
+        FROM reports WHERE report_at = ANY (CAST(:days AS date[]))
+        GROUP BY order_id HAVING count(*) > 1
+        ORDER BY order_id LIMIT :limit
         """,
 }

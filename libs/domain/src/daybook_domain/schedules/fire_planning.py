@@ -33,7 +33,7 @@ def plan_fires(schedule: Schedule, *, now: datetime) -> FirePlan:
     fires, last_at = list[Fire](), schedule.next_fire_at
     next_at: datetime | None = last_at
     for at, following in _due_times(schedule, now):
-        fires.append(_plan_fire(schedule, at, following, now))
+        fires.append(plan_fire(schedule, at, following=following, now=now))
         last_at, next_at = at, following
     return FirePlan(schedule, fires, last_at, next_at)
 
@@ -49,7 +49,13 @@ def _due_times(schedule: Schedule, now: datetime) -> Iterator[tuple[datetime, da
         at = following
 
 
-def _plan_fire(schedule: Schedule, at: datetime, following: datetime | None, now: datetime) -> Fire:
+def plan_fire(
+    schedule: Schedule, at: datetime, *, following: datetime | None, now: datetime
+) -> Fire:
+    """Return the fire due `at`, with a cause if the policies of the schedule skip it.
+
+    `following` is the due time after it.
+    """
     assert schedule.id is not None
     fire = Fire(
         schedule_id=schedule.id,

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from daybook_domain.schedules import definition_writes, queries
+from daybook_domain.schedules import date_continuity, definition_writes, queries
 from daybook_domain.schedules.definitions import ScheduleDefinition
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
 
@@ -14,7 +14,7 @@ async def define_from_settings(
 ) -> Schedule:
     """Create or update the schedule that the settings define; equal settings change nothing.
 
-    Raises `Invalid`.
+    A change continues with the date that would have been reported next. Raises `Invalid`.
     """
     definition.validate()
     await definition_writes.insert_if_absent(
@@ -24,7 +24,7 @@ async def define_from_settings(
         session, await queries.get_schedule_id(session, definition.name)
     )
     if ScheduleDefinition.of(schedule) != definition:
-        await definition_writes.redefine(session, schedule, definition, now=now)
+        await date_continuity.redefine_without_gap(session, schedule, definition, now=now)
     return schedule
 
 

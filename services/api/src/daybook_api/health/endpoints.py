@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from daybook_api.dependencies import App, AppState
 from daybook_api.health.schemas import DependencyStatus, Liveness, NotReady, Readiness
 from daybook_api.problems import MEDIA_TYPE, RETRY_AFTER, HttpProblemCode, problem_type
+from daybook_domain.errors import DaybookError
 from daybook_domain.postgres_errors import is_outage
 
 router = APIRouter(tags=["operation"])
@@ -44,7 +45,7 @@ async def get_liveness() -> Liveness:
     },
 )
 async def get_readiness(request: Request, app: App) -> Response:
-    """Check that Postgres responds within 2 seconds and has the tables."""
+    """Check that Postgres responds within 2 seconds, and has the tables and this time zone."""
     postgres = await _check_postgres(app)
     dependencies = {"postgres": postgres}
     if postgres.status == "up":
@@ -99,8 +100,16 @@ async def _check_postgres(app: AppState) -> DependencyStatus:
 
 async def _find_postgres_problem(app: AppState) -> str | None:
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS), app.sessions() as session:
-            migrated = await session.execute(text("SELECT to_regclass('report_runs') IS NOT NULL"))
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            async with app.sessions() as session:
+                migrated = await session.execute(
+                    text("SELECT to_regclass('business_timezone') IS NOT NULL")
+                )
+            if not migrated.scalar_one():
+                return "has no tables, or old ones; run `daybook migrate`"
+            await app.timezone_check.require_confirmed()
+    except DaybookError as error:
+        return error.detail
     except TimeoutError:
         return f"no response within {CHECK_TIMEOUT_SECONDS:g} s"
     except Exception as error:
@@ -108,4 +117,4 @@ async def _find_postgres_problem(app: AppState) -> str | None:
             raise
         # Only the class name: the text may contain an address or a password.
         return f"cannot be reached ({type(error).__name__})"
-    return None if migrated.scalar_one() else "has no tables; run `daybook migrate`"
+    return None

@@ -190,3 +190,8 @@ def _explain_range(field: _Field, base: str) -> str | None:
     if numbers[0] > numbers[-1] and not field.ends_on_sunday(numbers[0], numbers[-1]):
         return f"the range {base} runs backwards; write it as two, joined by a comma"
     return None
+
+
+def is_daily(expression: str) -> bool:
+    """Return whether an expression matches on every date, whatever the time."""
+    return parse(expression).split()[2:] == ["*", "*", "*"]
