@@ -22,6 +22,8 @@ def create_builder(
     worker: str = "w1",
     metrics: WorkerMetrics | None = None,
     concurrency: int = 1,
+    stalled_after: timedelta = timedelta(seconds=10),
+    transaction_timeout: timedelta = timedelta(seconds=10),
 ) -> ReportBuilder:
     """Return a builder of reports in UTC."""
     return ReportBuilder(
@@ -31,6 +33,8 @@ def create_builder(
         worker=worker,
         metrics=metrics or WorkerMetrics(),
         concurrency=concurrency,
+        stalled_after=stalled_after,
+        transaction_timeout=transaction_timeout,
     )
 
 

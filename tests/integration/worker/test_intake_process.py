@@ -71,7 +71,7 @@ async def test_both_roles_run_and_stop_together(
     worker.send(signal.SIGTERM)
 
     assert await wait_for_exit(worker) == 0
-    assert checks == {"database": "ok", "broker": "ok", "intake": "ok"}
+    assert checks == {"database": "ok", "broker": "ok", "claims": "ok", "intake": "ok"}
     applied = 'daybook_intake_messages_total{outcome="applied",queue="order"} 1.0'
     assert applied in metrics
     assert await producer.depths() == 0
@@ -130,5 +130,5 @@ async def test_a_worker_without_rabbitmq_builds_reports_and_disables_the_intake(
     async with httpx.AsyncClient() as client:
         checks = (await client.get(f"{url}/readyz")).json()["checks"]
 
-    assert checks.keys() == {"database", "broker"}
+    assert checks.keys() == {"database", "broker", "claims"}
     assert "intake disabled" in worker.said()

@@ -10,7 +10,7 @@ import typer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.errors import DaybookError
-from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
+from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions, dispose
 from daybook_platform.settings import DatabaseSettings, load
 
 T = TypeVar("T")
@@ -21,9 +21,9 @@ async def open_sessions(url: str, *, application: str = "daybook") -> AsyncItera
     """Open a session factory with one connection to the database at `url`."""
     engine = create_engine(url, application=application, pool_size=1)
     try:
-        yield create_sessions(engine)
+        yield create_sessions(engine, timeout=None)
     finally:
-        await engine.dispose()
+        await dispose(engine)
 
 
 def run_in_transaction(work: Callable[[AsyncSession], Awaitable[T]]) -> T:

@@ -19,7 +19,12 @@ from daybook_api.settings import ApiSettings
 from daybook_api.shutdown import call_before_shutdown
 from daybook_domain.pg_channels import EVENTS_CHANNEL
 from daybook_platform.lateness_monitor import LatenessMonitor
-from daybook_platform.postgres.engine import create_engine, create_sessions, create_stream_pool
+from daybook_platform.postgres.engine import (
+    create_engine,
+    create_sessions,
+    create_stream_pool,
+    dispose,
+)
 from daybook_platform.postgres.pg_listen import listen
 
 log = structlog.stdlib.get_logger(__name__)
@@ -46,11 +51,10 @@ def create_lifespan(
             url,
             application="daybook-api",
             pool_size=POOL_SIZE,
-            statement_timeout=settings.query_timeout,
             idle_timeout=IDLE_IN_TRANSACTION_TIMEOUT,
         )
         events = EventHub(max_subscriptions=settings.event_readers)
-        sessions = create_sessions(engine)
+        sessions = create_sessions(engine, timeout=settings.query_timeout)
         lateness = LatenessMonitor(
             sessions=sessions,
             registry=registry,
@@ -87,7 +91,7 @@ def create_lifespan(
             # Open streams had their time to complete; closing the pool would wait for them.
             stream_pool.terminate()
             read_pool.terminate()
-        await engine.dispose()
+        await dispose(engine)
 
     return lifespan
 

@@ -12,7 +12,7 @@ from taskiq import TaskiqScheduler
 from daybook_platform import logging_setup
 from daybook_platform.health import HealthServer
 from daybook_platform.lateness_monitor import LatenessMonitor
-from daybook_platform.postgres.engine import create_engine, create_sessions, ping
+from daybook_platform.postgres.engine import create_engine, create_sessions, dispose, ping
 from daybook_platform.redis.schedule_source import RedisScheduleSource
 from daybook_platform.settings import load
 from daybook_platform.taskiq_broker import Broker, TaskIQQueue, create_broker
@@ -100,7 +100,7 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         await broker.shutdown()
         if taskiq is not None:
             await taskiq.close()
-        await engine.dispose()
+        await dispose(engine)
 
 
 def _configure() -> SchedulerSettings:

@@ -23,6 +23,7 @@ from taskiq import AsyncBroker, TaskiqEvents, TaskiqState
 from daybook_platform import logging_setup
 from daybook_platform.health import Check, HealthServer
 from daybook_platform.postgres.engine import create_sessions, ping
+from daybook_platform.postgres.engine import dispose as dispose_engine
 from daybook_platform.settings import load
 from daybook_worker import shutdown, wiring
 from daybook_worker.metrics import WorkerMetrics
@@ -52,7 +53,7 @@ def create_worker() -> AsyncBroker:
     reports = wiring.wire_reports(settings, engine, WorkerMetrics())
 
     async def dispose(_: TaskiqState) -> None:
-        await engine.dispose()
+        await dispose_engine(engine)
 
     reports.broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, dispose)
     return reports.broker
@@ -110,5 +111,5 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
         finally:
             for role in active:
                 await role.close()
-            await engine.dispose()
+            await dispose_engine(engine)
     log.info("worker stopped")
