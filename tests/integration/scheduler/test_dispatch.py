@@ -20,9 +20,15 @@ from tests.integration.scheduler.loops import (
     RecordingQueue,
     get_metric,
 )
+from tests.support.factories.runs import (
+    create_pending_run,
+    get_run,
+    list_all_runs,
+    queue_run,
+    request_run,
+)
 from tests.support.proxy import Proxy
-from tests.support.runs import everything, find, pending, queued, request
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("is_unavailable", [False, True])
@@ -35,7 +41,7 @@ async def test_the_result_of_a_dispatch_is_recorded_once_the_row_is_unlocked(
     config = replace(CONFIG, dispatch_lease=timedelta(minutes=2))
     queue.is_unavailable = is_unavailable
     queue.unblocked.clear()
-    run = await pending(loops.sessions)
+    run = await create_pending_run(loops.sessions)
 
     async def is_dispatched() -> bool:
         outcome = "unsent" if is_unavailable else "sent"
@@ -45,20 +51,20 @@ async def test_the_result_of_a_dispatch_is_recorded_once_the_row_is_unlocked(
         return get_metric(metrics, "ticks_total", step="dispatch", outcome="ok") > ticks + 5
 
     async def is_recorded() -> bool:
-        found = await find(loops.sessions, run.id)
+        found = await get_run(loops.sessions, run.id)
         left = found.lease_until and found.lease_until - datetime.now(UTC)
         return left is None if is_unavailable else bool(left and left > config.dispatch_lease)
 
     async with loops.running(queue, config=config, metrics=metrics):
-        await queue.until_attempted()
+        await queue.wait_until_attempted()
         async with loops.sessions.begin() as other_transaction:
             await other_transaction.get(ReportRun, run.id, with_for_update=True)
             queue.unblocked.set()
-            await until(is_dispatched)
+            await wait_until(is_dispatched)
             ticks = get_metric(metrics, "ticks_total", step="dispatch", outcome="ok")
-            await until(is_some_ticks_later, what="attempts to record the result")
+            await wait_until(is_some_ticks_later, what="attempts to record the result")
             assert not await is_recorded()
-        await until(is_recorded, what="the recorded result")
+        await wait_until(is_recorded, what="the recorded result")
 
 
 async def test_more_runs_than_a_batch_are_sent_without_waiting_for_ticks(
@@ -71,25 +77,25 @@ async def test_more_runs_than_a_batch_are_sent_without_waiting_for_ticks(
     )
     queue = RecordingQueue()
     async with loops.running(queue, config=LONG_TICK):
-        await queue.until_sent(*[run.id for run in await everything(loops.sessions)])
+        await queue.wait_until_sent(*[run.id for run in await list_all_runs(loops.sessions)])
 
 
 async def test_a_run_that_the_broker_refuses_is_pending_again_and_sent_later(
     loops: LoopFactory,
 ) -> None:
-    run = await pending(loops.sessions)
+    run = await create_pending_run(loops.sessions)
     queue, metrics = RecordingQueue(), SchedulerMetrics()
     queue.is_unavailable = True
 
     async def is_pending() -> bool:
-        found = await find(loops.sessions, run.id)
+        found = await get_run(loops.sessions, run.id)
         return queue.attempts > 0 and found.state == RunState.PENDING
 
     with structlog.testing.capture_logs() as logged:
         async with loops.running(queue, metrics=metrics):
-            await until(is_pending, what="the run to be pending again")
+            await wait_until(is_pending, what="the run to be pending again")
             queue.is_unavailable = False
-            await queue.until_sent(run.id)
+            await queue.wait_until_sent(run.id)
 
     events = [line["event"] for line in logged if line.get("server") == "RabbitMQ"]
     assert events == ["server unavailable; retrying", "server available again"]
@@ -103,7 +109,7 @@ async def test_an_unavailable_broker_is_tried_once_per_backoff_and_not_once_per_
     queue.is_unavailable = True
     dispatcher = loops.create_dispatcher(queue)
     for day in range(1, 31):
-        await pending(loops.sessions, day=datetime(2026, 1, day, tzinfo=UTC).date())
+        await create_pending_run(loops.sessions, day=datetime(2026, 1, day, tzinfo=UTC).date())
 
     await dispatcher.dispatch()
     first = queue.attempts
@@ -112,37 +118,37 @@ async def test_an_unavailable_broker_is_tried_once_per_backoff_and_not_once_per_
 
     assert first <= 10
     assert queue.attempts == first
-    assert {run.state for run in await everything(loops.sessions)} == {RunState.PENDING}
+    assert {run.state for run in await list_all_runs(loops.sessions)} == {RunState.PENDING}
 
 
 async def test_an_unexpected_error_of_the_queue_loses_no_run(loops: LoopFactory) -> None:
-    run = await pending(loops.sessions)
+    run = await create_pending_run(loops.sessions)
     queue = RecordingQueue()
     queue.is_broken = True
 
     await loops.create_dispatcher(queue).dispatch()
 
-    assert (await find(loops.sessions, run.id)).state == RunState.PENDING
+    assert (await get_run(loops.sessions, run.id)).state == RunState.PENDING
 
 
 async def test_a_run_is_sent_again_after_a_crash_between_commit_and_publish(
     loops: LoopFactory,
 ) -> None:
-    run = await pending(loops.sessions)
+    run = await create_pending_run(loops.sessions)
     crashing, queue = RecordingQueue(), RecordingQueue()
     crashing.unblocked.clear()
     task = asyncio.create_task(loops.create_dispatcher(crashing).dispatch())
-    await crashing.until_attempted()
+    await crashing.wait_until_attempted()
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
     assert crashing.sent == []
-    assert (await find(loops.sessions, run.id)).state == RunState.QUEUED
+    assert (await get_run(loops.sessions, run.id)).state == RunState.QUEUED
 
     await loops.execute("UPDATE report_runs SET lease_until = now() - interval '1 second'")
     metrics = SchedulerMetrics()
     async with loops.running(queue, metrics=metrics):
-        await queue.until_sent(run.id)
+        await queue.wait_until_sent(run.id)
 
     assert get_metric(metrics, "reaped_total") == 1
 
@@ -151,17 +157,17 @@ async def test_a_stopped_dispatcher_finishes_active_sends_and_returns_the_other_
     loops: LoopFactory,
 ) -> None:
     for day in range(2 * MAX_CONCURRENT_SENDS):
-        await pending(loops.sessions, day=date(2025, 1, 1) + timedelta(days=day))
+        await create_pending_run(loops.sessions, day=date(2025, 1, 1) + timedelta(days=day))
     queue = RecordingQueue()
     queue.unblocked.clear()
     dispatcher = loops.create_dispatcher(queue)
     task = asyncio.create_task(dispatcher.dispatch())
-    await queue.until_attempted(MAX_CONCURRENT_SENDS)
+    await queue.wait_until_attempted(MAX_CONCURRENT_SENDS)
     dispatcher.stop()
     queue.unblocked.set()
     await asyncio.wait_for(task, timeout=5)
 
-    runs = await everything(loops.sessions)
+    runs = await list_all_runs(loops.sessions)
     assert len(queue.sent) == MAX_CONCURRENT_SENDS
     assert {run.state for run in runs if run.id in queue.sent} == {RunState.QUEUED}
     assert {run.state for run in runs if run.id not in queue.sent} == {RunState.PENDING}
@@ -169,27 +175,27 @@ async def test_a_stopped_dispatcher_finishes_active_sends_and_returns_the_other_
 
 async def test_a_locked_run_does_not_block_the_dispatch_of_another(loops: LoopFactory) -> None:
     day = datetime(2026, 1, 1, tzinfo=UTC).date()
-    await pending(loops.sessions, day=day)
-    unlocked = await pending(loops.sessions)
+    await create_pending_run(loops.sessions, day=day)
+    unlocked = await create_pending_run(loops.sessions)
     queue = RecordingQueue()
     async with loops.sessions.begin() as other_transaction:
-        await request(other_transaction, day=day)
+        await request_run(other_transaction, day=day)
         async with loops.running(queue):
-            await queue.until_sent(unlocked.id)
+            await queue.wait_until_sent(unlocked.id)
 
 
 async def test_a_queued_run_whose_message_was_lost_is_sent_again(loops: LoopFactory) -> None:
-    run = await queued(loops.sessions)
+    run = await queue_run(loops.sessions)
     queue = RecordingQueue()
 
     async with loops.running(queue):
-        await queue.until_sent(run.id)
+        await queue.wait_until_sent(run.id)
 
 
 async def test_the_result_of_a_dispatch_is_recorded_after_an_outage_of_postgres(
     loops: LoopFactory, postgres_url: str
 ) -> None:
-    run = await pending(loops.sessions)
+    run = await create_pending_run(loops.sessions)
     queue = RecordingQueue()
     queue.unblocked.clear()
 
@@ -197,17 +203,17 @@ async def test_the_result_of_a_dispatch_is_recorded_after_an_outage_of_postgres(
         engine = create_engine(proxy.url, application="tests", pool_size=2)
         dispatcher = LoopFactory(engine).create_dispatcher(queue)
         task = asyncio.create_task(dispatcher.dispatch())
-        await queue.until_attempted()
+        await queue.wait_until_attempted()
         await proxy.cut()
         queue.unblocked.set()
         with pytest.raises(Exception) as raised:  # noqa: PT011 # of several classes
             await task
         assert is_outage(raised.value)
-        await proxy.mend()
+        await proxy.restore()
         await dispatcher.dispatch()
         await dispose(engine)
 
-    found = await find(loops.sessions, run.id)
+    found = await get_run(loops.sessions, run.id)
     assert queue.sent == [run.id]
     assert found.queued_at is not None
     assert found.lease_until is not None

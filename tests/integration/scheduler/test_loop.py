@@ -15,20 +15,20 @@ from tests.integration.scheduler.loops import (
     RecordingQueue,
     get_metric,
 )
-from tests.support import schedules
-from tests.support.runs import everything, find, pending, running
-from tests.support.waiting import until
+from tests.support.factories.runs import claim_run, create_pending_run, get_run, list_all_runs
+from tests.support.factories.schedules import create_schedule, update_schedule_row
+from tests.support.waiting import wait_until
 
 
 async def test_a_due_fire_is_materialized_and_sent(loops: LoopFactory) -> None:
     queue, metrics = RecordingQueue(), SchedulerMetrics()
     async with loops.running(queue, metrics=metrics):
         await loops.make_daily_schedule_due()
-        await until(lambda: everything(loops.sessions), what="a run")
-        (run,) = await everything(loops.sessions)
-        await queue.until_sent(run.id)
+        await wait_until(lambda: list_all_runs(loops.sessions), what="a run")
+        (run,) = await list_all_runs(loops.sessions)
+        await queue.wait_until_sent(run.id)
 
-    found = await find(loops.sessions, run.id)
+    found = await get_run(loops.sessions, run.id)
     assert (found.trigger, found.state) == (RunTrigger.SCHEDULE, RunState.QUEUED)
     assert run.scheduled_for is not None
     assert run.report_date == run.scheduled_for.date() - timedelta(days=1)
@@ -45,12 +45,12 @@ async def test_a_fire_is_dispatched_at_its_due_time_and_not_at_the_next_tick(
     loops: LoopFactory,
 ) -> None:
     now = datetime.now(UTC)
-    await schedules.add(loops.sessions, "soon", now=now)
-    await schedules.change(loops.sessions, "soon", next_fire_at=now + timedelta(seconds=2))
+    await create_schedule(loops.sessions, "soon", now=now)
+    await update_schedule_row(loops.sessions, "soon", next_fire_at=now + timedelta(seconds=2))
     queue = RecordingQueue()
     async with loops.running(queue, config=LONG_TICK):
-        (run,) = await until(lambda: everything(loops.sessions), what="a run")
-        await queue.until_sent(run.id)
+        (run,) = await wait_until(lambda: list_all_runs(loops.sessions), what="a run")
+        await queue.wait_until_sent(run.id)
 
     assert run.scheduled_for is not None
     assert run.created_at >= run.scheduled_for
@@ -71,11 +71,11 @@ async def test_two_schedulers_send_one_run_for_each_fire(loops: LoopFactory) -> 
         loops.running(second, metrics=metrics[1]),
     ):
         # A later definition would reset the due time and the overlap policy.
-        await until(is_defined_by_both, what="the definition of the daily schedule")
+        await wait_until(is_defined_by_both, what="the definition of the daily schedule")
         await loops.make_daily_schedule_due(nights=5)
-        await until(is_all_sent, what="five runs")
+        await wait_until(is_all_sent, what="five runs")
 
-    runs = await everything(loops.sessions)
+    runs = await list_all_runs(loops.sessions)
     assert sorted([*first.sent, *second.sent]) == sorted(run.id for run in runs)
     assert len({run.report_date for run in runs}) == len(runs) == 5
 
@@ -83,50 +83,50 @@ async def test_two_schedulers_send_one_run_for_each_fire(loops: LoopFactory) -> 
 async def test_a_notification_leads_to_a_dispatch_before_the_next_tick(loops: LoopFactory) -> None:
     queue = RecordingQueue()
     async with loops.running(queue, config=LONG_TICK):
-        await until(loops.is_listening, what="listening")
-        run = await pending(loops.sessions)
-        await queue.until_sent(run.id)
+        await wait_until(loops.is_listening, what="listening")
+        run = await create_pending_run(loops.sessions)
+        await queue.wait_until_sent(run.id)
 
 
 async def test_a_terminated_listen_connection_is_replaced(loops: LoopFactory) -> None:
     queue = RecordingQueue()
     async with loops.running(queue, config=LONG_TICK):
-        await until(loops.is_listening, what="listening")
+        await wait_until(loops.is_listening, what="listening")
         await loops.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND query ILIKE 'LISTEN %'"
         )
-        await until(loops.is_listening, what="listening again")
-        run = await pending(loops.sessions)
-        await queue.until_sent(run.id)
+        await wait_until(loops.is_listening, what="listening again")
+        run = await create_pending_run(loops.sessions)
+        await queue.wait_until_sent(run.id)
 
 
 async def test_a_send_that_blocks_does_not_delay_the_other_steps(loops: LoopFactory) -> None:
-    blocked = await pending(loops.sessions)
-    abandoned = await running(loops.sessions, day=datetime(2026, 1, 1, tzinfo=UTC).date())
+    blocked = await create_pending_run(loops.sessions)
+    abandoned = await claim_run(loops.sessions, day=datetime(2026, 1, 1, tzinfo=UTC).date())
     queue = RecordingQueue()
     queue.unblocked.clear()
 
     async def is_done() -> bool:
-        runs = await everything(loops.sessions)
+        runs = await list_all_runs(loops.sessions)
         fired = [run for run in runs if run.trigger == RunTrigger.SCHEDULE]
         reaped = [run for run in runs if run.id == abandoned.id and run.attempt == 1]
         return bool(fired) and reaped[0].state != RunState.RUNNING
 
     async with loops.running(queue):
-        await queue.until_attempted()
+        await queue.wait_until_attempted()
         await loops.make_daily_schedule_due()
-        await until(is_done, what="a materialized fire and a reaped run")
-        assert (await find(loops.sessions, blocked.id)).state == RunState.QUEUED
+        await wait_until(is_done, what="a materialized fire and a reaped run")
+        assert (await get_run(loops.sessions, blocked.id)).state == RunState.QUEUED
         queue.unblocked.set()
 
 
 async def test_a_stopped_loop_does_not_wait_for_a_send_that_blocks(loops: LoopFactory) -> None:
-    await pending(loops.sessions)
+    await create_pending_run(loops.sessions)
     queue, stop = RecordingQueue(), asyncio.Event()
     queue.unblocked.clear()
     task = asyncio.create_task(loops.create(queue).run(stop))
-    await queue.until_attempted()
+    await queue.wait_until_attempted()
     stop.set()
 
     await asyncio.wait_for(task, timeout=8)

@@ -15,7 +15,7 @@ from tests.integration.scheduler.loops import (
     RecordingQueue,
     get_metric,
 )
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 async def test_a_migration_that_is_missing_is_reported_once_whichever_step_needs_it(
@@ -30,7 +30,7 @@ async def test_a_migration_that_is_missing_is_reported_once_whichever_step_needs
     try:
         with structlog.testing.capture_logs() as logged:
             async with loops.running(queue, config=replace(CONFIG, ledger_days=1), metrics=metrics):
-                await until(has_failed_twice, what="two failures")
+                await wait_until(has_failed_twice, what="two failures")
     finally:
         await loops.execute("ALTER TABLE renamed_by_the_test RENAME TO ledger_beginnings")
 

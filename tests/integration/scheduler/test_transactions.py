@@ -15,9 +15,9 @@ from tests.integration.scheduler.loops import (
     LoopFactory,
     RecordingQueue,
 )
+from tests.support.factories.runs import create_pending_run
 from tests.support.proxy import Proxy
-from tests.support.runs import pending
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 async def test_an_outage_of_postgres_is_logged_once_and_work_resumes_after_it(
@@ -33,12 +33,12 @@ async def test_an_outage_of_postgres_is_logged_once_and_work_resumes_after_it(
                 return any(line.get("server") == "Postgres" for line in logged)
 
             async with loops.running(queue, engine=engine):
-                await until(loops.has_daily_schedule, what="the first tick")
+                await wait_until(loops.has_daily_schedule, what="the first tick")
                 await proxy.cut()
-                await until(is_noticed, what="the log line about the outage")
-                run = await pending(loops.sessions)
-                await proxy.mend()
-                await queue.until_sent(run.id)
+                await wait_until(is_noticed, what="the log line about the outage")
+                run = await create_pending_run(loops.sessions)
+                await proxy.restore()
+                await queue.wait_until_sent(run.id)
         await engine.dispose()
 
     events = [line["event"] for line in logged if line.get("server") == "Postgres"]
@@ -67,9 +67,9 @@ async def test_a_loop_replaces_connections_that_have_become_silent(
             proxy.url, application="tests", pool_size=14, ping_timeout=timedelta(seconds=0.5)
         )
         async with loops.running(queue, config=config, engine=engine):
-            await until(loops.has_daily_schedule, what="the first tick")
+            await wait_until(loops.has_daily_schedule, what="the first tick")
             # Of several steps, some are within a transaction at this moment.
             proxy.swallow_open()
-            run = await pending(loops.sessions)
-            await queue.until_sent(run.id)
+            run = await create_pending_run(loops.sessions)
+            await queue.wait_until_sent(run.id)
         await dispose(engine)

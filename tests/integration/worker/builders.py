@@ -12,7 +12,7 @@ from daybook_domain.runs.tasks import BuildReport
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.reports import ReportBuilder
 from tests.integration.worker.runs import has_blocked_builds
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 def create_builder(
@@ -44,7 +44,7 @@ async def blocked_build(
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Start a build of a blocked date, and enter the block when it waits for the date's lock."""
     build = asyncio.create_task(builder.build(task))
-    await until(lambda: has_blocked_builds(engine, 1), what="a build that waits for its date")
+    await wait_until(lambda: has_blocked_builds(engine, 1), what="a build that waits for its date")
     yield build
 
 

@@ -13,7 +13,7 @@ from daybook_worker.dead_letter_retries import DeadLetterRetrier
 from daybook_worker.intake import IntakeProcessor
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ async def running_intake(
     tasks = [asyncio.create_task(each.run()) for each in (processor, retrier)]
     try:
         if wait_until_consuming:
-            await until(lambda: is_consuming(processor), what="consuming")
+            await wait_until(lambda: is_consuming(processor), what="consuming")
         yield processor
     finally:
         processor.stop()

@@ -16,7 +16,7 @@ from daybook_domain.reports.models import ReportDay
 from daybook_domain.runs import leases, queries, requests
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_platform.postgres.engine import Sessions
-from tests.support.runs import claim_due
+from tests.support.factories.runs import claim_due_runs
 
 DAY = date(2026, 3, 1)
 
@@ -30,7 +30,7 @@ async def queue_run(
         await requests.request(
             session, day=business_day(day, timezone="UTC"), trigger=trigger, now=now
         )
-        (run,) = await claim_due(session, now=now, lease=timedelta(minutes=5), limit=1)
+        (run,) = await claim_due_runs(session, now=now, lease=timedelta(minutes=5), limit=1)
         return run.id
 
 

@@ -10,12 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.errors import Unavailable
 from tests.integration.worker.intake import is_consuming, running_intake
-from tests.integration.worker.processes import StartWorker, until_ready, wait_for_exit
-from tests.support.locks import somebody_waits
-from tests.support.messages import books, order
-from tests.support.producer import Producer
+from tests.integration.worker.processes import StartWorker, wait_for_exit, wait_until_ready
+from tests.support.amqp import AmqpClient
+from tests.support.factories.messages import order_message
+from tests.support.oracles.shop_state import get_shop_state
+from tests.support.postgres import wait_for_blocked_transaction
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -25,14 +26,14 @@ APPLICATION = "daybook-worker"
 
 async def until_orders(engine: AsyncEngine, number: int) -> None:
     async def is_placed() -> bool:
-        return (await books(engine)).orders == number
+        return (await get_shop_state(engine)).orders == number
 
-    await until(is_placed, what=f"{number} orders")
+    await wait_until(is_placed, what=f"{number} orders")
 
 
 @pytest.mark.parametrize("request_text", [BATCH, b"COMMIT"])
 async def test_a_batch_that_is_never_answered_is_repeated_and_has_one_effect(
-    producer: Producer,
+    producer: AmqpClient,
     postgres_url: str,
     rabbitmq_url: str,
     engine: AsyncEngine,
@@ -46,17 +47,17 @@ async def test_a_batch_that_is_never_answered_is_repeated_and_has_one_effect(
         ) as intake,
     ):
         proxy.swallow_request(request_text, after=BATCH)
-        await producer.send_all(("order", order()) for _ in range(20))
+        await producer.send_all(("order", order_message()) for _ in range(20))
         await proxy.trapped.wait()
         await until_orders(engine, 20)
         assert await is_consuming(intake)
 
-    assert (await books(engine)).stock == {1: 980}
-    assert await producer.depths() == 0
+    assert (await get_shop_state(engine)).stock == {1: 980}
+    assert await producer.count_intake_messages() == 0
 
 
 async def test_a_batch_whose_commit_is_never_confirmed_has_one_effect(
-    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+    producer: AmqpClient, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
     limit = timedelta(seconds=1)
     async with (
@@ -64,18 +65,18 @@ async def test_a_batch_whose_commit_is_never_confirmed_has_one_effect(
         running_intake(proxy.url, rabbitmq_url, transaction_timeout=limit),
     ):
         proxy.swallow_reply_to(b"COMMIT", after=BATCH)
-        await producer.send_all(("order", order()) for _ in range(20))
+        await producer.send_all(("order", order_message()) for _ in range(20))
         await proxy.trapped.wait()
-        await producer.send("order", order())
+        await producer.send("order", order_message())
         await until_orders(engine, 21)
 
-    assert (await books(engine)).stock == {1: 979}
-    assert await producer.depths() == 0
+    assert (await get_shop_state(engine)).stock == {1: 979}
+    assert await producer.count_intake_messages() == 0
 
 
 @pytest.mark.parametrize("sqlstate", ["25006", "53100", "53300"])
 async def test_messages_are_retained_while_the_server_is_out_of_resources(
-    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine, sqlstate: str
+    producer: AmqpClient, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine, sqlstate: str
 ) -> None:
     async with engine.begin() as connection:
         for statement in (
@@ -90,20 +91,20 @@ async def test_messages_are_retained_while_the_server_is_out_of_resources(
             await connection.execute(text(statement))
     try:
         async with running_intake(postgres_url, rabbitmq_url):
-            await producer.send_all(("order", order()) for _ in range(5))
+            await producer.send_all(("order", order_message()) for _ in range(5))
             await until_orders(engine, 5)
     finally:
         async with engine.begin() as connection:
             await connection.execute(text("DROP FUNCTION refuse CASCADE"))
             await connection.execute(text("DROP SEQUENCE attempts"))
 
-    seen = await books(engine)
-    assert (seen.stock, seen.letters) == ({1: 995}, {})
-    assert await producer.depths() == 0
+    seen = await get_shop_state(engine)
+    assert (seen.stock, seen.dead_letters) == ({1: 995}, {})
+    assert await producer.count_intake_messages() == 0
 
 
 async def test_an_intake_is_not_ready_while_a_batch_waits_for_its_commit(
-    producer: Producer, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
+    producer: AmqpClient, postgres_url: str, rabbitmq_url: str, engine: AsyncEngine
 ) -> None:
     stalled_after = timedelta(seconds=0.2)
     async with running_intake(postgres_url, rabbitmq_url, stalled_after=stalled_after) as intake:
@@ -117,26 +118,26 @@ async def test_an_intake_is_not_ready_while_a_batch_waits_for_its_commit(
 
         async with engine.begin() as connection:
             await connection.execute(text("LOCK TABLE orders IN EXCLUSIVE MODE"))
-            await producer.send("order", order())
-            await until(is_stalled, what="a stalled batch")
+            await producer.send("order", order_message())
+            await wait_until(is_stalled, what="a stalled batch")
         await until_orders(engine, 1)
-        await until(lambda: is_consuming(intake), what="readiness")
+        await wait_until(lambda: is_consuming(intake), what="readiness")
 
 
 async def test_a_stopping_intake_returns_the_messages_of_a_silent_batch_within_its_drain_time(
     start_worker: StartWorker,
-    producer: Producer,
+    producer: AmqpClient,
     postgres_url: str,
     rabbitmq_url: str,
     engine: AsyncEngine,
 ) -> None:
     async with Proxy(postgres_url) as proxy:
         worker = start_worker("intake", DAYBOOK_DATABASE_URL=proxy.url, DAYBOOK_DRAIN_SECONDS="0.5")
-        await until_ready(worker)
+        await wait_until_ready(worker)
         proxy.swallow_reply_to(BATCH)
-        await producer.send_all(("order", order()) for _ in range(20))
+        await producer.send_all(("order", order_message()) for _ in range(20))
         await proxy.trapped.wait()
-        proxy.swallow()
+        proxy.stall()
         worker.send(signal.SIGTERM)
         async with asyncio.timeout(20):
             assert await wait_for_exit(worker) == 0
@@ -144,42 +145,42 @@ async def test_a_stopping_intake_returns_the_messages_of_a_silent_batch_within_i
     async with running_intake(postgres_url, rabbitmq_url):
         await _end_silent_transactions(engine)
         await until_orders(engine, 20)
-    assert (await books(engine)).stock == {1: 980}
-    assert await producer.depths() == 0
+    assert (await get_shop_state(engine)).stock == {1: 980}
+    assert await producer.count_intake_messages() == 0
 
 
 async def test_the_messages_of_a_worker_that_is_paused_within_a_batch_are_processed_once(
     start_worker: StartWorker,
-    producer: Producer,
+    producer: AmqpClient,
     postgres_url: str,
     rabbitmq_url: str,
     engine: AsyncEngine,
 ) -> None:
     async with Proxy(rabbitmq_url) as proxy:
         paused = start_worker("intake", DAYBOOK_BROKER_URL=proxy.url)
-        await until_ready(paused)
+        await wait_until_ready(paused)
         async with engine.begin() as connection:
             await connection.execute(text("LOCK TABLE orders IN EXCLUSIVE MODE"))
-            await producer.send_all(("order", order()) for _ in range(20))
-            await somebody_waits(engine)
+            await producer.send_all(("order", order_message()) for _ in range(20))
+            await wait_for_blocked_transaction(engine)
             paused.send(signal.SIGSTOP)
         # RabbitMQ requeues the messages, as it does when the heartbeats are missing.
         await proxy.cut()
-        await proxy.mend()
+        await proxy.restore()
         async with running_intake(postgres_url, rabbitmq_url):
             # The batch of the other worker waits for the open transaction of the paused one.
-            await somebody_waits(engine)
-            assert (await books(engine)).orders == 0
+            await wait_for_blocked_transaction(engine)
+            assert (await get_shop_state(engine)).orders == 0
             await _end_silent_transactions(engine)
             await until_orders(engine, 20)
             paused.send(signal.SIGCONT)
-            await producer.send("order", order())
+            await producer.send("order", order_message())
             await until_orders(engine, 21)
         paused.send(signal.SIGTERM)
         assert await wait_for_exit(paused) == 0
 
-    assert (await books(engine)).stock == {1: 979}
-    assert await producer.depths() == 0
+    assert (await get_shop_state(engine)).stock == {1: 979}
+    assert await producer.count_intake_messages() == 0
 
 
 async def _end_silent_transactions(engine: AsyncEngine) -> None:

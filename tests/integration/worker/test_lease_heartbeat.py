@@ -21,7 +21,7 @@ from tests.integration.worker.runs import (
     queue_run,
     reaping,
 )
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -44,7 +44,7 @@ async def test_a_long_build_extends_its_lease_and_reports_its_running_time(
             assert run.state == RunState.RUNNING
             return run.lease_until is not None and run.lease_until > first + timedelta(seconds=1)
 
-        await until(is_extended, what="an extended lease")
+        await wait_until(is_extended, what="an extended lease")
         assert ((await get_run(sessions, run_id)).progress or "").startswith("running for")
 
     await build
@@ -71,7 +71,7 @@ async def test_a_build_that_outlasts_its_lease_is_not_reaped(
             async with sessions() as session:
                 return await clock.now(session) > first + timedelta(seconds=0.5)
 
-        await until(has_expired, what="the end of the first lease")
+        await wait_until(has_expired, what="the end of the first lease")
         run = await get_run(sessions, run_id)
         assert (run.state, run.attempt, run.fence) == (RunState.RUNNING, 1, 1)
     await build

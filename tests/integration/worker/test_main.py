@@ -16,8 +16,7 @@ from daybook_platform.postgres.engine import Sessions
 from daybook_platform.rabbitmq.topology import DEAD_LETTERS, RUNS
 from daybook_platform.taskiq_broker import TaskIQQueue
 from tests.integration.platform.notes import sending
-from tests.integration.platform.rabbitmq.rabbit import Rabbit, deaths
-from tests.integration.worker.processes import StartWorker, until_ready, wait_for_exit
+from tests.integration.worker.processes import StartWorker, wait_for_exit, wait_until_ready
 from tests.integration.worker.runs import (
     DAY,
     blocked_builds,
@@ -29,14 +28,14 @@ from tests.integration.worker.runs import (
     has_state,
     queue_run,
 )
-from tests.support.logs import health_url, logged
-from tests.support.processes import Service
-from tests.support.waiting import until
+from tests.support.amqp import AmqpClient, list_deaths
+from tests.support.processes import Service, find_log_entry, wait_for_health_url
+from tests.support.waiting import wait_until
 
 # Far longer than the timeouts of these tests: a worker that waits for it fails them.
 LONG_DRAIN_SECONDS = "3600"
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.usefixtures("clean", "rabbit")]
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.usefixtures("clean", "amqp")]
 
 COMMANDS = {
     "daybook-worker": ("daybook-worker", "reports"),
@@ -45,31 +44,31 @@ COMMANDS = {
 
 
 @pytest.fixture
-async def queue(rabbit: Rabbit) -> AsyncIterator[TaskIQQueue]:
+async def queue(amqp: AmqpClient) -> AsyncIterator[TaskIQQueue]:
     """Return a queue that sends run messages."""
-    async with sending(rabbit.url) as queue:
+    async with sending(amqp.url) as queue:
         yield queue
 
 
 async def test_a_run_is_built_and_an_idle_worker_stops_immediately(
-    start_worker: StartWorker, queue: TaskIQQueue, sessions: Sessions, rabbit: Rabbit
+    start_worker: StartWorker, queue: TaskIQQueue, sessions: Sessions, amqp: AmqpClient
 ) -> None:
     worker = start_worker("reports", DAYBOOK_DRAIN_SECONDS=LONG_DRAIN_SECONDS)
-    url = await until_ready(worker)
+    url = await wait_until_ready(worker)
     run_id = await queue_run(sessions)
 
     await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
 
-    await until(lambda: has_state(sessions, run_id, RunState.SUCCEEDED))
+    await wait_until(lambda: has_state(sessions, run_id, RunState.SUCCEEDED))
     assert await find_report_day(sessions) is not None
-    assert await rabbit.depth() == 0
+    assert await amqp.depth() == 0
 
     async def is_counted() -> bool:
         async with httpx.AsyncClient() as client:
             metrics = await client.get(f"{url}/metrics")
         return 'daybook_runs_finished_total{outcome="succeeded"} 1.0' in metrics.text
 
-    await until(is_counted)
+    await wait_until(is_counted)
 
     worker.send(signal.SIGTERM)
     assert await wait_for_exit(worker) == 0
@@ -79,7 +78,7 @@ async def test_a_nightly_run_is_built_while_messages_of_backfills_use_up_the_pre
     start_worker: StartWorker, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     worker = start_worker("reports", DAYBOOK_CONCURRENCY="2")
-    await until_ready(worker)
+    await wait_until_ready(worker)
     days = [DAY + timedelta(days=n) for n in range(3)]
     async with blocked_builds(engine, day=days[0]), blocked_builds(engine, day=days[1]):
         backfills = [
@@ -87,15 +86,15 @@ async def test_a_nightly_run_is_built_while_messages_of_backfills_use_up_the_pre
         ]
         for each in backfills:
             await queue.send(BUILD_REPORT, BuildReport(run_id=each))
-        await until(lambda: has_blocked_builds(engine, 1))
+        await wait_until(lambda: has_blocked_builds(engine, 1))
         nightly = await queue_run(sessions, day=days[2])
         await queue.send(BUILD_REPORT, BuildReport(run_id=nightly))
 
-        await until(lambda: has_state(sessions, nightly, RunState.SUCCEEDED))
+        await wait_until(lambda: has_state(sessions, nightly, RunState.SUCCEEDED))
 
         assert await count_blocked_builds(engine) == 1
     for each in backfills:
-        await until(partial(has_state, sessions, each, RunState.SUCCEEDED))
+        await wait_until(partial(has_state, sessions, each, RunState.SUCCEEDED))
 
 
 async def test_a_busy_worker_that_is_stopped_finishes_and_claims_no_other_run(
@@ -103,39 +102,39 @@ async def test_a_busy_worker_that_is_stopped_finishes_and_claims_no_other_run(
     queue: TaskIQQueue,
     sessions: Sessions,
     engine: AsyncEngine,
-    rabbit: Rabbit,
+    amqp: AmqpClient,
 ) -> None:
     worker = start_worker("reports", DAYBOOK_CONCURRENCY="1")
-    await until_ready(worker)
+    await wait_until_ready(worker)
     async with blocked_builds(engine):
         first = await queue_run(sessions)
         await queue.send(BUILD_REPORT, BuildReport(run_id=first))
-        await until(lambda: has_blocked_builds(engine, 1))
+        await wait_until(lambda: has_blocked_builds(engine, 1))
         second = await queue_run(sessions)
         await queue.send(BUILD_REPORT, BuildReport(run_id=second))
         worker.send(signal.SIGTERM)
-        await until(lambda: _is_draining(worker))
+        await wait_until(lambda: _is_draining(worker))
 
     assert await wait_for_exit(worker) == 0
     assert (await get_run(sessions, first)).state == RunState.SUCCEEDED
     assert (await get_run(sessions, second)).state == RunState.QUEUED
-    await until(lambda: _has_depth(rabbit, 1), what="the second message to be requeued")
+    await wait_until(lambda: _has_depth(amqp, 1), what="the second message to be requeued")
 
 
 async def test_a_build_that_exceeds_the_drain_timeout_is_released(
     start_worker: StartWorker, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     worker = start_worker("reports", DAYBOOK_DRAIN_SECONDS="0.3")
-    await until_ready(worker)
+    await wait_until_ready(worker)
     run_id = await queue_run(sessions)
     async with blocked_builds(engine):
         await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
-        await until(lambda: has_blocked_builds(engine, 1))
+        await wait_until(lambda: has_blocked_builds(engine, 1))
         worker.send(signal.SIGTERM)
         assert await wait_for_exit(worker) == 0
 
-    assert logged(worker, "draining")["seconds"] == 0.3
-    assert logged(worker, "drain timeout exceeded; interrupting active work")
+    assert find_log_entry(worker, "draining")["seconds"] == 0.3
+    assert find_log_entry(worker, "drain timeout exceeded; interrupting active work")
     released = await get_run(sessions, run_id)
     assert (released.state, released.attempt) == (RunState.PENDING, 0)
 
@@ -144,13 +143,13 @@ async def test_a_second_signal_interrupts_the_drain(
     start_worker: StartWorker, queue: TaskIQQueue, sessions: Sessions, engine: AsyncEngine
 ) -> None:
     worker = start_worker("reports", DAYBOOK_DRAIN_SECONDS=LONG_DRAIN_SECONDS)
-    await until_ready(worker)
+    await wait_until_ready(worker)
     run_id = await queue_run(sessions)
     async with blocked_builds(engine):
         await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
-        await until(lambda: has_blocked_builds(engine, 1))
+        await wait_until(lambda: has_blocked_builds(engine, 1))
         worker.send(signal.SIGINT)
-        await until(lambda: _is_draining(worker))
+        await wait_until(lambda: _is_draining(worker))
         worker.send(signal.SIGINT)
         assert await wait_for_exit(worker) == 0
 
@@ -162,17 +161,17 @@ async def test_a_message_is_not_acknowledged_before_its_report_is_committed(
     queue: TaskIQQueue,
     sessions: Sessions,
     engine: AsyncEngine,
-    rabbit: Rabbit,
+    amqp: AmqpClient,
 ) -> None:
     worker = start_worker("reports")
-    await until_ready(worker)
+    await wait_until_ready(worker)
     run_id = await queue_run(sessions)
     async with blocked_builds(engine):
         await queue.send(BUILD_REPORT, BuildReport(run_id=run_id))
-        await until(lambda: has_blocked_builds(engine, 1))
+        await wait_until(lambda: has_blocked_builds(engine, 1))
         worker.kill()
 
-    await until(lambda: _has_depth(rabbit, 1), what="the message to be requeued")
+    await wait_until(lambda: _has_depth(amqp, 1), what="the message to be requeued")
     assert await find_report_day(sessions) is None
 
 
@@ -182,27 +181,27 @@ async def test_both_commands_build_reports_and_dead_letter_what_they_cannot_proc
     queue: TaskIQQueue,
     sessions: Sessions,
     engine: AsyncEngine,
-    rabbit: Rabbit,
+    amqp: AmqpClient,
     command: tuple[str, ...],
 ) -> None:
     worker = start_worker(command=command)
 
-    await rabbit.publish(b"nonsense")
-    assert deaths(await rabbit.dead_letter()) == [(RUNS, "rejected", 1)]
+    await amqp.publish_run_message(b"nonsense")
+    assert list_deaths(await amqp.consume_dead_letter()) == [(RUNS, "rejected", 1)]
 
     buggy = await queue_run(sessions)
     async with failing_builds(engine, sqlstate="P0001"):
         await queue.send(BUILD_REPORT, BuildReport(run_id=buggy))
-        assert str(buggy) in (await rabbit.dead_letter()).body.decode()
+        assert str(buggy) in (await amqp.consume_dead_letter()).body.decode()
     assert (await get_run(sessions, buggy)).error_detail is not None
 
     other = DAY.replace(day=2)
     good = await queue_run(sessions, day=other)
     await queue.send(BUILD_REPORT, BuildReport(run_id=good))
-    await until(lambda: has_state(sessions, good, RunState.SUCCEEDED))
+    await wait_until(lambda: has_state(sessions, good, RunState.SUCCEEDED))
     worker.send(signal.SIGTERM)
     assert await wait_for_exit(worker) == 0
-    assert (await rabbit.depth(RUNS), await rabbit.depth(DEAD_LETTERS)) == (0, 0)
+    assert (await amqp.depth(RUNS), await amqp.depth(DEAD_LETTERS)) == (0, 0)
 
 
 async def test_a_worker_without_its_servers_is_alive_but_not_ready(
@@ -214,7 +213,7 @@ async def test_a_worker_without_its_servers_is_alive_but_not_ready(
         DAYBOOK_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere",
         DAYBOOK_DRAIN_SECONDS=LONG_DRAIN_SECONDS,
     )
-    url = await health_url(worker)
+    url = await wait_for_health_url(worker)
 
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"{url}/healthz")).status_code == 200
@@ -238,10 +237,10 @@ async def test_invalid_settings_end_the_worker_with_the_name_of_each(
     )
 
     assert await wait_for_exit(worker) == 2
-    assert "DAYBOOK_CONCURRENCY: " in worker.said()
-    assert "DAYBOOK_DATABASE_URL: expected postgresql://" in worker.said()
-    assert "hunter2" not in worker.said()
-    assert "Traceback" not in worker.said()
+    assert "DAYBOOK_CONCURRENCY: " in worker.read_log()
+    assert "DAYBOOK_DATABASE_URL: expected postgresql://" in worker.read_log()
+    assert "hunter2" not in worker.read_log()
+    assert "Traceback" not in worker.read_log()
 
 
 async def test_a_health_port_in_use_ends_the_worker_with_the_name_of_the_setting(
@@ -251,13 +250,13 @@ async def test_a_health_port_in_use_ends_the_worker_with_the_name_of_the_setting
         worker = start_worker("reports", DAYBOOK_HEALTH_PORT=str(busy.getsockname()[1]))
         assert await wait_for_exit(worker) == 2
 
-    assert "DAYBOOK_HEALTH_PORT" in worker.said()
-    assert "Traceback" not in worker.said()
+    assert "DAYBOOK_HEALTH_PORT" in worker.read_log()
+    assert "Traceback" not in worker.read_log()
 
 
 async def _is_draining(worker: Service) -> bool:
-    return bool(logged(worker, "draining"))
+    return bool(find_log_entry(worker, "draining"))
 
 
-async def _has_depth(rabbit: Rabbit, messages: int) -> bool:
-    return await rabbit.depth() == messages
+async def _has_depth(amqp: AmqpClient, messages: int) -> bool:
+    return await amqp.depth() == messages

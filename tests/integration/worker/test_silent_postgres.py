@@ -20,9 +20,9 @@ from tests.integration.worker.runs import (
     queue_run,
     reaping,
 )
+from tests.support.factories.runs import claim_due_runs
 from tests.support.proxy import Proxy
-from tests.support.runs import claim_due
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -84,7 +84,7 @@ async def test_a_run_whose_build_has_a_silent_connection_is_built_by_another_wor
 
         async with sessions.begin() as session:
             later = await clock.now(session) + timedelta(hours=1)
-            assert await claim_due(session, now=later, lease=timedelta(hours=2), limit=1)
+            assert await claim_due_runs(session, now=later, lease=timedelta(hours=2), limit=1)
         # The date's lock of the silent connection does not block it.
         await create_builder(engine, worker="w2").build(BuildReport(run_id=run_id))
 
@@ -127,7 +127,7 @@ async def test_a_heartbeat_that_is_never_answered_does_not_lose_the_lease(
             run = await get_run(sessions, run_id)
             return run.state is not RunState.RUNNING or run.lease_until != first
 
-        await until(is_extended, what="an extended lease")
+        await wait_until(is_extended, what="an extended lease")
         assert proxy.trapped.is_set()
     await build
 
@@ -168,7 +168,7 @@ async def test_a_worker_is_not_ready_while_a_claim_is_never_answered(
     run_id = await queue_run(sessions)
     builder = create_builder(proxied, stalled_after=timedelta(seconds=0.2))
     await builder.require_claims()
-    proxy.swallow()
+    proxy.stall()
     build = asyncio.create_task(builder.build(BuildReport(run_id=run_id)))
 
     async def is_stalled() -> bool:
@@ -178,8 +178,8 @@ async def test_a_worker_is_not_ready_while_a_claim_is_never_answered(
             return "a claim has waited" in error.detail
         return False
 
-    await until(is_stalled, what="a stalled claim")
-    await proxy.mend()
+    await wait_until(is_stalled, what="a stalled claim")
+    await proxy.restore()
     await build
     await builder.require_claims()
     assert (await get_run(sessions, run_id)).state is RunState.SUCCEEDED

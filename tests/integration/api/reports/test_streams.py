@@ -20,7 +20,7 @@ from daybook_domain.reports.rendering import SMALL_ROWS, Format
 from daybook_platform.postgres.engine import create_stream_pool
 from tests.integration.api.conftest import MakeDay
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 DAY = date(2026, 3, 1)
 MANY = 50_000
@@ -112,7 +112,7 @@ async def test_an_unread_stream_has_bounded_memory(
 ) -> None:
     stream = await reports.open_stream(DAY, Format.JSON)
     # The COPY continues until the pipe is full; other queries show that the loop is not blocked.
-    await until(lambda: _is(stream.buffered_bytes > MAX_BUFFERED_BYTES), what="a full pipe")
+    await wait_until(lambda: _is(stream.buffered_bytes > MAX_BUFFERED_BYTES), what="a full pipe")
     for _ in range(20):
         await reports.get_edition(DAY)
     assert stream.buffered_bytes < MAX_BUFFERED_BYTES + 512 * 1024
@@ -166,7 +166,7 @@ async def test_the_copy_ends_when_the_client_disconnects(
     async with asyncio.timeout(10):
         await answering
     assert not reader.complete
-    await until(all_idle, what="the end of the COPY")
+    await wait_until(all_idle, what="the end of the COPY")
     assert (await reports.get_edition(DAY)).revision == 1
 
 
@@ -182,7 +182,7 @@ async def test_a_stalled_client_is_disconnected(
     async with asyncio.timeout(10):
         await response({"type": "http"}, reader.receive, reader.send)
     assert not reader.complete
-    await until(all_idle, what="the end of the COPY")
+    await wait_until(all_idle, what="the end of the COPY")
 
 
 async def test_a_stream_whose_connection_is_lost_is_not_completed(
@@ -218,7 +218,9 @@ async def test_a_stream_whose_database_becomes_silent_is_aborted(
             small_reads=connections, streams=connections, stall_timeout=timedelta(seconds=0.5)
         )
         stream = await reports.open_stream(DAY, Format.JSON)
-        await until(lambda: _is(stream.buffered_bytes > MAX_BUFFERED_BYTES), what="a full pipe")
+        await wait_until(
+            lambda: _is(stream.buffered_bytes > MAX_BUFFERED_BYTES), what="a full pipe"
+        )
         proxy.swallow_open()
         async with asyncio.timeout(10):
             with pytest.raises(TimeoutError):

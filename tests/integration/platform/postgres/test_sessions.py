@@ -134,7 +134,7 @@ async def test_a_transaction_that_waits_for_a_connection_times_out_while_all_are
 async def test_an_engine_is_disposed_of_while_its_connections_are_silent(
     proxy: Proxy, silenced: AsyncEngine
 ) -> None:
-    proxy.swallow()
+    proxy.stall()
 
     async with asyncio.timeout(8):
         await dispose(silenced)

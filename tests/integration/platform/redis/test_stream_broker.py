@@ -17,7 +17,7 @@ from daybook_platform.taskiq_broker import create_broker
 from daybook_worker.receiver import Receiver
 from tests.integration.platform.notes import NOTE, Note, Notes, envelope, sending, working
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def dead_letter(redis: Redis) -> dict[bytes, bytes]:
     async def received() -> Any:
         return await redis.xrange(DEAD_LETTERS)
 
-    ((_, fields),) = await until(received, what="a dead letter")
+    ((_, fields),) = await wait_until(received, what="a dead letter")
     return cast("dict[bytes, bytes]", fields)
 
 
@@ -50,10 +50,10 @@ async def test_messages_sent_before_any_worker_started_are_handled_and_leave_the
 
     async with working(redis_url, notes):
         await notes.have(*range(20))
-        await until(lambda: is_empty(redis), what="deletion of all entries")
+        await wait_until(lambda: is_empty(redis), what="deletion of all entries")
 
 
-@pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["ours", "stock"])
+@pytest.mark.parametrize("receiver", [Receiver, TaskiqReceiver], ids=["daybook", "taskiq"])
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -69,7 +69,7 @@ async def test_a_message_that_cannot_be_processed_is_dead_lettered_with_its_reas
     async with working(redis_url, Notes(), receiver=receiver):
         await redis.xadd(RUNS, {"data": body})
         stored = await dead_letter(redis)
-        await until(lambda: is_empty(redis))
+        await wait_until(lambda: is_empty(redis))
 
     assert stored[b"data"] == body
     assert stored[b"reason"].decode().startswith(reason)
@@ -96,7 +96,7 @@ async def test_the_task_of_an_interrupted_handler_is_delivered_again(
 
     async with working(redis_url, handler), sending(redis_url) as queue:
         await queue.send(NOTE, Note(number=1))
-        await until(twice)
+        await wait_until(twice)
 
 
 async def test_consumption_resumes_after_every_cut(redis: Redis, redis_url: str) -> None:
@@ -109,7 +109,7 @@ async def test_consumption_resumes_after_every_cut(redis: Redis, redis_url: str)
                 with pytest.raises(Unavailable):
                     await broker.ping()
                 await queue.send(NOTE, Note(number=number))
-                await proxy.mend()
+                await proxy.restore()
                 await notes.have(*range(number + 1))
                 await proxy.cut()
 
@@ -172,15 +172,15 @@ async def test_an_entry_that_was_delivered_to_a_lost_connection_is_handled_by_th
 
     async with Proxy(redis_url) as proxy, working(proxy.url, notes) as broker:
         assert isinstance(broker, StreamBroker)
-        await until(lambda: _is_consuming(broker), what="consuming")
+        await wait_until(lambda: _is_consuming(broker), what="consuming")
         await proxy.cut()
         body = json.dumps(envelope(NOTE.name, {"number": 1})).encode()
         await redis.xadd(RUNS, {"data": body})
         # Redis may have answered the connection that was cut: the same state, without the race.
         await redis.xreadgroup(GROUP, broker.consumer_name, {RUNS: ">"})
-        await proxy.mend()
+        await proxy.restore()
         await notes.have(1)
-        await until(lambda: is_empty(redis), what="the acknowledgement")
+        await wait_until(lambda: is_empty(redis), what="the acknowledgement")
 
 
 async def test_an_entry_that_is_being_handled_is_not_handled_again_after_a_cut(
@@ -204,14 +204,14 @@ async def test_an_entry_that_is_being_handled_is_not_handled_again_after_a_cut(
     ):
         assert isinstance(broker, StreamBroker)
         await queue.send(NOTE, Note(number=1))
-        await until(lambda: has_seen(1), what="the first entry")
+        await wait_until(lambda: has_seen(1), what="the first entry")
         await proxy.cut()
-        await until(lambda: _is_disconnected(broker), what="the lost connection")
-        await proxy.mend()
+        await wait_until(lambda: _is_disconnected(broker), what="the lost connection")
+        await proxy.restore()
         await queue.send(NOTE, Note(number=2))
-        await until(lambda: has_seen(2), what="the second entry")
+        await wait_until(lambda: has_seen(2), what="the second entry")
         release.set()
-        await until(lambda: is_empty(redis), what="both acknowledgements")
+        await wait_until(lambda: is_empty(redis), what="both acknowledgements")
 
     assert seen == [1, 2]
 
