@@ -10,11 +10,17 @@ from yarl import URL
 class Proxy:
     """A proxy that forwards TCP connections to the server at `url`.
 
-    `cut` aborts all connections and refuses new ones; `stall` accepts connections but forwards no
-    data; `restore` ends either failure.
+    - `cut` aborts all connections and refuses new ones.
+    - `stall` accepts connections but forwards no data; `stall_open` does so with the connections of
+      this moment and forwards new ones, as after a failover by DNS.
+    - `stall_reply_to` and `stall_request` stall one connection at the first request that contains a
+      text: after it has reached the server, or before.
+    - `restore` ends each of these failures.
+
+    Each request reaches the server `delay_seconds` late.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, delay_seconds: float = 0.0) -> None:
         self._target = URL(url)
         self._port = 0
         self._server: asyncio.Server | None = None
@@ -22,6 +28,13 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._open: set[asyncio.Event] = set()
+        self.delay_seconds = delay_seconds
+        self._trap = b""
+        self._trap_after = b""
+        self._trap_forwards = False
+        self.trapped = asyncio.Event()
+        """Set when a request has silenced its connection."""
 
     @property
     def url(self) -> str:
@@ -31,6 +44,9 @@ class Proxy:
     async def restore(self) -> None:
         """Forward connections and data again."""
         self._flowing.set()
+        self._trap = b""
+        for flowing in self._open:
+            flowing.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
             self._port = self._server.sockets[0].getsockname()[1]
@@ -48,6 +64,26 @@ class Proxy:
         """Forward no more data, without closing connections."""
         self._flowing.clear()
 
+    def stall_open(self) -> None:
+        """Let nothing through on the connections that are open now; new ones work."""
+        for flowing in self._open:
+            flowing.clear()
+
+    def stall_reply_to(self, text: bytes, *, after: bytes = b"") -> None:
+        """Silence the connection whose request contains `text`, once that has been forwarded.
+
+        With `after`, only a connection that has sent that before.
+        """
+        self._set_trap(text, after=after, forwards=True)
+
+    def stall_request(self, text: bytes, *, after: bytes = b"") -> None:
+        """Silence the connection whose request contains `text`, which never reaches the server."""
+        self._set_trap(text, after=after, forwards=False)
+
+    def _set_trap(self, text: bytes, *, after: bytes, forwards: bool) -> None:
+        self._trap, self._trap_after, self._trap_forwards = text, after, forwards
+        self.trapped.clear()
+
     async def __aenter__(self) -> Self:
         """Start forwarding."""
         await self.restore()
@@ -64,6 +100,9 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        flowing = asyncio.Event()
+        flowing.set()
+        self._open.add(flowing)
         with suppress(OSError, asyncio.CancelledError):
             # A connection may be accepted while `cut` runs, which then does not abort it.
             if self._server is None:
@@ -72,15 +111,43 @@ class Proxy:
             upstream = await asyncio.open_connection(self._target.host, self._target.port)
             self._writers.add(upstream[1])
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, upstream[1]))
-                group.create_task(self._pump(upstream[0], writer))
+                group.create_task(self._pump_requests(reader, upstream[1], flowing))
+                group.create_task(self._pump(upstream[0], writer, flowing))
         writer.transport.abort()
+        self._open.discard(flowing)
         self._tasks.discard(task)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump_requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event
+    ) -> None:
+        sent = bytearray()
         with suppress(OSError):
             while data := await reader.read(65536):
-                await self._flowing.wait()
+                sent += data
+                if self.delay_seconds:
+                    await asyncio.sleep(self.delay_seconds)
+                is_trapped = bool(self._trap) and self._trap in data and self._trap_after in sent
+                if is_trapped:
+                    self._trap = b""
+                    # Before the server gets the request, so that its reply cannot be faster.
+                    flowing.clear()
+                    self.trapped.set()
+                if not (is_trapped and self._trap_forwards):
+                    await self._wait(flowing)
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                await self._wait(flowing)
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+    async def _wait(self, flowing: asyncio.Event) -> None:
+        await flowing.wait()
+        await self._flowing.wait()

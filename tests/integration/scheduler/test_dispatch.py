@@ -8,7 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 import structlog
 
+from daybook_domain.postgres_errors import is_outage
 from daybook_domain.runs.models import ReportRun, RunState
+from daybook_platform.postgres.engine import create_engine, dispose
 from daybook_scheduler.dispatch import MAX_CONCURRENT_SENDS
 from daybook_scheduler.metrics import SchedulerMetrics
 from tests.integration.scheduler.loops import (
@@ -25,6 +27,7 @@ from tests.support.factories.runs import (
     queue_run,
     request_run,
 )
+from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
 
@@ -187,3 +190,31 @@ async def test_a_queued_run_whose_message_was_lost_is_sent_again(loops: LoopFact
 
     async with loops.running(queue):
         await queue.wait_until_sent(run.id)
+
+
+async def test_the_result_of_a_dispatch_is_recorded_after_an_outage_of_postgres(
+    loops: LoopFactory, postgres_url: str
+) -> None:
+    run = await create_pending_run(loops.sessions)
+    queue = RecordingQueue()
+    queue.unblocked.clear()
+
+    async with Proxy(postgres_url) as proxy:
+        engine = create_engine(proxy.url, application="tests", pool_size=2)
+        dispatcher = LoopFactory(engine).create_dispatcher(queue)
+        task = asyncio.create_task(dispatcher.dispatch())
+        await queue.wait_until_attempted()
+        await proxy.cut()
+        queue.unblocked.set()
+        with pytest.raises(Exception) as raised:  # noqa: PT011 # of several classes
+            await task
+        assert is_outage(raised.value)
+        await proxy.restore()
+        await dispatcher.dispatch()
+        await dispose(engine)
+
+    found = await get_run(loops.sessions, run.id)
+    assert queue.sent == [run.id]
+    assert found.queued_at is not None
+    assert found.lease_until is not None
+    assert found.lease_until - found.queued_at > CONFIG.queue_lease - timedelta(seconds=1)

@@ -3,6 +3,9 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from prometheus_client import Counter
+
 from daybook_domain.runs.models import RunState, RunTrigger
 from daybook_scheduler.metrics import SchedulerMetrics
 from tests.integration.scheduler.loops import (
@@ -127,3 +130,13 @@ async def test_a_stopped_loop_does_not_wait_for_a_send_that_blocks(loops: LoopFa
     stop.set()
 
     await asyncio.wait_for(task, timeout=8)
+
+
+async def test_a_bug_in_the_loop_itself_ends_the_process(loops: LoopFactory) -> None:
+    """An error of a step is handled; one of the code around it must not go unnoticed."""
+    metrics = SchedulerMetrics()
+    metrics.ticks = Counter("broken", "Lacks a label.", ["step"], registry=None)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(ValueError, match="label"):
+            await loops.create(RecordingQueue(), metrics=metrics).run(asyncio.Event())

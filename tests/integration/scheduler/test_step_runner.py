@@ -1,10 +1,14 @@
 """Reports of errors that occur in steps."""
 
+import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import structlog
 
 from daybook_scheduler.metrics import SchedulerMetrics
+from daybook_scheduler.step_runner import Step, StepRunner
+from daybook_scheduler.transactions import OutageLog
 from tests.integration.scheduler.loops import (
     CONFIG,
     LoopFactory,
@@ -33,3 +37,25 @@ async def test_a_migration_that_is_missing_is_reported_once_whichever_step_needs
     reported = [line for line in logged if "daybook migrate" in line["event"]]
     assert [line["step"] for line in reported] == ["prune"]
     assert "ledger_beginnings" in reported[0]["reason"]
+
+
+async def test_a_step_that_fails_waits_before_its_next_attempt_also_when_it_is_woken() -> None:
+    attempts = 0
+
+    async def fail() -> None:
+        nonlocal attempts
+        attempts += 1
+        raise ArithmeticError("simulated bug")
+
+    step = Step("fail", fail)
+    runner = StepRunner(
+        [step], tick=timedelta(minutes=10), metrics=SchedulerMetrics(), outage=OutageLog("Postgres")
+    )
+    repeating = asyncio.create_task(runner.repeat(step))
+    for _ in range(100):
+        # Each iteration of the event loop would be enough for an attempt without a delay.
+        await asyncio.sleep(0)
+        step.wake.set()
+    assert attempts == 1
+    runner.stop()
+    await repeating

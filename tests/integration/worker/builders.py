@@ -23,6 +23,8 @@ def create_builder(
     metrics: WorkerMetrics | None = None,
     concurrency: int = 1,
     timezone: str = "UTC",
+    stalled_after: timedelta = timedelta(seconds=10),
+    transaction_timeout: timedelta = timedelta(seconds=10),
 ) -> ReportBuilder:
     """Return a builder of reports in UTC, or in another time zone."""
     return ReportBuilder(
@@ -33,6 +35,8 @@ def create_builder(
         metrics=metrics or WorkerMetrics(),
         concurrency=concurrency,
         refusal_pause=timedelta(0),
+        stalled_after=stalled_after,
+        transaction_timeout=transaction_timeout,
     )
 
 

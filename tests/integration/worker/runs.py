@@ -1,7 +1,8 @@
 """Runs under test: queued, inspected, and with builds that block or fail."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from daybook_domain import clock
 from daybook_domain.advisory_locks import REPORT_DATE, date_key
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.reports.models import ReportDay
-from daybook_domain.runs import queries, requests
+from daybook_domain.runs import leases, queries, requests
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_platform.postgres.engine import Sessions
 from tests.support.factories.runs import claim_due_runs
@@ -86,6 +87,47 @@ async def count_blocked_builds(engine: AsyncEngine) -> int:
 async def has_blocked_builds(engine: AsyncEngine, count: int) -> bool:
     """Return whether exactly `count` builds wait for the lock of their date."""
     return await count_blocked_builds(engine) == count
+
+
+@asynccontextmanager
+async def reaping(sessions: Sessions) -> AsyncIterator[None]:
+    """Reap runs whose lease has expired all the time, as a scheduler does."""
+
+    async def reap() -> None:
+        while True:
+            async with sessions.begin() as session:
+                await leases.reap(session, now=await clock.now(session), limit=100)
+            await asyncio.sleep(0.02)
+
+    task = asyncio.create_task(reap())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def failing_first_extension(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Make the first extension of a lease fail on the server, and all later ones succeed."""
+    statements = (
+        "CREATE SEQUENCE extensions",
+        "CREATE FUNCTION fail_first() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF nextval('extensions') = 1 THEN RAISE EXCEPTION 'simulated failure'; END IF;"
+        " RETURN NEW; END $$",
+        "CREATE TRIGGER fail_first BEFORE UPDATE ON report_runs FOR EACH ROW"
+        " WHEN (NEW.progress LIKE 'running for%') EXECUTE FUNCTION fail_first()",
+    )
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+    try:
+        yield
+    finally:
+        async with engine.begin() as connection:
+            await connection.execute(text("DROP FUNCTION fail_first CASCADE"))
+            await connection.execute(text("DROP SEQUENCE extensions"))
 
 
 @asynccontextmanager

@@ -42,7 +42,9 @@ async def test_an_unexpected_error_is_recorded_on_the_run_and_raised_for_the_mes
     assert await find_report_day(sessions) is None
 
 
-@pytest.mark.parametrize("sqlstate", ["40P01", "53200", "57014", "55P03"])
+@pytest.mark.parametrize(
+    "sqlstate", ["25006", "40P01", "53100", "53200", "53300", "55P03", "57014"]
+)
 async def test_a_temporary_database_error_is_recorded_and_the_message_is_acknowledged(
     engine: AsyncEngine, sessions: Sessions, sqlstate: str
 ) -> None:

@@ -72,7 +72,7 @@ async def test_both_roles_run_and_stop_together(
     worker.send(signal.SIGTERM)
 
     assert await wait_for_exit(worker) == 0
-    assert checks == {"database": "ok", "timezone": "ok", "broker": "ok", "intake": "ok"}
+    assert checks == dict.fromkeys(("database", "timezone", "broker", "claims", "intake"), "ok")
     applied = 'daybook_intake_messages_total{outcome="applied",queue="order"} 1.0'
     assert applied in metrics
     assert await producer.count_intake_messages() == 0
@@ -131,5 +131,5 @@ async def test_a_worker_without_rabbitmq_builds_reports_and_disables_the_intake(
     async with httpx.AsyncClient() as client:
         checks = (await client.get(f"{url}/readyz")).json()["checks"]
 
-    assert checks.keys() == {"database", "timezone", "broker"}
+    assert checks.keys() == {"database", "timezone", "broker", "claims"}
     assert "intake disabled" in worker.read_log()

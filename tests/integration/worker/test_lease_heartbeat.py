@@ -15,9 +15,11 @@ from tests.integration.worker.builders import blocked_build, count_finished_runs
 from tests.integration.worker.runs import (
     blocked_builds,
     count_blocked_builds,
+    failing_first_extension,
     find_report_day,
     get_run,
     queue_run,
+    reaping,
 )
 from tests.support.waiting import wait_until
 
@@ -47,6 +49,35 @@ async def test_a_long_build_extends_its_lease_and_reports_its_running_time(
 
     await build
     assert (await get_run(sessions, run_id)).state == RunState.SUCCEEDED
+
+
+async def test_a_build_that_outlasts_its_lease_is_not_reaped(
+    engine: AsyncEngine, sessions: Sessions
+) -> None:
+    """Not even when an extension fails: a lease lasts for several."""
+    run_id = await queue_run(sessions)
+    builder = create_builder(engine, lease_seconds=3)
+
+    async with (
+        reaping(sessions),
+        failing_first_extension(engine),
+        blocked_builds(engine),
+        blocked_build(engine, builder, BuildReport(run_id=run_id)) as build,
+    ):
+        first = (await get_run(sessions, run_id)).lease_until
+        assert first is not None
+
+        async def has_expired() -> bool:
+            async with sessions() as session:
+                return await clock.now(session) > first + timedelta(seconds=0.5)
+
+        await wait_until(has_expired, what="the end of the first lease")
+        run = await get_run(sessions, run_id)
+        assert (run.state, run.attempt, run.fence) == (RunState.RUNNING, 1, 1)
+    await build
+
+    run = await get_run(sessions, run_id)
+    assert (run.state, run.attempt, run.fence) == (RunState.SUCCEEDED, 1, 1)
 
 
 async def test_a_worker_that_lost_its_run_cancels_the_statement_on_the_server(

@@ -224,6 +224,7 @@ async def test_a_worker_without_its_servers_is_alive_but_not_ready(
         "database": "ConnectionRefusedError",
         "timezone": "DAYBOOK_TIMEZONE has not been compared with the database yet",
         "broker": "not consuming from RabbitMQ",
+        "claims": "ok",
     }
     worker.send(signal.SIGTERM)
     assert await wait_for_exit(worker) == 0

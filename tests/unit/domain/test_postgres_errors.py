@@ -24,6 +24,8 @@ def _wrapped(error: Exception) -> DBAPIError:
         asyncpg.CannotConnectNowError("starting up"),
         asyncpg.AdminShutdownError("restart"),
         asyncpg.TooManyConnectionsError("full"),
+        asyncpg.DiskFullError("no space left on device"),
+        asyncpg.ReadOnlySQLTransactionError("a standby"),
         asyncpg.ConnectionDoesNotExistError("closed in the middle of operation"),
         asyncpg.InterfaceError("connection is closed"),
         asyncpg.InternalClientError(

@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.errors import DaybookError
 from daybook_domain.postgres_errors import is_outage, is_schema_missing
-from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
+from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions, dispose
 from daybook_platform.settings import DatabaseSettings, load
 
 T = TypeVar("T")
@@ -22,9 +22,9 @@ async def open_sessions(url: str, *, application: str = "daybook") -> AsyncItera
     """Open a session factory with one connection to the database at `url`."""
     engine = create_engine(url, application=application, pool_size=1)
     try:
-        yield create_sessions(engine)
+        yield create_sessions(engine, timeout=None)
     finally:
-        await engine.dispose()
+        await dispose(engine)
 
 
 def describe_unavailability(error: Exception) -> str | None:

@@ -22,7 +22,12 @@ from daybook_api.shutdown import call_before_shutdown
 from daybook_domain.pg_channels import EVENTS_CHANNEL
 from daybook_domain.reports.errors import TimezoneMismatch
 from daybook_platform.lateness_monitor import LatenessMonitor
-from daybook_platform.postgres.engine import create_engine, create_sessions, create_stream_pool
+from daybook_platform.postgres.engine import (
+    create_engine,
+    create_sessions,
+    create_stream_pool,
+    dispose,
+)
 from daybook_platform.postgres.pg_listen import listen
 from daybook_platform.timezone_check import TimezoneCheck
 
@@ -59,16 +64,15 @@ def create_lifespan(
             url,
             application="daybook-api",
             pool_size=POOL_SIZE,
-            statement_timeout=settings.query_timeout,
             idle_timeout=IDLE_IN_TRANSACTION_TIMEOUT,
         )
         events = EventHub(max_subscriptions=settings.event_readers)
-        sessions = create_sessions(engine)
+        sessions = create_sessions(engine, timeout=settings.query_timeout)
         zone = TimezoneCheck(sessions, timezone=settings.timezone)
         try:
             confirmed = await zone.try_to_confirm(timeout=TIMEZONE_TIMEOUT)
         except TimezoneMismatch as error:
-            await engine.dispose()
+            await dispose(engine)
             on_mismatch(error)
             raise
         lateness = LatenessMonitor(
@@ -111,7 +115,7 @@ def create_lifespan(
             # Open streams had their time to complete; closing the pool would wait for them.
             stream_pool.terminate()
             read_pool.terminate()
-        await engine.dispose()
+        await dispose(engine)
 
     return lifespan
 

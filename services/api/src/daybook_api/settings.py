@@ -22,7 +22,7 @@ class ApiSettings(DatabaseSettings, CalendarSettings, LatenessSettings, LogSetti
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
     query_timeout: Annotated[DurationSeconds, POSITIVE] = timedelta(seconds=30)
-    """Maximum time of one database statement of a request."""
+    """Maximum time of one database transaction of a request."""
     idempotency_retention: Annotated[DurationSeconds, POSITIVE] = timedelta(days=1)
     """Time for which an `Idempotency-Key` and its response are stored."""
     stream_timeout: Annotated[DurationSeconds, POSITIVE] = timedelta(seconds=60)

@@ -37,7 +37,7 @@ class SchedulerLoop:
         taskiq: RedisScheduleSource | None = None,
     ) -> None:
         self._engine = engine
-        database = TransactionFactory(create_sessions(engine))
+        database = TransactionFactory(create_sessions(engine, timeout=config.transaction_timeout))
         self.daily_schedule = DailySchedule(
             database=database, cron=config.daily_cron, timezone=config.timezone
         )

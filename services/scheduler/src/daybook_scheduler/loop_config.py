@@ -18,3 +18,4 @@ class LoopConfig:
     dispatch_lease: timedelta = timedelta(seconds=30)
     queue_lease: timedelta = timedelta(minutes=5)
     tick: timedelta = timedelta(seconds=1)
+    transaction_timeout: timedelta = timedelta(seconds=30)

@@ -13,7 +13,7 @@ from daybook_domain.reports.errors import TimezoneMismatch
 from daybook_platform import logging_setup, timezone_check
 from daybook_platform.health import HealthServer
 from daybook_platform.lateness_monitor import LatenessMonitor
-from daybook_platform.postgres.engine import create_engine, create_sessions, ping
+from daybook_platform.postgres.engine import create_engine, create_sessions, dispose, ping
 from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 from daybook_platform.settings import load
 from daybook_platform.taskiq_broker import Broker, TaskIQQueue, create_broker
@@ -114,7 +114,7 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
         await broker.shutdown()
         if taskiq is not None:
             await taskiq.close()
-        await engine.dispose()
+        await dispose(engine)
 
 
 def _configure() -> SchedulerSettings:

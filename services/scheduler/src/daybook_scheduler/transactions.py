@@ -1,6 +1,5 @@
 """Transactions with timeouts, and log lines about outages."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,8 +10,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from daybook_platform.postgres.engine import Sessions
 
 log = structlog.stdlib.get_logger(__name__)
-
-_TIMEOUT_SECONDS = 30.0
 
 # Force plans that use the indexes of due rows, in index order. A statement that was prepared while
 # nothing was due must not reuse the plan that was right for an empty table, and the statistics do
@@ -71,7 +68,7 @@ class TransactionFactory:
         """
         # A transaction that was open when another noticed the outage does not prove its end.
         started_in_outage = self.outage.is_active
-        async with asyncio.timeout(_TIMEOUT_SECONDS), self._sessions.begin() as session:
+        async with self._sessions.begin() as session:
             await session.execute(_SET_LOCAL)
             yield session
         if started_in_outage:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -47,6 +48,8 @@ class IntakeProcessor:
         sessions: Sessions,
         metrics: WorkerMetrics,
         monotonic: Callable[[], float] = time.monotonic,
+        stalled_after: timedelta = timedelta(seconds=15),
+        idle_timeout: timedelta = timedelta(seconds=30),
     ) -> None:
         """Store the components; nothing is connected yet, see `run`."""
         self._engine = engine
@@ -61,6 +64,9 @@ class IntakeProcessor:
         self._stopping = asyncio.Event()
         self._consumer: IntakeConsumer | None = None
         self._unavailable_reason = _NOT_CONSUMING
+        self._stalled_after = stalled_after
+        self._idle_timeout = idle_timeout
+        self._batch_since: float | None = None
 
     def stop(self) -> None:
         """Start no more batches; the active one is finished."""
@@ -69,9 +75,14 @@ class IntakeProcessor:
             self._consumer.stop()
 
     async def ping(self) -> None:
-        """Return when messages are being consumed; raises `Unavailable`."""
+        """Return when messages are being consumed and committed; raises `Unavailable`."""
         if self._consumer is None:
             raise Unavailable(self._unavailable_reason)
+        if self._batch_since is None:
+            return
+        seconds = time.monotonic() - self._batch_since
+        if seconds > self._stalled_after.total_seconds():
+            raise Unavailable(f"a batch has waited {seconds:.0f} s for its commit")
 
     async def run(self) -> None:
         """Process messages until `stop`; reconnect to servers that become unavailable."""
@@ -138,7 +149,11 @@ class IntakeProcessor:
                 number=number,
                 deliveries=[message.delivery for message in messages],
             )
-            await self._commit(consumer, batch)
+            self._batch_since = time.monotonic()
+            try:
+                await self._commit(consumer, batch)
+            finally:
+                self._batch_since = None
             await consumer.acknowledge(messages)
             await self._delete_receipt(batch)
 
@@ -156,6 +171,7 @@ class IntakeProcessor:
                         batch,
                         retry_policy=self._retry_policy,
                         still_valid=lambda: consumer.is_alive,
+                        idle_timeout=self._idle_timeout,
                     )
                 self._record(batch, results, seconds=time.monotonic() - started)
                 return

@@ -24,6 +24,7 @@ from daybook_domain.reports.errors import TimezoneMismatch
 from daybook_platform import logging_setup, timezone_check
 from daybook_platform.health import Check, HealthServer
 from daybook_platform.postgres.engine import create_sessions, ping
+from daybook_platform.postgres.engine import dispose as dispose_engine
 from daybook_platform.settings import load
 from daybook_platform.timezone_check import TimezoneCheck
 from daybook_worker import shutdown, wiring
@@ -65,7 +66,7 @@ def create_worker() -> AsyncBroker:
             timezone_check.exit_because_of(error)
 
     async def dispose(_: TaskiqState) -> None:
-        await engine.dispose()
+        await dispose_engine(engine)
 
     reports.broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, confirm_timezone)
     reports.broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, dispose)
@@ -123,7 +124,7 @@ async def serve(settings: WorkerSettings, *, roles: Sequence[str]) -> None:
         finally:
             for role in active:
                 await role.close()
-            await engine.dispose()
+            await dispose_engine(engine)
     log.info("worker stopped")
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.contextvars import bound_contextvars
 
 from daybook_domain import clock
+from daybook_domain.errors import Unavailable
 from daybook_domain.postgres_errors import is_outage
 from daybook_domain.reports.build import BuildResult, build_day
 from daybook_domain.reports.business_day import business_day
@@ -23,11 +24,13 @@ from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.schedules.failure_pauses import pause_after_failure
 from daybook_domain.tasks import Interrupted
 from daybook_platform import backoff
+from daybook_platform.postgres import backends
+from daybook_platform.postgres.backends import Backend
 from daybook_platform.postgres.engine import create_sessions
 from daybook_platform.wait import wait
 from daybook_worker.concurrency import ConcurrencyLimiter
 from daybook_worker.failures import BuildFailure, BuildTimeout, classify_failure
-from daybook_worker.lease_heartbeat import LeaseHeartbeat
+from daybook_worker.lease_heartbeat import HeartbeatEnd, LeaseHeartbeat
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.run_claims import RunClaimer
 
@@ -35,6 +38,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 _RECORD_TIMEOUT_SECONDS = 5.0
 """Maximum time of one transaction that records the end of a run."""
+_CONNECT_TIMEOUT = timedelta(seconds=10)
 _COMMIT_GRACE_SECONDS = 1.0
 _CANCEL_TIMEOUT_SECONDS = 5.0
 
@@ -58,6 +62,8 @@ class ReportBuilder:
         outage_limit: timedelta = retries.OUTAGE_LIMIT,
         concurrency: int = 1,
         refusal_pause: timedelta = timedelta(seconds=10),
+        stalled_after: timedelta = timedelta(seconds=10),
+        transaction_timeout: timedelta = timedelta(seconds=10),
     ) -> None:
         """Store the settings.
 
@@ -65,7 +71,8 @@ class ReportBuilder:
         that the next message of the run goes to another worker.
         """
         self._engine = engine
-        self._sessions = create_sessions(engine)
+        # For claims, extensions of leases and the records of their ends.
+        self._sessions = create_sessions(engine, timeout=transaction_timeout)
         self._timezone = timezone
         self._lease = lease
         self._outage_limit = outage_limit
@@ -78,7 +85,12 @@ class ReportBuilder:
             self._sessions, worker=worker, lease=lease, stopping=self._stopping
         )
         self._heartbeat = LeaseHeartbeat(self._sessions, lease=lease)
+        self._stalled_after = stalled_after
         self._handlers: set[asyncio.Task[Any]] = set()
+
+    async def require_claims(self) -> None:
+        """Return unless a claim waits for a database that does not respond, else `Unavailable`."""
+        self._claimer.require_answers(within=self._stalled_after)
 
     def stop(self) -> None:
         """Claim no more runs; active builds continue."""
@@ -153,29 +165,46 @@ class ReportBuilder:
             self._metrics.seconds.labels(outcome).observe(time.monotonic() - started)
 
     async def _build_under_lease(self, run: ReportRun) -> BuildResult:
+        backend: asyncio.Future[Backend] = asyncio.get_running_loop().create_future()
         async with (
-            _background_task(self._build(run)) as build,
-            _background_task(self._heartbeat.run(run)) as heartbeat,
+            _background_task(self._build(run, backend)) as build,
+            _background_task(self._heartbeat.run(run, backend=backend)) as heartbeat,
             _background_task(self._interrupting.wait()) as interruption,
         ):
             await asyncio.wait(
                 {build, heartbeat, interruption}, return_when=asyncio.FIRST_COMPLETED
             )
-            if not build.done() and heartbeat.done():
+            end = heartbeat.result() if heartbeat.done() else None
+            if not build.done() and end is HeartbeatEnd.LEASE_LOST:
                 # A commit in progress blocks the heartbeat on the row, and leaves it in a final
                 # state: to the heartbeat that looks like a lost lease, but it is not.
                 await asyncio.wait({build}, timeout=_COMMIT_GRACE_SECONDS)
             if build.done():
                 return build.result()
-            if heartbeat.done():
+            if end is HeartbeatEnd.CONNECTION_LOST:
+                await self._terminate(backend.result())
+                raise Unavailable("the connection of the build does not respond")
+            if end is HeartbeatEnd.LEASE_LOST:
                 raise LeaseLost(f"the lease of run {run.id} could not be extended")
             raise Interrupted
 
-    async def _build(self, run: ReportRun) -> BuildResult:
+    async def _terminate(self, backend: Backend) -> None:
+        """Release the locks of a build whose connection is silent, the date's lock included."""
+        try:
+            async with self._sessions() as session:
+                await backends.terminate(session, backend)
+        except Exception as error:
+            # The server ends it when it has been idle for a lease.
+            log.warning("backend of the build not terminated", reason=repr(error)[:200])
+
+    async def _build(self, run: ReportRun, backend: asyncio.Future[Backend]) -> BuildResult:
         day = business_day(run.report_date, timezone=self._timezone)
         try:
             async with asyncio.timeout(BUILD_REPORT.timeout.total_seconds()) as limit:
-                async with self._engine.begin() as connection:
+                async with AsyncExitStack() as stack:
+                    async with asyncio.timeout(min(self._lease, _CONNECT_TIMEOUT).total_seconds()):
+                        connection = await stack.enter_async_context(self._engine.begin())
+                        backend.set_result(await backends.identify(connection))
                     return await build_day(
                         connection,
                         day=day,

@@ -47,7 +47,10 @@ class ReportsRole:
     def __init__(self, broker: Broker, builder: ReportBuilder, *, concurrency: int) -> None:
         """Store the components; nothing is connected yet."""
         broker.is_worker_process = True
-        self.checks: Mapping[str, Check] = {"broker": broker.ping}
+        self.checks: Mapping[str, Check] = {
+            "broker": broker.ping,
+            "claims": builder.require_claims,
+        }
         self._broker = broker
         self._builder = builder
         self._concurrency = concurrency

@@ -1,12 +1,14 @@
 """Claims of runs on behalf of run messages."""
 
 import asyncio
+import time
 from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
 from daybook_domain import clock
+from daybook_domain.errors import Unavailable
 from daybook_domain.postgres_errors import is_outage
 from daybook_domain.runs import claims
 from daybook_domain.runs.errors import RunsLocked
@@ -35,6 +37,14 @@ class RunClaimer:
         self._worker = worker
         self._lease = lease
         self._stopping = stopping
+        self._unanswered_since = dict[object, float]()
+
+    def require_answers(self, *, within: timedelta) -> None:
+        """Raise `Unavailable` when a claim has waited longer than `within` for the database."""
+        now = time.monotonic()
+        seconds = now - min(self._unanswered_since.values(), default=now)
+        if seconds > within.total_seconds():
+            raise Unavailable(f"a claim has waited {seconds:.0f} s for the database")
 
     async def claim_next(self, run_id: UUID, *, slot: Slot) -> ReportRun | None:
         """Claim the most urgent queued run; None when no run can be claimed.
@@ -52,26 +62,32 @@ class RunClaimer:
         return await self._claim(run_id)
 
     async def _claim(self, run_id: UUID, *, before: RunTrigger | None = None) -> ReportRun | None:
-        delays = backoff.delays()
-        while not self._stopping.is_set():
-            try:
-                async with self._sessions.begin() as session:
-                    return await claims.claim_next(
-                        session,
-                        run_id,
-                        worker=self._worker,
-                        now=await clock.now(session),
-                        lease=self._lease,
-                        before=before,
-                    )
-            except RunsLocked:
-                if before is not None:
-                    return None
-                seconds = _LOCKED_RETRY_SECONDS
-            except Exception as error:
-                if not is_outage(error):
-                    raise
-                log.warning("claim failed; retrying", reason=repr(error)[:200])
-                seconds = next(delays)
-            await wait(seconds, unless=self._stopping)
-        raise Interrupted
+        claim, delays = object(), backoff.delays()
+        try:
+            while not self._stopping.is_set():
+                self._unanswered_since.setdefault(claim, time.monotonic())
+                try:
+                    async with self._sessions.begin() as session:
+                        return await claims.claim_next(
+                            session,
+                            run_id,
+                            worker=self._worker,
+                            now=await clock.now(session),
+                            lease=self._lease,
+                            before=before,
+                        )
+                except RunsLocked:
+                    if before is not None:
+                        return None
+                    # The database has answered: it is not what the message waits for.
+                    self._unanswered_since.pop(claim)
+                    seconds = _LOCKED_RETRY_SECONDS
+                except Exception as error:
+                    if not is_outage(error):
+                        raise
+                    log.warning("claim failed; retrying", reason=repr(error)[:200])
+                    seconds = next(delays)
+                await wait(seconds, unless=self._stopping)
+            raise Interrupted
+        finally:
+            self._unanswered_since.pop(claim, None)

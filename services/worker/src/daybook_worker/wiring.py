@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq import TaskiqEvents, TaskiqState
 
 from daybook_domain.runs.tasks import BUILD_REPORT
-from daybook_platform.postgres.engine import Sessions, create_engine
+from daybook_platform.postgres.engine import PING_TIMEOUT, Sessions, create_engine
 from daybook_platform.taskiq_broker import Broker, create_broker, register
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.reports import ReportBuilder
@@ -40,6 +40,8 @@ def create_worker_engine(settings: WorkerSettings, *, roles: Sequence[str]) -> A
         # The row lock of a worker that is suspended within its claim would keep the run from being
         # reaped.
         idle_timeout=settings.lease_seconds,
+        # A heartbeat must have time for a new connection when its first one is silent.
+        ping_timeout=min(PING_TIMEOUT, settings.lease_seconds / 6),
     )
 
 

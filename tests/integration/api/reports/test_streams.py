@@ -19,6 +19,7 @@ from daybook_domain.errors import Unavailable
 from daybook_domain.reports.rendering import SMALL_ROWS, Format
 from daybook_platform.postgres.engine import create_stream_pool
 from tests.integration.api.conftest import MakeDay
+from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
 DAY = date(2026, 3, 1)
@@ -203,6 +204,32 @@ async def test_a_stream_whose_connection_is_lost_is_not_completed(
         await answering
     assert not reader.complete
     assert len([piece async for piece in (await reports.open_stream(DAY, Format.CSV)).pieces()]) > 1
+
+
+async def test_a_stream_whose_database_becomes_silent_is_aborted(
+    large_report: None, postgres_url: str
+) -> None:
+    async with (
+        Proxy(postgres_url) as proxy,
+        create_stream_pool(proxy.url, application=APPLICATION, size=1) as pool,
+    ):
+        connections = ReadConnections(pool)
+        reports = ReportReader(
+            small_reads=connections, streams=connections, stall_timeout=timedelta(seconds=0.5)
+        )
+        stream = await reports.open_stream(DAY, Format.JSON)
+        await wait_until(
+            lambda: _is(stream.buffered_bytes > MAX_BUFFERED_BYTES), what="a full pipe"
+        )
+        proxy.stall_open()
+        async with asyncio.timeout(10):
+            with pytest.raises(TimeoutError):
+                async for _ in stream.pieces():
+                    pass
+            await stream.close()
+            # The only connection of the pool has been replaced.
+            assert (await reports.get_edition(DAY)).revision == 1
+        pool.terminate()
 
 
 async def test_a_stream_is_unavailable_while_all_connections_are_in_use(

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from daybook_domain.intake import dead_letters, deduplication
+from daybook_domain.intake import dead_letters
 from daybook_domain.intake.parsing import Delivery, parse_delivery
 from daybook_domain.intake.service import MessageOutcome
 from daybook_platform.postgres.engine import Sessions
@@ -89,12 +89,3 @@ async def test_a_dead_letter_that_another_worker_claims_is_skipped(
         claims = [await dead_letters.claim_due(each, limit=1) for each in (first, second)]
 
     assert claims == [[1], [2]]
-
-
-async def test_postgres_ends_a_batch_whose_worker_is_silent(sessions: Sessions) -> None:
-    async with sessions.begin() as session:
-        await deduplication.begin_batch(session, exclusive=False)
-
-        # Not waited for, since it is 30 seconds.
-        setting = text("SHOW idle_in_transaction_session_timeout")
-        assert (await session.execute(setting)).scalar_one() == "30s"

@@ -22,9 +22,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.advisory_locks import INTAKE_BATCH
 
-_IDLE_TIMEOUT_MILLISECONDS = 30_000
-"""Time after which Postgres rolls back a batch whose worker stopped responding."""
-
 _BEGIN_BATCH = """
     SELECT set_config('idle_in_transaction_session_timeout', :idle_timeout, true),
         {lock}(:lock_class, 0)
@@ -103,12 +100,18 @@ def digest(queue: str, body: bytes) -> bytes:
     return blake2b(body, digest_size=16, key=queue.encode()[:64]).digest()
 
 
-async def begin_batch(session: AsyncSession, *, exclusive: bool) -> None:
-    """Begin a batch; an `exclusive` one waits for all concurrent batches to end."""
+async def begin_batch(session: AsyncSession, *, exclusive: bool, idle_timeout: timedelta) -> None:
+    """Begin a batch; an `exclusive` one waits for all concurrent batches to end.
+
+    Postgres rolls it back when its worker sends nothing for `idle_timeout`.
+    """
     lock = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
     await session.execute(
         text(_BEGIN_BATCH.format(lock=lock)),
-        {"idle_timeout": str(_IDLE_TIMEOUT_MILLISECONDS), "lock_class": INTAKE_BATCH},
+        {
+            "idle_timeout": f"{idle_timeout // timedelta(milliseconds=1)}ms",
+            "lock_class": INTAKE_BATCH,
+        },
     )
 
 

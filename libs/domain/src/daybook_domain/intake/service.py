@@ -10,6 +10,7 @@ kept        it cannot be processed: stored as a dead letter, with the reason
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from itertools import zip_longest
 from uuid import UUID
@@ -68,15 +69,18 @@ async def consume_batch(
     *,
     retry_policy: RetryPolicy,
     still_valid: Callable[[], bool],
+    idle_timeout: timedelta = timedelta(seconds=30),
 ) -> list[MessageResult] | None:
     """Process a batch; return one result per delivery, or None if it was already committed.
 
     `still_valid` returns whether the deliveries still belong to this consumer: while a worker is
     paused, RabbitMQ may redeliver them to another one. Raises `DeliveriesLost` if they do not.
+    Postgres rolls back a batch whose worker is silent for `idle_timeout`, for another worker waits
+    for its end.
     """
     without_id = [delivery for delivery in batch.deliveries if delivery.message_id is None]
     redelivered = [delivery.digest for delivery in without_id if delivery.redelivered]
-    await deduplication.begin_batch(session, exclusive=bool(redelivered))
+    await deduplication.begin_batch(session, exclusive=bool(redelivered), idle_timeout=idle_timeout)
     # From here on, another worker that receives the same messages waits for this transaction.
     if not still_valid():
         raise DeliveriesLost("the messages may have been redelivered to another worker")

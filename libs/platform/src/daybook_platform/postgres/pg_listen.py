@@ -43,7 +43,8 @@ async def _listen_on(
     lost = asyncio.Event()
     driver: Any = (await connection.get_raw_connection()).driver_connection
     driver.add_termination_listener(lambda *_: lost.set())
-    await driver.add_listener(channel, lambda *arguments: on_notify(arguments[-1]))
+    async with asyncio.timeout(PING_TIMEOUT_SECONDS):
+        await driver.add_listener(channel, lambda *arguments: on_notify(arguments[-1]))
     on_listen()
     while not lost.is_set():
         try:

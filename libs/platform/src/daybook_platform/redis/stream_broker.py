@@ -53,6 +53,7 @@ class StreamBroker(RedisStreamBroker):
         self._group_is_known = False
         self._reclaim_at = 0.0
         self._consuming = False
+        self._unsettled: set[bytes] = set()
 
     async def startup(self) -> None:
         """Start without a connection: Redis may become available later."""
@@ -79,6 +80,7 @@ class StreamBroker(RedisStreamBroker):
                     entries = await self._read()
                 except Unavailable as error:
                     self._consuming = self._group_is_known = False
+                    self._reclaim_at = 0.0
                     delay = next(delays)
                     log.warning(
                         "cannot consume; retrying",
@@ -92,6 +94,7 @@ class StreamBroker(RedisStreamBroker):
                 for entry_id, fields in entries:
                     body = bytes(fields.get(b"data", b""))
                     settle = partial(self._settle, entry_id, body)
+                    self._unsettled.add(entry_id)
                     if reason := ack_policy.reject_reason(self, body):
                         await settle(ack_policy.dead_letter(reason))
                         continue
@@ -125,9 +128,9 @@ class StreamBroker(RedisStreamBroker):
                 await self._declare_consumer_group()
                 self._group_is_known = True
             if time.monotonic() >= self._reclaim_at:
-                stale = await self._stale_entries()
-                if stale:
-                    return stale
+                unread = await self._unread_entries() or await self._stale_entries()
+                if unread:
+                    return unread
                 self._reclaim_at = time.monotonic() + _RECLAIM_EVERY_SECONDS
             found: Any = await self._redis.xreadgroup(
                 GROUP,
@@ -137,6 +140,20 @@ class StreamBroker(RedisStreamBroker):
                 block=int(_BLOCK.total_seconds() * 1000),
             )
             return _entries(found)
+
+    async def _unread_entries(self) -> Sequence[StreamEntry]:
+        """Return an entry that Redis delivered to this consumer on a connection that was lost.
+
+        Redis answers a blocked XREADGROUP before it notices that the connection is gone, also while
+        this consumer already reads on another one, so a reconnection alone is no moment to ask.
+        """
+        # A copy: an entry that is settled during the query must not be handled again.
+        unsettled = set(self._unsettled)
+        own: Any = await self._redis.xreadgroup(GROUP, self.consumer_name, {RUNS: "0"})
+        # Entries that were deleted since have no fields.
+        return [
+            entry for entry in _entries(own) if entry[0] not in unsettled and entry[1] is not None
+        ][:1]
 
     async def _stale_entries(self) -> Sequence[StreamEntry]:
         """Claim an entry that another worker has left unacknowledged for `stale_after`."""
@@ -168,6 +185,8 @@ class StreamBroker(RedisStreamBroker):
         except Unavailable:
             log.info("acknowledgement not sent; the message will be redelivered")
             return
+        finally:
+            self._unsettled.discard(entry_id)
         ack_policy.log_disposition(disposition, body)
 
 
