@@ -26,10 +26,7 @@ CATALOGUE: dict[str, Sequence[ProblemKind]] = {
             "Correct the parts listed in `errors`.",
         ),
         ProblemKind(
-            "no_such_path",
-            404,
-            "No resource has this path.",
-            "Compare the path with `/docs`.",
+            "no_such_path", 404, "No resource has this path.", "Compare the path with `/docs`."
         ),
         ProblemKind(
             "method_not_allowed",
@@ -43,12 +40,7 @@ CATALOGUE: dict[str, Sequence[ProblemKind]] = {
             "No supported format matches `format` or `Accept`.",
             "Request one of the formats in `detail`.",
         ),
-        ProblemKind(
-            "too_large",
-            413,
-            "The request body is too large.",
-            "Send a smaller body.",
-        ),
+        ProblemKind("too_large", 413, "The request body is too large.", "Send a smaller body."),
         ProblemKind(
             "precondition_required",
             428,
@@ -75,12 +67,7 @@ CATALOGUE: dict[str, Sequence[ProblemKind]] = {
         ),
     ),
     "General": (
-        ProblemKind(
-            "not_found",
-            404,
-            "The resource does not exist.",
-            "Check the id.",
-        ),
+        ProblemKind("not_found", 404, "The resource does not exist.", "Check the id."),
         ProblemKind(
             "conflict",
             409,
@@ -108,10 +95,7 @@ CATALOGUE: dict[str, Sequence[ProblemKind]] = {
             "Request one with `POST /report/runs`.",
         ),
         ProblemKind(
-            "run_not_found",
-            404,
-            "The run does not exist.",
-            "List runs with `GET /report/runs`.",
+            "run_not_found", 404, "The run does not exist.", "List runs with `GET /report/runs`."
         ),
         ProblemKind(
             "future_day",
@@ -165,10 +149,7 @@ CATALOGUE: dict[str, Sequence[ProblemKind]] = {
             "List schedules with `GET /schedules`.",
         ),
         ProblemKind(
-            "schedule_name_taken",
-            409,
-            "Another schedule has this name.",
-            "Choose another name.",
+            "schedule_name_taken", 409, "Another schedule has this name.", "Choose another name."
         ),
         ProblemKind(
             "schedule_changed",
@@ -204,30 +185,15 @@ CATALOGUE: dict[str, Sequence[ProblemKind]] = {
         ),
     ),
     "Users, addresses, products and orders": (
-        ProblemKind(
-            "user_not_found",
-            404,
-            "The user does not exist.",
-            "Check the id.",
-        ),
+        ProblemKind("user_not_found", 404, "The user does not exist.", "Check the id."),
         ProblemKind(
             "address_not_found",
             404,
             "The user has no such address.",
             "Check the ids of the user and the address.",
         ),
-        ProblemKind(
-            "product_not_found",
-            404,
-            "The product does not exist.",
-            "Check the id.",
-        ),
-        ProblemKind(
-            "order_not_found",
-            404,
-            "The order does not exist.",
-            "Check the id.",
-        ),
+        ProblemKind("product_not_found", 404, "The product does not exist.", "Check the id."),
+        ProblemKind("order_not_found", 404, "The order does not exist.", "Check the id."),
         ProblemKind(
             "taken",
             409,
