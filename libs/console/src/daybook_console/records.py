@@ -29,7 +29,7 @@ SCHEDULE_FIELDS = (
 )
 """Fields of a schedule as they are printed: definition, state, options, record data."""
 
-_RUN_INTERNALS = {"fence", "lease_until", "priority"}
+_RUN_INTERNALS = {"fence", "lease_until", "priority", "timezone"}
 _FIRE_FIELDS = {
     *("scheduled_for", "report_date", "reason", "joined_run_id", "available_at", "queued_at"),
     *("started_at", "finished_at", "attempt", "error_code", "error_detail"),

@@ -112,7 +112,7 @@ async def test_a_broken_schedule_that_is_redefined_makes_up_for_its_fires(
     sessions: Sessions,
 ) -> None:
     daily = await define_daily_schedule(sessions)
-    await update_schedule_row(sessions, cron="nonsense", next_fire_at=EARLIER)
+    await update_schedule_row(sessions, cron="nonsense", next_fire_at=MIDNIGHT)
     await materialize_due_fires(sessions, now=MIDNIGHT)
     assert (await get_schedule(sessions, daily.name)).error is not None
 
