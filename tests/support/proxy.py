@@ -54,8 +54,13 @@ class Proxy:
     async def cut(self) -> None:
         """Abort all connections, and refuse new ones."""
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            # A connection that is being accepted would fail in a closed server, and leak its
+            # socket, so let it be accepted first.
+            for listening in server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            await asyncio.sleep(0)
+            server.close()
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
