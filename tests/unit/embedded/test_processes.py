@@ -13,7 +13,13 @@ from daybook_embedded.processes import Process
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """Start an idle process, killed after the test."""
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        # Its command line is empty until it has started.
+        process.stdin.write(b"ready\n")
+        process.stdin.flush()
+        process.stdout.readline()
         yield process
         process.kill()
 
@@ -23,7 +29,7 @@ def test_a_running_process_is_found_and_stopped(sleeper: subprocess.Popen[bytes]
 
     assert process is not None
     assert process.is_alive()
-    assert "sleep 60" in processes.command_line(sleeper.pid)
+    assert "cat" in processes.command_line(sleeper.pid)
     assert processes.stop(process, signals=[signal.SIGTERM], timeout=10)
     assert sleeper.wait(10) == -signal.SIGTERM
 
