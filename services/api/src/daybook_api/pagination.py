@@ -12,6 +12,8 @@ from daybook_api import cursors
 from daybook_domain.errors import Invalid
 from daybook_domain.validation import MAX_ID
 
+T = TypeVar("T")
+
 LAST_PAGE = 10_000
 """The last page of lists with page numbers: a page costs reading all rows before it."""
 
@@ -41,8 +43,22 @@ def uuid_validator(resource: str, *, listed_by: str) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
+def split_page(found: Sequence[T], *, limit: int) -> tuple[Sequence[T], T | None]:
+    """Return the first `limit` items, and the last of them if more were found.
+
+    A list reads one item more than its page has, to know whether there is a next page.
+    """
+    page = found[:limit]
+    return page, page[-1] if len(found) > limit else None
+
+
 def add_next_link(request: Request, response: Response, **position: object) -> None:
-    """Add a `Link` header with the URL of the next page, which starts at `position` (RFC 8288)."""
+    """Add a `Link` header with the URL of the next page, which starts at `position` (RFC 8288).
+
+    A position that is None is that of no next page.
+    """
+    if None in position.values():
+        return
     url = request.url.remove_query_params("page").include_query_params(**position)
     response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
 
@@ -86,9 +102,8 @@ class PageQuery(BaseModel):
 
         The link names a position, so that rows that are added meanwhile repeat none.
         """
-        page = found[: self.count]
-        if len(found) > self.count:
-            last = page[-1]
+        page, last = split_page(found, limit=self.count)
+        if last is not None:
             assert last.id is not None
             add_next_link(request, response, before=cursors.encode(last.created_at, last.id))
         return page

@@ -29,7 +29,7 @@ from daybook_api.dependencies import App, AppState
 from daybook_api.event_hub import EventKind
 from daybook_api.events.subscriptions import Subscribed
 from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
-from daybook_api.pagination import add_next_link
+from daybook_api.pagination import add_next_link, split_page
 from daybook_domain import clock
 from daybook_domain.backfills import queries, service
 
@@ -49,12 +49,10 @@ async def list_backfills(
         found = await queries.list_backfills(
             session, states=query.state, before=before, limit=query.limit + 1
         )
-        page = found[: query.limit]
+        page, last = split_page(found, limit=query.limit)
         progress = await queries.get_progress(session, page, now=await clock.now(session))
-    next_cursor = None
-    if len(found) > query.limit:
-        next_cursor = cursors.encode(page[-1].created_at, page[-1].id)
-        add_next_link(request, response, before=next_cursor)
+    next_cursor = None if last is None else cursors.encode(last.created_at, last.id)
+    add_next_link(request, response, before=next_cursor)
     return Backfills(
         backfills=[BackfillOut.of(backfill, progress[backfill.id]) for backfill in page],
         next=next_cursor,
@@ -113,10 +111,9 @@ async def list_backfill_days(
             after=query.after,
             limit=query.limit + 1,
         )
-    page = found[: query.limit]
-    next_date = page[-1].report_date if len(found) > query.limit else None
-    if next_date is not None:
-        add_next_link(request, response, after=next_date)
+    page, last = split_page(found, limit=query.limit)
+    next_date = None if last is None else last.report_date
+    add_next_link(request, response, after=next_date)
     return BackfillDays(days=[BackfillDayOut.model_validate(day) for day in page], next=next_date)
 
 

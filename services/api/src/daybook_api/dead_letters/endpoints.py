@@ -21,7 +21,7 @@ from daybook_api.dead_letters.schemas import (
     excerpt,
 )
 from daybook_api.dependencies import App
-from daybook_api.pagination import PathId, add_next_link
+from daybook_api.pagination import PathId, add_next_link, split_page
 from daybook_domain.errors import Invalid
 from daybook_domain.intake import dead_letter_admin, queries
 
@@ -34,19 +34,18 @@ async def list_dead_letters(
 ) -> DeadLetters:
     """List dead letters, newest first."""
     async with app.sessions() as session:
-        # One more than requested shows whether a next page exists.
         found = await queries.list_dead_letters(
             session, query.to_domain(), before=query.before, limit=query.limit + 1
         )
+    rows, last = split_page(found, limit=query.limit)
     page = [
         DeadLetterOut.model_validate(
             dead_letter.model_dump(exclude={"body", "headers"}) | {"excerpt": excerpt(beginning)}
         )
-        for dead_letter, beginning in found[: query.limit]
+        for dead_letter, beginning in rows
     ]
-    next_id = page[-1].id if len(found) > query.limit else None
-    if next_id is not None:
-        add_next_link(request, response, before=next_id)
+    next_id = None if last is None else page[-1].id
+    add_next_link(request, response, before=next_id)
     return DeadLetters(dead_letters=page, next=next_id)
 
 

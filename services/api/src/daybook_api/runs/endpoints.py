@@ -10,7 +10,7 @@ from daybook_api.backfills.requests import preview_backfill, request_backfill
 from daybook_api.backfills.schemas import BackfillPreview, BackfillRequested
 from daybook_api.dependencies import App, AppState
 from daybook_api.idempotency import CREATED_RESPONSE, Idempotency, IdempotentRequest
-from daybook_api.pagination import add_next_link
+from daybook_api.pagination import add_next_link, split_page
 from daybook_api.runs.responses import accepted_run
 from daybook_api.runs.schemas import (
     RunCancelIn,
@@ -88,14 +88,11 @@ async def list_runs(
             states=query.state,
             trigger=query.trigger,
             before=before,
-            # One more than requested shows whether a next page exists.
             limit=query.limit + 1,
         )
-    page = found[: query.limit]
-    next_cursor = None
-    if len(found) > query.limit:
-        next_cursor = cursors.encode(page[-1].created_at, page[-1].id)
-        add_next_link(request, response, before=next_cursor)
+    page, last = split_page(found, limit=query.limit)
+    next_cursor = None if last is None else cursors.encode(last.created_at, last.id)
+    add_next_link(request, response, before=next_cursor)
     return Runs(runs=[RunOut.model_validate(run) for run in page], next=next_cursor)
 
 

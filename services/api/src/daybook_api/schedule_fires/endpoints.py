@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from daybook_api import cursors
 from daybook_api.dependencies import App
-from daybook_api.pagination import add_next_link
+from daybook_api.pagination import add_next_link, split_page
 from daybook_api.schedule_fires.schemas import (
     ScheduleFireOut,
     ScheduleFires,
@@ -94,15 +94,15 @@ async def list_schedule_fires(
             limit=query.limit + 1,
         )
         now = await clock.now(session)
-    note = next_cursor = None
+    note = None
     if not found and not query.outcome and position is None:
         note = explain_missing_fires(schedule, first=first, before=end, now=now)
-    page = found[: query.limit]
-    if len(found) > query.limit:
-        last = page[-1].run
-        assert last.scheduled_for is not None
-        next_cursor = cursors.encode(last.scheduled_for, last.id)
-        add_next_link(request, response, before=next_cursor)
+    page, last = split_page(found, limit=query.limit)
+    next_cursor = None
+    if last is not None:
+        assert last.run.scheduled_for is not None
+        next_cursor = cursors.encode(last.run.scheduled_for, last.run.id)
+    add_next_link(request, response, before=next_cursor)
     zone = ZoneInfo(schedule.timezone)
     return ScheduleFires(
         fires=[ScheduleFireOut.of(fire, zone=zone) for fire in page], next=next_cursor, note=note

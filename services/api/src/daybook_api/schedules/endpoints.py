@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from daybook_api.dependencies import App
 from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
-from daybook_api.pagination import add_next_link
+from daybook_api.pagination import add_next_link, split_page
 from daybook_api.runs.responses import accepted_run
 from daybook_api.runs.schemas import RunRequested
 from daybook_api.schedules.if_match import ExpectedVersions, version_etag
@@ -42,11 +42,10 @@ async def list_schedules(
         found = await queries.list_schedules(
             session, enabled=query.enabled, after=query.after, limit=query.limit + 1
         )
-    page = [ScheduleOut.of(schedule) for schedule in found[: query.limit]]
-    next_id = page[-1].id if len(found) > query.limit else None
-    if next_id is not None:
-        add_next_link(request, response, after=next_id)
-    return Schedules(schedules=page, next=next_id)
+    page, last = split_page(found, limit=query.limit)
+    next_id = None if last is None else last.id
+    add_next_link(request, response, after=next_id)
+    return Schedules(schedules=[ScheduleOut.of(schedule) for schedule in page], next=next_id)
 
 
 @router.post(

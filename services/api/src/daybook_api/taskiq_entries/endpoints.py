@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from daybook_api.dependencies import App
-from daybook_api.pagination import add_next_link
+from daybook_api.pagination import add_next_link, split_page
 from daybook_api.taskiq_entries.schemas import TaskiqEntries, TaskiqEntriesQuery, TaskiqEntryOut
 from daybook_domain.schedules import queries
 
@@ -21,8 +21,9 @@ async def list_taskiq_entries(
         found = await queries.list_taskiq_entries(
             session, broken=query.broken, after=query.after, limit=query.limit + 1
         )
-    page = [TaskiqEntryOut.model_validate(entry) for entry in found[: query.limit]]
-    next_id = page[-1].id if len(found) > query.limit else None
-    if next_id is not None:
-        add_next_link(request, response, after=next_id)
-    return TaskiqEntries(entries=page, next=next_id)
+    page, last = split_page(found, limit=query.limit)
+    next_id = None if last is None else last.id
+    add_next_link(request, response, after=next_id)
+    return TaskiqEntries(
+        entries=[TaskiqEntryOut.model_validate(entry) for entry in page], next=next_id
+    )
