@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import structlog
 
+from daybook_platform.outage_log import OutageLog
 from daybook_scheduler.metrics import SchedulerMetrics
 from daybook_scheduler.step_runner import Step, StepRunner
-from daybook_scheduler.transactions import OutageLog
 from tests.integration.scheduler.loops import (
     CONFIG,
     LoopFactory,

@@ -12,6 +12,7 @@ from daybook_domain.postgres_errors import is_outage, is_schema_missing
 from daybook_domain.reports import business_timezone
 from daybook_domain.reports.errors import TimezoneMismatch
 from daybook_platform import backoff
+from daybook_platform.outage_log import OutageLog
 from daybook_platform.postgres.engine import Sessions
 from daybook_platform.wait import wait
 
@@ -30,7 +31,8 @@ class TimezoneCheck:
         self._sessions = sessions
         self._timezone = timezone
         self._is_confirmed = False
-        self._outage_is_logged = False
+        self._outage = OutageLog("Postgres")
+        self._is_schema_reported = False
 
     async def require_confirmed(self) -> None:
         """Return if business days are in the service's time zone, now as when it started.
@@ -70,24 +72,21 @@ class TimezoneCheck:
         except Exception as error:
             if not (is_outage(error) or is_schema_missing(error)):
                 raise
-            self._log_outage(error)
+            self._report(error)
             return False
         self._is_confirmed = True
         return True
 
-    def _log_outage(self, error: Exception) -> None:
-        if self._outage_is_logged:
-            return
-        self._outage_is_logged = True
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        if is_schema_missing(error):
+    def _report(self, error: Exception) -> None:
+        if is_outage(error):
+            self._outage.report(error)
+        elif not self._is_schema_reported:
+            self._is_schema_reported = True
             log.error(
                 "a table or column is missing in the database; run `daybook migrate`",
                 step="time zone",
-                reason=reason,
+                reason=f"{type(error).__name__}: {error}".splitlines()[0],
             )
-        else:
-            log.warning("server unavailable; retrying", server="Postgres", reason=reason)
 
 
 def exit_because_of(error: TimezoneMismatch) -> NoReturn:

@@ -16,9 +16,10 @@ from daybook_domain.runs.models import RunTrigger
 from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
 from daybook_domain.schedules import overlap
 from daybook_domain.tasks import TaskQueue
+from daybook_platform.outage_log import OutageLog
 from daybook_scheduler.metrics import SchedulerMetrics
 from daybook_scheduler.step_runner import IMMEDIATELY
-from daybook_scheduler.transactions import OutageLog, TransactionFactory
+from daybook_scheduler.transactions import TransactionFactory
 
 log = structlog.stdlib.get_logger(__name__)
 

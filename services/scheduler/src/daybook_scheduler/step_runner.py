@@ -9,9 +9,9 @@ import structlog
 
 from daybook_domain.postgres_errors import is_lock_conflict, is_outage, is_schema_missing
 from daybook_domain.reports.errors import TimezoneMismatch
+from daybook_platform.outage_log import OutageLog
 from daybook_platform.wait import wait
 from daybook_scheduler.metrics import SchedulerMetrics
-from daybook_scheduler.transactions import OutageLog
 
 log = structlog.stdlib.get_logger(__name__)
 

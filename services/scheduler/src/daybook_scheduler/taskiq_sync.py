@@ -9,10 +9,11 @@ from daybook_domain import clock
 from daybook_domain.errors import Unavailable
 from daybook_domain.schedules import taskiq_sync
 from daybook_domain.schedules.taskiq_sync import SyncResult
+from daybook_platform.outage_log import OutageLog
 from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 from daybook_scheduler.metrics import SchedulerMetrics
 from daybook_scheduler.step_runner import IMMEDIATELY
-from daybook_scheduler.transactions import OutageLog, TransactionFactory
+from daybook_scheduler.transactions import TransactionFactory
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -1,15 +1,13 @@
-"""Transactions with timeouts, and log lines about outages."""
+"""Transactions with timeouts, which reveal outages of Postgres."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import structlog
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from daybook_platform.outage_log import OutageLog
 from daybook_platform.postgres.engine import Sessions
-
-log = structlog.stdlib.get_logger(__name__)
 
 # Force plans that use the indexes of due rows, in index order. A statement that was prepared while
 # nothing was due must not reuse the plan that was right for an empty table, and the statistics do
@@ -22,35 +20,6 @@ _SET_LOCAL = text(
     " set_config('enable_bitmapscan', 'off', true),"
     " set_config('jit', 'off', true)"
 )
-
-
-class OutageLog:
-    """The outage of one server, logged once when it starts and once when it ends."""
-
-    def __init__(self, server: str) -> None:
-        self._server = server
-        self._is_active = False
-
-    @property
-    def is_active(self) -> bool:
-        """Whether an outage was reported and has not ended."""
-        return self._is_active
-
-    def report(self, error: BaseException) -> None:
-        """Record that the server was unavailable."""
-        if not self._is_active:
-            log.warning(
-                "server unavailable; retrying",
-                server=self._server,
-                reason=f"{type(error).__name__}: {error}".splitlines()[0],
-            )
-        self._is_active = True
-
-    def end(self) -> None:
-        """Record that the server was available."""
-        if self._is_active:
-            log.info("server available again", server=self._server)
-        self._is_active = False
 
 
 class TransactionFactory:
