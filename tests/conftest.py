@@ -16,7 +16,8 @@ import pytest
 from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
+from daybook_platform.postgres.engine import create_engine, create_sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.distribution import GroupScheduling
 from tests.support.postgres import migrated_database, truncate_tables
 from tests.support.servers import POSTGRES, RABBITMQ, REDIS, Kind, Server, provide

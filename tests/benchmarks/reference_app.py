@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from sqlmodel import col, select
 
 from daybook_domain.reports.models import Report
-from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
+from daybook_platform.postgres.engine import create_engine, create_sessions
+from daybook_platform.postgres.sessions import Sessions
 
 
 class Row(BaseModel):

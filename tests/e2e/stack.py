@@ -19,7 +19,8 @@ from daybook_domain.runs.requests import request
 from daybook_embedded.ports import free_port
 from daybook_embedded.postgres import PostgresServer
 from daybook_embedded.rabbitmq import RabbitServer
-from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
+from daybook_platform.postgres.engine import create_engine, create_sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.clock import MovableClock
 from tests.support.factories.shop import create_order, reset_shop
 from tests.support.postgres import migrated_database

@@ -21,7 +21,7 @@ from daybook_domain.runs import leases, reconciliation
 from daybook_domain.schedules import lateness, queries, retention
 from daybook_domain.schedules.audit import find_problems
 from daybook_domain.schedules.failure_pauses import pause_after_failure
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from daybook_worker.dead_letter_retries import DeadLetterRetrier
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 SCHEMA = (
     "CREATE SCHEMA history",

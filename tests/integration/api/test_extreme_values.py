@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.intake.parsing import parse_delivery
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.dead_letters import consume_batch
 from tests.support.factories.shop import reset_shop
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from daybook_console.main import app
 from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules import retention
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.schedules import (
     MIDNIGHT,
     create_schedule,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from daybook_console.main import app
 from daybook_domain.runs.models import RunState
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.backfills import (
     advance_backfills,
     finish_backfills,

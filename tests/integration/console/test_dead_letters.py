@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.intake.parsing import parse_delivery
 from daybook_domain.intake.service import MessageOutcome
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.console.conftest import RunCommand
 from tests.support.factories.dead_letters import consume_batch, retry_due_dead_letters
 from tests.support.factories.messages import order_message

@@ -13,7 +13,7 @@ from daybook_api.main import build_app
 from daybook_api.runs.schemas import RunRequested
 from daybook_api.settings import ApiSettings
 from daybook_domain.intake.parsing import parse_delivery
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.api.conftest import serve
 from tests.integration.console.conftest import RunCommand
 from tests.support.factories.backfills import finish_backfills, march

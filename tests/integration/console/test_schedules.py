@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from daybook_console.main import app
 from daybook_domain.schedules.definitions import ScheduleDefinition
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.schedules import (
     MIDNIGHT,
     create_schedule,

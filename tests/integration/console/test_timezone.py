@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.reports.business_day import business_day
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.console.conftest import RunCommand
 from tests.support.factories.reports import build_report
 from tests.support.factories.runs import list_all_runs

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from daybook_platform.lateness_monitor import LatenessMonitor
-from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
+from daybook_platform.postgres.engine import create_engine, create_sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.proxy import Proxy
 
 

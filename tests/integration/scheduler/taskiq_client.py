@@ -14,7 +14,7 @@ from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules import taskiq_sync
 from daybook_domain.schedules.models import Schedule
 from daybook_domain.schedules.taskiq_sync import SyncResult
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.redis.taskiq_schedule_source import RedisScheduleSource
 from tests.support.factories.runs import list_all_runs
 

@@ -15,7 +15,7 @@ from daybook_domain.reports.business_day import business_day
 from daybook_domain.reports.models import ReportDay
 from daybook_domain.runs import leases, queries, requests
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import claim_due_runs
 
 DAY = date(2026, 3, 1)

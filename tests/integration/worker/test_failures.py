@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.runs.models import RunState
 from daybook_domain.runs.tasks import BuildReport
-from daybook_platform.postgres.engine import Sessions, create_engine
+from daybook_platform.postgres.engine import create_engine
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.worker.builders import blocked_build, create_builder
 from tests.integration.worker.runs import (
     blocked_builds,

@@ -9,7 +9,7 @@ from daybook_domain import clock
 from daybook_domain.runs import leases
 from daybook_domain.runs.models import RunState
 from daybook_domain.runs.tasks import BuildReport
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from daybook_worker.metrics import WorkerMetrics
 from tests.integration.worker.builders import blocked_build, count_finished_runs, create_builder
 from tests.integration.worker.runs import (

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.runs.models import RunState, RunTrigger
 from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.rabbitmq.topology import DEAD_LETTERS, RUNS
 from daybook_platform.taskiq_broker import TaskIQQueue
 from tests.integration.platform.notes import sending

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.runs.models import RunState
 from daybook_domain.runs.tasks import BUILD_REPORT, BuildReport
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.platform.notes import sending
 from tests.integration.worker.processes import StartWorker, wait_until_ready
 from tests.integration.worker.runs import find_report_day, has_state, queue_run

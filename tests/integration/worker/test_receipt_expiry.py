@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.errors import Unavailable
 from daybook_domain.intake.parsing import parse_delivery
 from daybook_domain.intake.service import MessageOutcome
-from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
+from daybook_platform.postgres.engine import create_engine, create_sessions
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.rabbitmq.intake_consumer import IntakeConsumer
 from daybook_worker.receipt_expiry import INTERVAL, MAX_GAP, RETENTION, ReceiptExpiry
 from tests.integration.worker.intake import running_intake

@@ -14,7 +14,8 @@ from daybook_domain import clock
 from daybook_domain.runs.models import RunState, RunTrigger
 from daybook_domain.runs.tasks import BuildReport
 from daybook_domain.tasks import Interrupted
-from daybook_platform.postgres.engine import Sessions, create_engine
+from daybook_platform.postgres.engine import create_engine
+from daybook_platform.postgres.sessions import Sessions
 from daybook_worker.metrics import WorkerMetrics
 from tests.integration.worker.builders import blocked_build, count_finished_runs, create_builder
 from tests.integration.worker.runs import (

@@ -14,7 +14,7 @@ from daybook_domain.backfills.queries import BackfillDayStatus, BackfillProgress
 from daybook_domain.backfills.service import BackfillRange
 from daybook_domain.runs import claims
 from daybook_domain.runs.models import ReportRun, RunState
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import claim_due_runs
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ from daybook_domain.intake import dead_letters, service
 from daybook_domain.intake.dead_letters import RetryPolicy
 from daybook_domain.intake.parsing import Delivery
 from daybook_domain.intake.service import Batch, MessageOutcome
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 RETRY_IMMEDIATELY = RetryPolicy(first=timedelta(0), longest=timedelta(0))
 """A policy under which waiting dead letters are due immediately."""

@@ -13,7 +13,7 @@ from daybook_domain.runs import claims, dispatch_queue, queries, requests
 from daybook_domain.runs.dispatch_queue import DispatchItem
 from daybook_domain.runs.models import ReportRun, RunTrigger
 from daybook_domain.schedules import overlap
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 DAY = date(2026, 3, 1)
 NOW = datetime(2026, 3, 2, 0, 5, tzinfo=UTC)

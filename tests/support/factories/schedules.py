@@ -11,7 +11,7 @@ from daybook_domain.schedules.definitions import DAILY_NAME, ScheduleDefinition
 from daybook_domain.schedules.materialization import MaterializationResult
 from daybook_domain.schedules.models import Schedule
 from daybook_domain.schedules.service import ResumeMode
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 DAY = timedelta(days=1)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)

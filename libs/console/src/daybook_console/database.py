@@ -11,7 +11,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_domain.errors import DaybookError
 from daybook_domain.postgres_errors import is_outage, is_schema_missing
-from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions, dispose
+from daybook_platform.postgres.engine import create_engine, create_sessions, dispose
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.settings import DatabaseSettings, load
 
 T = TypeVar("T")

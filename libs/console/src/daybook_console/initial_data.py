@@ -10,7 +10,7 @@ from daybook_domain.backfills import queries
 from daybook_domain.backfills import service as backfills
 from daybook_domain.backfills.service import BackfillRange
 from daybook_domain.reports.business_day import local_date
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 DAYS = 30
 

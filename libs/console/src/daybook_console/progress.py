@@ -15,7 +15,7 @@ from rich.progress import (
 from daybook_domain import clock
 from daybook_domain.backfills import queries
 from daybook_domain.backfills.models import BackfillState
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 POLL_SECONDS = 0.2
 

@@ -23,7 +23,7 @@ from daybook_embedded.errors import EmbeddedError
 from daybook_embedded.locks import Lock
 from daybook_embedded.ports import candidates
 from daybook_platform.postgres import migrate
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 RESTART_INTERVAL_SECONDS = 1.0
 HOST = "127.0.0.1"

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from daybook_domain import clock
 from daybook_domain.postgres_errors import is_outage
 from daybook_domain.schedules.lateness import LateDay, list_late_days
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 log = structlog.stdlib.get_logger(__name__)
 

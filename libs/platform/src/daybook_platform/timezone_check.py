@@ -13,7 +13,7 @@ from daybook_domain.reports import business_timezone
 from daybook_domain.reports.errors import TimezoneMismatch
 from daybook_platform import backoff
 from daybook_platform.outage_log import OutageLog
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.wait import wait
 
 log = structlog.stdlib.get_logger(__name__)

@@ -13,7 +13,7 @@ from daybook_api.report_reader import ReportReader
 from daybook_domain import clock
 from daybook_domain.reports.business_day import local_date
 from daybook_platform.lateness_monitor import LatenessMonitor
-from daybook_platform.postgres import engine
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.timezone_check import TimezoneCheck
 
 
@@ -21,7 +21,7 @@ from daybook_platform.timezone_check import TimezoneCheck
 class AppState:
     """Connections and settings that the endpoints use, created when the application starts."""
 
-    sessions: engine.Sessions
+    sessions: Sessions
     reports: ReportReader
     entities: EntityReader
     events: EventHub

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from daybook_platform.outage_log import OutageLog
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 # Force plans that use the indexes of due rows, in index order. A statement that was prepared while
 # nothing was due must not reuse the plan that was right for an empty table, and the statistics do

@@ -13,7 +13,7 @@ from daybook_domain.intake.service import MessageResult
 from daybook_domain.postgres_errors import is_outage
 from daybook_domain.row_errors import report_row_error
 from daybook_platform import backoff
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.wait import wait
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.settings import WorkerSettings

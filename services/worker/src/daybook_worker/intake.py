@@ -17,7 +17,8 @@ from daybook_domain.intake.service import Batch, MessageResult
 from daybook_domain.postgres_errors import is_outage
 from daybook_domain.tasks import Interrupted
 from daybook_platform import backoff
-from daybook_platform.postgres.engine import Sessions, ping
+from daybook_platform.postgres.engine import ping
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.rabbitmq.intake_consumer import IntakeConsumer
 from daybook_platform.wait import wait
 from daybook_worker.metrics import WorkerMetrics

@@ -15,7 +15,7 @@ from daybook_domain.runs import leases
 from daybook_domain.runs.models import ReportRun
 from daybook_platform.postgres import backends
 from daybook_platform.postgres.backends import Activity, Backend
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class LeaseHeartbeat:
         return HeartbeatEnd.LEASE_LOST
 
     async def _beat(
-        self, run: ReportRun, activity: "_BuildActivity", *, progress: str
+        self, run: ReportRun, activity: _BuildActivity, *, progress: str
     ) -> HeartbeatEnd | None:
         async with self._sessions.begin() as session:
             if activity.backend.done():

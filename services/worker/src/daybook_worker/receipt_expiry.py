@@ -9,7 +9,7 @@ import structlog
 from daybook_domain.intake import deduplication
 from daybook_domain.intake.deduplication import ReceiptKey
 from daybook_domain.postgres_errors import is_outage
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.rabbitmq.intake_consumer import IntakeConsumer
 
 log = structlog.stdlib.get_logger(__name__)

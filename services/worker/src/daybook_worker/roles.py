@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq.acks import AcknowledgeType
 
 from daybook_platform.health import Check
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.taskiq_broker import Broker
 from daybook_worker.dead_letter_retries import DeadLetterRetrier
 from daybook_worker.intake import IntakeProcessor

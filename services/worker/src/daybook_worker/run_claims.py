@@ -15,7 +15,7 @@ from daybook_domain.runs.errors import RunsLocked
 from daybook_domain.runs.models import ReportRun, RunTrigger
 from daybook_domain.tasks import Interrupted
 from daybook_platform import backoff
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.wait import wait
 from daybook_worker.concurrency import Slot
 

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskiq import TaskiqEvents, TaskiqState
 
 from daybook_domain.runs.tasks import BUILD_REPORT
-from daybook_platform.postgres.engine import PING_TIMEOUT, Sessions, create_engine
+from daybook_platform.postgres.engine import PING_TIMEOUT, create_engine
+from daybook_platform.postgres.sessions import Sessions
 from daybook_platform.taskiq_broker import Broker, create_broker, register
 from daybook_worker.metrics import WorkerMetrics
 from daybook_worker.reports import ReportBuilder

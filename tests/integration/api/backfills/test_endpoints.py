@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from daybook_domain.runs.models import RunState
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.api.conftest import MakeDay
 from tests.support.factories.backfills import advance_backfills, finish_backfills, finish_due_runs
 from tests.support.factories.runs import list_all_runs

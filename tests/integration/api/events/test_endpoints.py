@@ -12,7 +12,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.api.conftest import MakeDay
 from tests.integration.api.processes import api_process
 from tests.support.factories.backfills import march, request_backfill

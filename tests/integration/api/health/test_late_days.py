@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.api.conftest import MakeDay
 from tests.support.factories.schedules import define_daily_schedule
 from tests.support.factories.shop import create_order, reset_shop

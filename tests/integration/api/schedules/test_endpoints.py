@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.schedules import define_daily_schedule
 
 DAY = timedelta(days=1)

@@ -3,7 +3,7 @@
 import httpx
 
 from daybook_domain.schedules import taskiq_sync
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.schedules import MIDNIGHT
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from daybook_domain.backfills.models import BackfillMode
 from daybook_domain.runs.models import RunState
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.backfills import (
     NOW,
     advance_backfills,

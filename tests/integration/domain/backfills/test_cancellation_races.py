@@ -14,7 +14,7 @@ from daybook_domain.runs import cancellation, fire_ledger
 from daybook_domain.runs.fire_ledger import Fire
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_domain.schedules.audit import find_problems
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.runs.fires import add_schedule
 from tests.integration.domain.runs.operations import SHORT_LOCK_TIMEOUT
 from tests.support.factories.backfills import NOW, advance_backfills, march, request_backfill

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from daybook_domain.backfills.models import BackfillState
 from daybook_domain.backfills.service import RequestedBackfill
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.backfills import (
     advance_backfills,
     finish_backfills,

@@ -15,7 +15,7 @@ from daybook_domain.backfills.service import BackfillRange
 from daybook_domain.errors import Invalid
 from daybook_domain.runs import cancellation
 from daybook_domain.runs.models import RunState, RunTrigger
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.backfills import (
     NOW,
     advance_backfills,

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.orders.order_placement import place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.shop import reset_shop
 
 OrderTea = Callable[..., Awaitable[None]]

@@ -10,7 +10,7 @@ from daybook_domain.catalog import addresses, queries, users
 from daybook_domain.catalog.addresses import NewAddress
 from daybook_domain.catalog.errors import AddressNotFound, StillReferenced, UserNotFound
 from daybook_domain.catalog.users import NewUser
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.catalog.conftest import OrderTea
 
 SECONDARY = NewAddress(street="Quay 2", city="Bergen", zip_code="5003", country="NO")

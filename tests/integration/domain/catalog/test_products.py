@@ -11,7 +11,7 @@ from daybook_domain.catalog.errors import StillReferenced
 from daybook_domain.catalog.products import NewProduct
 from daybook_domain.orders.order_placement import place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.catalog.conftest import OrderTea
 from tests.support.factories.shop import get_stock
 from tests.support.postgres import wait_for_blocked_transaction

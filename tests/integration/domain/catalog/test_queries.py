@@ -6,7 +6,7 @@ import pytest
 
 from daybook_domain.catalog import products, queries
 from daybook_domain.catalog.products import NewProduct
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 
 
 @pytest.mark.parametrize(

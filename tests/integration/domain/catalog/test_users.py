@@ -12,7 +12,7 @@ from daybook_domain.catalog.errors import (
     UserNotFound,
 )
 from daybook_domain.catalog.users import NewUser, UserChanges
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.catalog.conftest import OrderTea
 
 

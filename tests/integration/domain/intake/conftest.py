@@ -12,7 +12,7 @@ from daybook_domain.intake import service
 from daybook_domain.intake.dead_letters import RetryPolicy
 from daybook_domain.intake.parsing import Delivery
 from daybook_domain.intake.service import Batch, MessageOutcome, MessageResult
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.dead_letters import RETRY_IMMEDIATELY, retry_due_dead_letters
 from tests.support.factories.shop import reset_shop
 

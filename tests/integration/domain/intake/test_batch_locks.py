@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from daybook_domain.intake import dead_letters
 from daybook_domain.intake.parsing import Delivery, parse_delivery
 from daybook_domain.intake.service import MessageOutcome
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.intake.conftest import ConsumeBatch
 from tests.support.factories.messages import (
     order_message,

@@ -11,7 +11,7 @@ from daybook_domain.intake import dead_letters
 from daybook_domain.intake.dead_letters import RetryPolicy
 from daybook_domain.intake.parsing import parse_delivery
 from daybook_domain.intake.service import MessageOutcome
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.intake.conftest import ConsumeBatch, Retry
 from tests.support.factories.messages import (
     order_message,

@@ -14,7 +14,7 @@ from daybook_domain.intake import deduplication, service
 from daybook_domain.intake.errors import DeliveriesLost
 from daybook_domain.intake.parsing import DEAD_LETTER_QUEUE, parse_delivery
 from daybook_domain.intake.service import Batch, MessageOutcome
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.intake.conftest import ConsumeBatch
 from tests.support.factories.dead_letters import RETRY_IMMEDIATELY
 from tests.support.factories.messages import (

@@ -16,7 +16,7 @@ from daybook_domain.intake.service import MessageOutcome
 from daybook_domain.orders import service
 from daybook_domain.orders.order_validation import NewItem
 from daybook_domain.reports.business_day import business_day
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.intake.conftest import ConsumeBatch, Retry
 from tests.support.factories.messages import order_message, order_update_message
 from tests.support.factories.reports import build_report

@@ -15,7 +15,7 @@ from daybook_domain.orders import service
 from daybook_domain.orders.models import OrderStatus
 from daybook_domain.orders.order_placement import place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.shop import reset_shop
 
 PRODUCTS = 6

@@ -11,7 +11,7 @@ from daybook_domain.orders import queries
 from daybook_domain.orders.order_placement import PlacedOrder, place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
 from daybook_domain.postgres_errors import is_lock_conflict
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.shop import reset_shop
 from tests.support.postgres import wait_for_blocked_transaction
 

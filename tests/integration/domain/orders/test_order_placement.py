@@ -12,7 +12,7 @@ from daybook_domain.errors import DaybookError
 from daybook_domain.orders.errors import ExternalIdTaken, OutOfStock, UnknownReference
 from daybook_domain.orders.order_placement import PlacedOrder, place_orders
 from daybook_domain.orders.order_validation import NewItem, NewOrder
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.shop import get_stock, reset_shop, set_stock
 from tests.support.postgres import wait_for_blocked_transaction
 

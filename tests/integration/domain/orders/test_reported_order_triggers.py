@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from daybook_domain.advisory_locks import REPORT_DATE, date_key
 from daybook_domain.runs.dispatch_queue import DispatchItem
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import DAY, create_pending_run, list_all_runs, queue_run
 from tests.support.factories.shop import create_order, reset_shop
 from tests.support.postgres import wait_for_blocked_transaction

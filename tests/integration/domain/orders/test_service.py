@@ -27,7 +27,7 @@ from daybook_domain.orders.service import OrderChanges
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.runs.models import RunState, RunTrigger
 from daybook_domain.validation import MAX_INTEGER
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.reports import build_report, get_quantity_by_order
 from tests.support.factories.runs import list_all_runs
 from tests.support.factories.shop import get_stock, reset_shop, set_stock

@@ -6,7 +6,7 @@ from daybook_domain.runs import fire_ledger
 from daybook_domain.runs.fire_ledger import Fire, FireCounts
 from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules.models import Schedule, ScheduleOrigin
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import DAY, NOW, create_pending_run
 
 FIRED_AT = datetime(2026, 3, 2, tzinfo=UTC)

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from daybook_domain.runs import claims, leases, retries
 from daybook_domain.runs.dispatch_queue import DispatchItem
 from daybook_domain.runs.models import ReportRun
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import LEASE, NOW, claim_due_runs
 
 SECOND = timedelta(seconds=1)

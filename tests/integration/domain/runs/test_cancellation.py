@@ -8,7 +8,7 @@ import pytest
 from daybook_domain.runs import cancellation, fire_ledger, retries
 from daybook_domain.runs.fire_ledger import Fire
 from daybook_domain.runs.models import RunState
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.runs.fires import FIRED_AT, add_joined_run, add_schedule
 from tests.support.factories.runs import DAY, NOW, create_pending_run, get_run, list_all_runs
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from daybook_domain.runs import claims
 from daybook_domain.runs.errors import RunsLocked
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.runs.operations import claim
 from tests.support.factories.runs import DAY, LEASE, NOW, claim_due_runs, queue_run, request_run
 

@@ -7,7 +7,7 @@ import pytest
 
 from daybook_domain.runs import dispatch_queue
 from daybook_domain.runs.models import RunState, RunTrigger
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.runs.operations import AFTER_LEASE, SECOND, claim, reap
 from tests.support.factories.runs import (
     LEASE,

@@ -13,7 +13,7 @@ from daybook_domain.runs import claims, leases
 from daybook_domain.runs.errors import RunsLocked
 from daybook_domain.runs.fire_ledger import Fire
 from daybook_domain.runs.models import RunState, RunTrigger, SkipCause
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.runs.fires import (
     FIRED_AT,
     add_joined_run,

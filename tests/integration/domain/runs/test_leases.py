@@ -8,7 +8,7 @@ import pytest
 from daybook_domain.runs import leases
 from daybook_domain.runs.models import RunState
 from daybook_domain.schedules.materialization import materialize
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.runs.operations import (
     AFTER_LEASE,
     SHORT_LOCK_TIMEOUT,

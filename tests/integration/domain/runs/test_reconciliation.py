@@ -8,7 +8,7 @@ import pytest
 from daybook_domain.reports.models import ReportDay
 from daybook_domain.runs import reconciliation
 from daybook_domain.runs.models import RunTrigger
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.runs.operations import SHORT_LOCK_TIMEOUT
 from tests.support.factories.runs import DAY, NOW, list_all_runs, request_run
 

@@ -10,7 +10,7 @@ from daybook_domain.pg_channels import RUNS_CHANNEL
 from daybook_domain.runs import claims, requests
 from daybook_domain.runs.errors import FutureDay, RunsLocked
 from daybook_domain.runs.models import RunState, RunTrigger
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.runs.operations import AFTER_LEASE, claim
 from tests.support.factories.runs import DAY, LEASE, NOW, get_run, queue_run, request_run
 from tests.support.postgres import wait_for_blocked_transaction

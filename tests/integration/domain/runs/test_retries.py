@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from daybook_domain.runs import leases, queries, retries
 from daybook_domain.runs.errors import RunNotEnded
 from daybook_domain.runs.models import ReportRun, RunState
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.integration.domain.runs.fires import add_joined_run
 from tests.integration.domain.runs.operations import (
     AFTER_LEASE,

@@ -16,7 +16,7 @@ from daybook_domain.runs import cancellation, reconciliation, requests
 from daybook_domain.runs.models import RunState, RunTrigger
 from daybook_domain.schedules.audit import find_problems
 from daybook_domain.schedules.lateness import LateDay, list_late_days
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.reports import (
     build_report,
     create_running_run,

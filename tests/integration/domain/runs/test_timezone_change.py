@@ -16,7 +16,7 @@ from daybook_domain.reports.errors import TimezoneMismatch
 from daybook_domain.runs import order_rebuilds, requests, timezone_change
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_domain.runs.timezone_change import TimezoneChange
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.reports import (
     build_report,
     create_running_run,

@@ -12,7 +12,7 @@ from daybook_domain.reports.business_day import business_day
 from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.schedules import retention
 from daybook_domain.schedules.audit import Finding, find_problems, get_audit_start
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.backfills import seal_day
 from tests.support.factories.reports import build_report
 from tests.support.factories.runs import create_pending_run

@@ -12,7 +12,7 @@ from daybook_domain.schedules.fire_planning import MAX_FIRES_PER_SCHEDULE, find_
 from daybook_domain.schedules.materialization import MaterializationResult, materialize
 from daybook_domain.schedules.models import Schedule
 from daybook_domain.schedules.service import ResumeMode
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import list_all_runs
 from tests.support.factories.schedules import (
     DAY,

@@ -29,7 +29,8 @@ from daybook_domain.schedules.failure_pauses import pause_after_failure
 from daybook_domain.schedules.materialization import materialize
 from daybook_domain.schedules.models import Catchup, Overlap, Schedule
 from daybook_domain.schedules.service import ResumeMode
-from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions
+from daybook_platform.postgres.engine import create_engine, create_sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import claim_due_runs
 from tests.support.factories.schedules import create_schedule
 

@@ -11,7 +11,7 @@ from daybook_domain.reports.business_day import BusinessDay
 from daybook_domain.runs import reconciliation
 from daybook_domain.runs.errors import FutureDay
 from daybook_domain.schedules.materialization import MaterializationResult
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.backfills import advance_backfills, request_backfill, seal_day
 from tests.support.factories.reports import build_report, find_report_day, get_quantity_by_order
 from tests.support.factories.runs import list_all_runs, request_run

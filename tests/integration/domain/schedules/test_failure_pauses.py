@@ -9,7 +9,7 @@ from daybook_domain.runs import claims, retries
 from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.schedules.failure_pauses import pause_after_failure
 from daybook_domain.schedules.service import ResumeMode
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import create_pending_run
 from tests.support.factories.schedules import (
     MIDNIGHT,

@@ -9,7 +9,7 @@ from daybook_domain.runs.models import ReportRun, RunState, SkipCause
 from daybook_domain.schedules import fire_planning
 from daybook_domain.schedules.materialization import MaterializationResult
 from daybook_domain.schedules.models import Catchup
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import claim_due_runs, list_all_runs
 from tests.support.factories.schedules import (
     DAY,

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.reports.business_day import business_day
 from daybook_domain.schedules.lateness import list_late_days
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.reports import build_report
 from tests.support.factories.schedules import define_daily_schedule
 from tests.support.factories.shop import create_order, reset_shop

@@ -8,7 +8,7 @@ import pytest
 from daybook_domain.runs.models import ReportRun, RunState, RunTrigger
 from daybook_domain.schedules import materialization
 from daybook_domain.schedules.materialization import MaterializationResult
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import create_pending_run, list_all_runs
 from tests.support.factories.schedules import (
     DAY,

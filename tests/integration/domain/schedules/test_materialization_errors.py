@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.schedules.materialization import MaterializationResult
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import list_all_runs
 from tests.support.factories.schedules import (
     DAY,

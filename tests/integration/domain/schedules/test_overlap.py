@@ -11,7 +11,7 @@ from daybook_domain.runs import cancellation, claims
 from daybook_domain.runs.models import ReportRun, RunState
 from daybook_domain.schedules.materialization import MaterializationResult
 from daybook_domain.schedules.models import Overlap
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import claim_due_runs, create_pending_run, list_all_runs
 from tests.support.factories.schedules import DAY, MIDNIGHT, create_schedule, materialize_due_fires
 

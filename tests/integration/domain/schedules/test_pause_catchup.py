@@ -11,7 +11,7 @@ from daybook_domain.runs import retries
 from daybook_domain.schedules import queries
 from daybook_domain.schedules.models import Catchup, Overlap
 from daybook_domain.schedules.service import ResumeMode
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import list_all_runs
 from tests.support.factories.schedules import (
     DAY,

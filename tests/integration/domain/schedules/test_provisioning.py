@@ -14,7 +14,7 @@ from daybook_domain.schedules.errors import (
 )
 from daybook_domain.schedules.materialization import MaterializationResult
 from daybook_domain.schedules.models import Schedule
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import list_all_runs
 from tests.support.factories.schedules import (
     DAY,

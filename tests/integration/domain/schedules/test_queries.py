@@ -8,7 +8,7 @@ import pytest
 from daybook_domain.schedules import queries
 from daybook_domain.schedules.models import Catchup
 from daybook_domain.schedules.queries import FireOutcome
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.schedules import (
     MIDNIGHT,
     create_schedule,

@@ -8,7 +8,7 @@ from sqlmodel import select
 from daybook_domain.runs.models import ReportRun
 from daybook_domain.schedules import retention
 from daybook_domain.schedules.models import Catchup
-from daybook_platform.postgres.engine import Sessions
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.factories.runs import claim_run, list_all_runs
 from tests.support.factories.schedules import (
     DAY,

@@ -10,7 +10,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daybook_domain.postgres_errors import is_outage
-from daybook_platform.postgres.engine import Sessions, create_engine, create_sessions, dispose, ping
+from daybook_platform.postgres.engine import create_engine, create_sessions, dispose, ping
+from daybook_platform.postgres.sessions import Sessions
 from tests.support.proxy import Proxy
 
 SHORT = timedelta(seconds=0.3)

@@ -15,8 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 # imported.
 from daybook_domain import tables  # noqa: F401
 from daybook_platform.postgres import codecs, sockets
-from daybook_platform.postgres.sessions import TRANSACTION_TIMEOUT
-from daybook_platform.postgres.sessions import Sessions as Sessions  # for all who use an engine
+from daybook_platform.postgres.sessions import TRANSACTION_TIMEOUT, Sessions
 
 PING_TIMEOUT = timedelta(seconds=3)
 
