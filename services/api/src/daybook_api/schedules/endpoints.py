@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from daybook_api.dependencies import App
+from daybook_api.etags import ETAG_RESPONSE
 from daybook_api.idempotency import CREATED_RESPONSE, Idempotency
 from daybook_api.pagination import add_next_link, split_page
 from daybook_api.runs.responses import accepted_run
@@ -29,8 +30,7 @@ from daybook_domain.schedules.models import Schedule
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
-WITH_ETAG = {"headers": {"ETag": {"schema": {"type": "string"}}}}
-CREATED_WITH_ETAG = {"headers": {**CREATED_RESPONSE["headers"], **WITH_ETAG["headers"]}}
+CREATED_WITH_ETAG = {"headers": {**CREATED_RESPONSE["headers"], **ETAG_RESPONSE["headers"]}}
 
 
 @router.get("")
@@ -69,14 +69,14 @@ async def create_schedule(body: ScheduleIn, app: App, idempotency: Idempotency) 
         return _add_etag(created)
 
 
-@router.get("/{schedule_id}", responses={200: WITH_ETAG})
+@router.get("/{schedule_id}", responses={200: ETAG_RESPONSE})
 async def get_schedule(schedule_id: ScheduleId, app: App, response: Response) -> ScheduleOut:
     """Get a schedule, with the ETag that a change of it requires."""
     async with app.sessions() as session:
         return _with_etag(await queries.get_schedule(session, schedule_id), response)
 
 
-@router.put("/{schedule_id}", responses={200: WITH_ETAG})
+@router.put("/{schedule_id}", responses={200: ETAG_RESPONSE})
 async def replace_schedule(
     schedule_id: ScheduleId,
     body: ScheduleIn,
@@ -96,7 +96,7 @@ async def replace_schedule(
     return _with_etag(schedule, response)
 
 
-@router.patch("/{schedule_id}", responses={200: WITH_ETAG})
+@router.patch("/{schedule_id}", responses={200: ETAG_RESPONSE})
 async def change_schedule(
     schedule_id: ScheduleId,
     body: SchedulePatch,
@@ -123,7 +123,7 @@ async def delete_schedule(schedule_id: ScheduleId, versions: ExpectedVersions, a
         await service.remove(session, schedule_id, versions=versions, now=await clock.now(session))
 
 
-@router.post("/{schedule_id}/pause", responses={200: WITH_ETAG})
+@router.post("/{schedule_id}/pause", responses={200: ETAG_RESPONSE})
 async def pause_schedule(
     schedule_id: ScheduleId, app: App, response: Response, body: SchedulePauseIn | None = None
 ) -> ScheduleOut:
@@ -141,7 +141,7 @@ async def pause_schedule(
     return _with_etag(schedule, response)
 
 
-@router.post("/{schedule_id}/resume", responses={200: WITH_ETAG})
+@router.post("/{schedule_id}/resume", responses={200: ETAG_RESPONSE})
 async def resume_schedule(
     schedule_id: ScheduleId, app: App, response: Response, body: ScheduleResumeIn | None = None
 ) -> ScheduleOut:
